@@ -1,0 +1,115 @@
+"""What a stage is: one file in `pipelines/stages/`, found by its name, holding one frozen dataclass `Stage`.
+
+A stage knows clips. It does not know Ray, other stages, data sets, or where results are kept: it says what it needs and
+gives, and where its results belong (`store`), and the engine reads and writes them. Its work is a function from an
+iterator of clips to an iterator of clips, one out for each in and in the same order, so that a stage may read ahead.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+from pipelines.clip import Clip
+from uniform.config import nearest
+from uniform.errors import ConfigError
+from uniform.spec import Spec
+
+Work = Callable[[Iterator[Clip]], Iterator[Clip]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resources:
+    """What one worker of a stage takes from a machine."""
+
+    cpus: float = 1.0
+    gpus: float = 0.0
+    memory_gb: float = 1.0
+
+
+@dataclass(frozen=True)
+class Store:
+    """Where a stage's results are kept, one file per unit.
+
+    tar: a WebDataset shard `<name>-<unit>.tar`; each field the stage gives is a member `<clip id>.<field>` (bytes).
+    table: a Parquet file `<name>/<unit>.parquet` with clip_id and the given fields as columns.
+    ledger: nothing but the ledger rows.
+    """
+
+    kind: Literal["tar", "table", "ledger"]
+    name: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Context:
+    """What a stage may know of the run when it opens."""
+
+    spec: Spec
+    roots: Mapping[str, Path] = field(default_factory=dict)
+    """Data set name to the folder that its local paths are relative to."""
+    folder: Path = Path()
+    """The run's folder; the fetch stage keeps its media below it."""
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """The shape of every `Stage` dataclass; its fields are the options that a recipe may set."""
+
+    @property
+    def needs(self) -> Sequence[str]:
+        """Fields that earlier stages must have given. Row columns are always there and are not named."""
+        ...
+
+    @property
+    def gives(self) -> Sequence[str]:
+        """Fields that this stage adds."""
+        ...
+
+    @property
+    def store(self) -> Store:
+        """Where the given fields are kept."""
+        ...
+
+    @property
+    def resources(self) -> Resources:
+        """What one worker takes."""
+        ...
+
+    def provenance(self, spec: Spec) -> Mapping[str, Any]:
+        """Everything that changes the results: options, code version, codec cards. Hashed into a fingerprint."""
+        ...
+
+    def open(self, context: Context) -> Work:
+        """Load what is heavy, once per worker process, and return the work."""
+        ...
+
+
+def known_stages() -> list[str]:
+    """Names of the files in `pipelines/stages/`."""
+    import pipelines.stages
+
+    return sorted(module.name for module in pkgutil.iter_modules(pipelines.stages.__path__))
+
+
+def stage_class(name: str) -> type:
+    """The `Stage` class of the file `pipelines/stages/<name>.py`. Raises ConfigError for an unknown name."""
+    known = known_stages()
+    if name not in known:
+        raise ConfigError(f"there is no stage '{name}'{nearest(name, known)}")
+    found: type = importlib.import_module(f"pipelines.stages.{name}").Stage
+    return found
+
+
+def check_order(stages: Iterable[tuple[str, Stage]]) -> None:
+    """Refuse a recipe in which a stage needs a field that no earlier stage gives. Raises ConfigError."""
+    given: dict[str, str] = {}
+    for name, stage in stages:
+        for needed in stage.needs:
+            if needed not in given:
+                raise ConfigError(
+                    f"stage '{name}' needs '{needed}', which no stage before it gives "
+                    f"(given so far: {', '.join(sorted(given)) or 'nothing'}). Put the stage that gives it first."
+                )
+        given.update(dict.fromkeys(stage.gives, name))

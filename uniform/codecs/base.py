@@ -1,0 +1,156 @@
+"""What a frozen codec is: the same three doors for the weight-free codecs and for the published networks.
+
+Latents are kept raw: the posterior mean before shift and scale. `normalise` is what the model sees.
+B clips, T frames, H x W pixels, S samples; C, T', H', W' latent channels, frames, rows, columns.
+"""
+
+import importlib
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+from torch import Tensor
+
+from uniform.errors import ConfigError
+from uniform.fingerprint import digest
+from uniform.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class CodecCard:
+    """What a shard must remember of the codec that made it."""
+
+    name: str
+    """For instance "dct" or "opensora-v1.2"."""
+    code_version: int
+    """Raised by hand with every change of code that changes latents."""
+    settings: dict[str, Any]
+    """Every option that changes latents."""
+    weights_sha256: str | None
+    """Digest of the weights; None for a codec without weights."""
+    shift: tuple[float, ...] = ()
+    """Per channel, subtracted from raw latents; empty for text."""
+    scale: tuple[float, ...] = ()
+    """Per channel, divides shifted latents; empty for text."""
+    licence: str = "Apache-2.0"
+
+    @property
+    def fingerprint(self) -> str:
+        """16 hex digits; equal fingerprints make equal latents of equal clips."""
+        return digest(asdict(self))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every field and the fingerprint, for card.json."""
+        return {
+            **asdict(self),
+            "shift": list(self.shift),
+            "scale": list(self.scale),
+            "fingerprint": self.fingerprint,
+        }
+
+
+@runtime_checkable
+class VideoCodec(Protocol):
+    """Frames to latents and back."""
+
+    card: CodecCard
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """uint8 (B, T, H, W, 3), RGB -> float32 (B, C, T', H', W'), raw posterior mean."""
+        ...
+
+    def decode(self, latents: Tensor, num_frames: int) -> Tensor:
+        """float32 (B, C, T', H', W'), raw -> uint8 (B, num_frames, H, W, 3), RGB."""
+        ...
+
+
+@runtime_checkable
+class AudioCodec(Protocol):
+    """Waveforms to latents and back."""
+
+    card: CodecCard
+
+    def log_mel(self, waveforms: Tensor) -> Tensor:
+        """float32 (B, S) in [-1, 1] -> (B, mel frames, mel bins), natural log, silence = log 1e-5."""
+        ...
+
+    def encode(self, waveforms: Tensor) -> Tensor:
+        """float32 (B, S) in [-1, 1] -> float32 (B, C, time, frequency), raw posterior mean."""
+        ...
+
+    def decode(self, latents: Tensor, num_samples: int) -> Tensor:
+        """float32 (B, C, time, frequency), raw -> float32 (B, num_samples) in [-1, 1]."""
+        ...
+
+
+@runtime_checkable
+class TextCodec(Protocol):
+    """Captions to token features."""
+
+    card: CodecCard
+    width: int
+    """Numbers per token."""
+    max_tokens: int
+    """Longer captions are cut here."""
+
+    def encode(self, captions: list[str]) -> list[Tensor]:
+        """One float32 (tokens, width) per caption, at its real length: 1 to `max_tokens` tokens, never padded."""
+        ...
+
+
+_MODULES = {
+    "video": {"dct": "uniform.codecs.video_dct", "opensora-v1.2": "uniform.codecs.video_opensora"},
+    "audio": {
+        "dct": "uniform.codecs.audio_dct",
+        "audioldm": "uniform.codecs.audio_audioldm",
+        "audioldm-s-full-v2": "uniform.codecs.audio_audioldm",
+        "audioldm-m-full": "uniform.codecs.audio_audioldm",
+        "audioldm-l-full": "uniform.codecs.audio_audioldm",
+    },
+    "text": {
+        "bytes": "uniform.codecs.text_bytes",
+        "t5-v1_1-xxl": "uniform.codecs.text_t5",
+        "t5-v1_1-large": "uniform.codecs.text_t5",
+        "t5-v1_1-base": "uniform.codecs.text_t5",
+        "flan-t5-xxl": "uniform.codecs.text_t5",
+        "flan-t5-base": "uniform.codecs.text_t5",
+    },
+}
+"""Where each codec's module is; the module's `open_codec(name, spec, **options)` makes it. Imported when asked for."""
+
+
+def open_video_codec(name: str, spec: Spec, **options: Any) -> VideoCodec:
+    """The video codec called `name`, ready to use. Raises ConfigError for an unknown name."""
+    return cast(VideoCodec, _open("video", name, spec, options))
+
+
+def open_audio_codec(name: str, spec: Spec, **options: Any) -> AudioCodec:
+    """The audio codec called `name`, ready to use. Raises ConfigError for an unknown name."""
+    return cast(AudioCodec, _open("audio", name, spec, options))
+
+
+def open_text_codec(name: str, spec: Spec, **options: Any) -> TextCodec:
+    """The text codec called `name`, ready to use. Raises ConfigError for an unknown name."""
+    return cast(TextCodec, _open("text", name, spec, options))
+
+
+def _open(kind: str, name: str, spec: Spec, options: dict[str, Any]) -> object:
+    known = _MODULES[kind]
+    if name not in known:
+        raise ConfigError(f"there is no {kind} codec '{name}'; known: {', '.join(sorted(known))}")
+    return importlib.import_module(known[name]).open_codec(name, spec, **options)
+
+
+def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
+    """`values` shaped to broadcast over the channel axis (1) of `like`, in its dtype and on its device."""
+    shape = (1, len(values)) + (1,) * (like.dim() - 2)
+    return like.new_tensor(values).reshape(shape)
+
+
+def normalise(raw: Tensor, card: CodecCard) -> Tensor:
+    """Raw latents (B, C, ...) to what the model sees: (raw - shift) / scale, per channel."""
+    return (raw - per_channel(card.shift, raw)) / per_channel(card.scale, raw)
+
+
+def denormalise(latents: Tensor, card: CodecCard) -> Tensor:
+    """The inverse of `normalise`."""
+    return latents * per_channel(card.scale, latents) + per_channel(card.shift, latents)
