@@ -43,12 +43,12 @@ TEXT_MEMBER = "text.npy"
 INDEX_NAME = "index.parquet"
 CARD_NAME = "card.json"
 
-PLACE: pa.DataType = pa.struct(
+PLACE = pa.struct(
     [("shard", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64()), ("crc32", pa.uint32())]
 )
 """Where a member's bytes lie: file name in the folder, offset of its data in the tar, length, zlib.crc32."""
 
-TEXT_PLACE: pa.DataType = pa.struct(
+TEXT_PLACE = pa.struct(
     [
         ("set", pa.string()),
         ("shard", pa.string()),

@@ -1,0 +1,25 @@
+"""A video tensor and an audio tensor that belong to the same clips."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from torch import Tensor
+
+from uniform.tasks import Modality
+
+
+class Pair(NamedTuple):
+    """Latents, noise, predictions or losses of both modalities; B clips in the first axis of each."""
+
+    video: Tensor
+    """(B, C, T', H', W')"""
+    audio: Tensor
+    """(B, C, time, frequency)"""
+
+    def of(self, modality: Modality) -> Tensor:
+        """The tensor of one modality."""
+        return self.video if modality == "video" else self.audio
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> "Pair":
+        """`change` applied to both."""
+        return Pair(change(self.video), change(self.audio))
