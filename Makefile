@@ -1,0 +1,41 @@
+# Two commands do everything on a fresh machine with Python 3.11, git and make: `make demo` and `make test`.
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+# One intra-op thread per process: the tests run side by side, and bytes must not depend on the machine's cores.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup demo test test-slow check format clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: $(READY) ## Make .venv and install the locked packages
+
+$(READY): requirements.lock pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) not found; name one: make PYTHON=python3.12 setup" >&2; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -r requirements.lock
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
+	touch $(READY)
+
+demo: setup ## The whole road on generated clips: manifest, shards, training, samples, one page
+	OMP_NUM_THREADS=2 $(BIN)/uniform demo --out demo
+
+test: setup ## All tests (no network, no GPU)
+	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+
+test-slow: setup ## Full-size networks and minutes of fuzzing
+	$(BIN)/pytest -m slow
+
+check: setup ## What CI and people run before a commit: format, lint, types, tests
+	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+
+format: setup ## Format the code and sort the imports
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+clean: ## Remove what the tools made (not .venv)
+	rm -rf build dist demo .pytest_cache .mypy_cache .ruff_cache .hypothesis
