@@ -1,0 +1,31 @@
+"""`uniform doctor`: does this machine have what the toolkit needs?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from cli import console
+
+_STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
+
+
+def doctor(
+    folder: Annotated[
+        Path, typer.Option("--out", help="Where results would be written; its free space counts.")
+    ] = Path(),
+) -> None:
+    """Try every import and tool, and say how to repair what is missing (exit code 1 if something is)."""
+    from uniform.doctor import examine
+
+    with console.err.status("trying imports; transformers and diffusers take some seconds"):
+        findings = examine(folder)
+    table = Table("check", "state", "found", "repair", box=None, pad_edge=False)
+    for finding in findings:
+        state = f"[{_STYLES[finding.state]}]{finding.state}"
+        table.add_row(finding.name, state, escape(finding.found), escape(finding.repair))
+    console.out.print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(1)

@@ -1,0 +1,162 @@
+"""Who may import whom: the table of the architecture, kept by a machine."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+FILES = sorted(path for top in ("uniform", "pipelines", "cli") for path in (ROOT / top).rglob("*.py"))
+
+FLOORS = {
+    "uniform.errors": 1,
+    "uniform.tasks": 1,
+    "uniform.fingerprint": 1,
+    "uniform.atomic": 1,
+    "uniform.doctor": 1,
+    "uniform.pair": 2,
+    "uniform.spec": 2,
+    "uniform.config": 2,
+    "uniform.media": 2,
+    "uniform.diffusion": 2,
+    "uniform.model": 3,
+    "uniform.latents": 3,
+    "uniform.codecs": 3,
+    "uniform.avworld": 4,
+    "uniform.training": 4,
+    "uniform.sampling": 4,
+    "uniform.evaluation": 4,
+    "pipelines": 4,
+    "cli": 5,
+}
+"""A module stands above everything that it imports, or beside it within its own folder."""
+
+NEVER = {
+    "uniform": {"pipelines", "cli", "ray"},
+    "uniform.model": {"uniform.diffusion", "uniform.codecs", "uniform.latents.loader", "decord", "av"},
+    "uniform.diffusion": {"uniform.model", "uniform.codecs", "uniform.latents", "safetensors"},
+    "uniform.training": {"uniform.codecs", "uniform.media", "decord", "av", "diffusers", "transformers"},
+    "uniform.sampling": {"uniform.training"},
+    "uniform.evaluation": {"uniform.model", "uniform.training", "uniform.codecs", "uniform.latents"},
+    "pipelines": {"uniform.model", "uniform.diffusion", "uniform.training", "uniform.sampling", "uniform.evaluation"},
+    "cli": set(),
+}
+ONLY_DOOR = {
+    "ray": "pipelines.runner",
+    "decord": "uniform.media",
+    "av": "uniform.media",
+    "imageio_ffmpeg": "uniform.media",
+}
+"""A library, and the one module or folder that may import it."""
+
+
+def _module(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+def _imports(path: Path, top_level_only: bool = False) -> set[str]:
+    tree = ast.parse(path.read_text())
+    found: set[str] = set()
+    for node in tree.body if top_level_only else ast.walk(tree):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            found |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+def _within(module: str, place: str) -> bool:
+    return module == place or module.startswith(f"{place}.")
+
+
+def _room(module: str) -> str | None:
+    return max((place for place in FLOORS if _within(module, place)), key=len, default=None)
+
+
+@pytest.mark.parametrize("path", FILES, ids=_module)
+def test_imports_run_downward_only(path: Path) -> None:
+    here = _room(_module(path))
+    if here is None:
+        assert _module(path) == "uniform", f"{path} stands on no floor: add it to FLOORS"
+        return
+    for imported in _imports(path):
+        there = _room(imported)
+        if there is not None and there != here:
+            assert FLOORS[there] <= FLOORS[here], f"{_module(path)} imports {imported}, which stands higher"
+
+
+@pytest.mark.parametrize("path", FILES, ids=_module)
+def test_forbidden_imports_are_absent(path: Path) -> None:
+    module = _module(path)
+    forbidden = {name for place, names in NEVER.items() if _within(module, place) for name in names}
+    for imported in _imports(path):
+        assert not any(_within(imported, name) for name in forbidden), f"{module} must not import {imported}"
+        for library, door in ONLY_DOOR.items():
+            if _within(imported, library):
+                assert _within(module, door), f"{library} is imported by {door} alone, not by {module}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "pipelines" / "stages").glob("[a-z]*.py")), ids=_module)
+def test_a_stage_knows_no_other_stage(path: Path) -> None:
+    others = {name for name in _imports(path) if name.startswith("pipelines.stages")}
+
+    assert not others
+
+
+def test_there_is_no_circle() -> None:
+    modules = {_module(path): path for path in FILES}
+    edges = {name: {m for m in _imports(path) if m in modules and m != name} for name, path in modules.items()}
+    done: set[str] = set()
+
+    def visit(name: str, trail: tuple[str, ...]) -> None:
+        assert name not in trail, " -> ".join((*trail[trail.index(name) :], name))
+        if name not in done:
+            for imported in edges[name]:
+                visit(imported, (*trail, name))
+            done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+def test_no_file_is_longer_than_350_lines_and_no_function_longer_than_60() -> None:
+    lengths = {(_module(path), ""): (len(path.read_text().splitlines()), 350) for path in FILES}
+    for path in FILES:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lengths[_module(path), node.name] = ((node.end_lineno or 0) - node.lineno + 1, 60)
+
+    assert not {place: length for place, (length, limit) in lengths.items() if length > limit}
+
+
+def test_print_lives_in_the_command_line_only() -> None:
+    for path in FILES:
+        if not _within(_module(path), "cli"):
+            calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+            assert not any(isinstance(call.func, ast.Name) and call.func.id == "print" for call in calls), path
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if p.name == "__init__.py"], ids=_module)
+def test_package_files_are_empty(path: Path) -> None:
+    if path == ROOT / "uniform" / "__init__.py":
+        assert "__version__" in path.read_text()
+    else:
+        assert path.read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("module", "unloaded"),
+    [
+        ("cli.main", ("torch", "ray", "transformers", "diffusers", "pyarrow", "av", "decord")),
+        ("uniform.training.trainer", ("ray", "decord", "av", "diffusers", "transformers")),
+        ("pipelines.plan", ("torch", "ray")),
+    ],
+)
+def test_importing_stays_light(module: str, unloaded: tuple[str, ...]) -> None:
+    code = f"import sys, {module}; print(*[name for name in {unloaded!r} if name in sys.modules])"
+
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, timeout=120)
+
+    assert (run.returncode, run.stdout.strip()) == (0, ""), run.stderr
