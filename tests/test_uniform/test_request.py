@@ -1,0 +1,94 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from uniform.errors import InputError
+from uniform.sampling.request import Request, read_prompts, several, task_by_name
+from uniform.tasks import Task
+
+T2AV = Request(name="a", task=Task.T2AV, text="a red ball bounces")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"text": None}, "starts from text"),
+        ({"text": "  "}, "prompt is empty"),
+        ({"text": "x" * 10_000}, "10,000 characters"),
+        ({"name": "../a"}, "not a plain file name"),
+        ({"name": ""}, "not a plain file name"),
+        ({"media": Path("x.wav")}, "takes no media file"),
+        ({"task": Task.A2V}, "starts from an audio file"),
+        ({"task": Task.V2A, "media": Path("nowhere.mp4")}, "is not a file"),
+        ({"start_ms": -1}, "-1 ms"),
+    ],
+)
+def test_a_request_that_cannot_be_served_says_why(change: dict[str, object], told: str) -> None:
+    with pytest.raises(InputError, match=told):
+        replace(T2AV, **change).check()
+
+
+def test_several_samples_differ_in_name_and_seed() -> None:
+    assert [(r.name, r.seed) for r in several(replace(T2AV, seed=7), 2)] == [("a-000", 7), ("a-001", 8)]
+
+
+def test_no_samples_at_all_is_a_mistake() -> None:
+    with pytest.raises(InputError, match="1 or more"):
+        several(T2AV, 0)
+
+
+def test_the_digest_follows_the_given_files_bytes(tmp_path: Path) -> None:
+    sound = tmp_path / "a.wav"
+    sound.write_bytes(b"1")
+    request = Request(name="a", task=Task.A2V, media=sound)
+    before = request.digest()
+    sound.write_bytes(b"2")
+
+    assert request.digest() != before
+
+
+def test_a_text_file_is_one_prompt_per_line(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("﻿first\n\n second\r\n", encoding="utf-8")
+
+    found = read_prompts(file, replace(T2AV, seed=3))
+
+    assert [(r.text, r.name, r.seed) for r in found] == [
+        ("first", "prompts-000001", 3),
+        ("second", "prompts-000003", 5),
+    ]
+
+
+def test_a_jsonl_file_may_set_everything(tmp_path: Path) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text('{"task": "a2v", "media": "x.wav", "seed": 9, "name": "mine", "start_ms": 500}\n')
+
+    assert read_prompts(file, replace(T2AV, text=None)) == [
+        Request(name="mine", task=Task.A2V, media=tmp_path / "x.wav", seed=9, start_ms=500)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ('{"txt": "a"}', "did you mean 'text'"),
+        ('{"seed": "a"}', "'seed' is 'a'; wanted int"),
+        ("[1]", "p.jsonl:1: not a JSON object"),
+        ("{", "p.jsonl:1: not a JSON object"),
+        ('{"task": "t2v", "text": "a"}', "did you mean 't2av'"),
+        ('{"name": "a", "text": "a"}\n{"name": "a", "text": "b"}', "two samples are called 'a'"),
+        ("\n", "no prompt in it"),
+    ],
+)
+def test_a_wrong_line_is_named(tmp_path: Path, line: str, told: str) -> None:
+    file = tmp_path / "p.jsonl"
+    file.write_text(line)
+
+    with pytest.raises(InputError, match=told):
+        read_prompts(file, T2AV)
+
+
+def test_an_unknown_task_is_answered_with_the_nearest() -> None:
+    with pytest.raises(InputError, match="did you mean 'v2a'"):
+        task_by_name("v2aa")

@@ -1,0 +1,26 @@
+"""A page of all samples in a folder, made anew from the files that are there, so that it grows with them."""
+
+import json
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from uniform.atomic import write_bytes
+
+GALLERY_NAME = "index.html"
+
+
+def write_gallery(folder: Path, title: str) -> Path:
+    """Write `index.html` over every finished sample of `folder` (`render.write_sample`). Returns its path.
+
+    Captions and names are escaped: a caption that looks like HTML is shown as text.
+    """
+    samples = [
+        {"name": facts.stem, **json.loads(facts.read_text(encoding="utf-8"))}
+        for facts in sorted(folder.glob("*.json"))
+        if facts.with_suffix(".mp4").exists()
+    ]
+    pages = Environment(loader=PackageLoader("uniform.sampling"), autoescape=True, undefined=StrictUndefined)
+    page = pages.get_template("gallery.html.j2").render(title=title, samples=samples)
+    write_bytes(folder / GALLERY_NAME, page.encode())
+    return folder / GALLERY_NAME

@@ -1,0 +1,91 @@
+"""A sample as files that people can play and look at: MP4, WAV, a PNG strip with its spectrogram, facts as JSON."""
+
+import io
+import json
+import wave
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from uniform.atomic import replacing, write_bytes
+from uniform.media.clipfile import write_clip
+from uniform.spec import Spec
+
+STRIP_FRAMES = 8
+"""Frames in the strip, evenly spaced over the clip."""
+SPECTROGRAM_ROWS = 96
+"""Height of the strip's spectrogram in pixels."""
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A finished sample in memory."""
+
+    frames: npt.NDArray[np.uint8]
+    """(T, H, W, 3), RGB."""
+    waveform: npt.NDArray[np.float32]
+    """(samples,), full scale = 1.0."""
+    facts: Mapping[str, Any]
+    """What made it: request, settings, checkpoint. JSON-ready."""
+
+
+def write_sample(folder: Path, name: str, sample: Rendered, spec: Spec) -> Path:
+    """Write `<name>.mp4` (H.264 + AAC), `<name>.wav`, `<name>.png` and, last of all, `<name>.json`.
+
+    The facts are written last: a sample without them is not finished and will be made again.
+    Returns: the path of the MP4.
+    """
+    video = folder / f"{name}.mp4"
+    with replacing(video) as temporary:
+        write_clip(temporary, sample.frames, sample.waveform, spec.fps, spec.rate_hz, audio_codec="aac")
+    write_bytes(folder / f"{name}.wav", wav_bytes(sample.waveform, spec.rate_hz))
+    write_bytes(folder / f"{name}.png", png_bytes(strip(sample.frames, sample.waveform, spec.rate_hz)))
+    facts = json.dumps(sample.facts, indent=2, sort_keys=True, ensure_ascii=False)
+    write_bytes(folder / f"{name}.json", f"{facts}\n".encode())
+    return video
+
+
+def wav_bytes(waveform: npt.NDArray[np.float32], rate_hz: int) -> bytes:
+    """A 16-bit mono WAV file of `waveform` (samples,); what leaves [-1, 1] is clipped."""
+    pcm = np.round(np.clip(waveform, -1.0, 1.0) * 32_767).astype("<i2")
+    buffer = io.BytesIO()
+    with wave.open(buffer, "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate_hz)
+        file.writeframes(pcm.tobytes())
+    return buffer.getvalue()
+
+
+def png_bytes(picture: npt.NDArray[np.uint8]) -> bytes:
+    """A PNG file of `picture` (H, W, 3)."""
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def strip(
+    frames: npt.NDArray[np.uint8], waveform: npt.NDArray[np.float32], rate_hz: int
+) -> npt.NDArray[np.uint8]:  # (H + SPECTROGRAM_ROWS, STRIP_FRAMES * W, 3)
+    """Frames side by side over the spectrogram of the sound, on one time axis."""
+    chosen = np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int)
+    pictures = np.concatenate(list(frames[chosen]), axis=1)
+    return np.concatenate([pictures, spectrogram(waveform, rate_hz, pictures.shape[1])], axis=0)
+
+
+def spectrogram(waveform: npt.NDArray[np.float32], rate_hz: int, width_px: int) -> npt.NDArray[np.uint8]:
+    """Log-power spectrogram, (SPECTROGRAM_ROWS, width_px, 3): low frequencies at the bottom, 80 dB from black to white."""
+    window = max(rate_hz // 40, 2 * SPECTROGRAM_ROWS)  # 25 ms, and at least a bin for each row
+    starts = np.linspace(0, max(len(waveform) - window, 0), width_px).round().astype(int)
+    padded = np.pad(waveform, (0, max(window - len(waveform), 0)))
+    slices = np.stack([padded[start : start + window] for start in starts]) * np.hanning(window)
+    power = np.abs(np.fft.rfft(slices, axis=1)) ** 2  # (width, bins)
+    bands = np.array_split(power, SPECTROGRAM_ROWS, axis=1)
+    level = 10 * np.log10(np.stack([band.mean(axis=1) for band in bands]) + 1e-10)  # (rows, width), dB
+    shade = np.clip((level - level.max() + 80) / 80, 0, 1)[::-1]
+    return np.repeat((shade * 255).astype(np.uint8)[..., None], 3, axis=2)

@@ -1,0 +1,130 @@
+"""What a person asks for: one request per sample, checked before any weights are loaded."""
+
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from uniform.config import nearest
+from uniform.errors import InputError
+from uniform.fingerprint import digest, file_sha256
+from uniform.tasks import Task
+
+MAX_PROMPT_CHARACTERS = 4_000
+"""Longer text is a mistake, for instance a file's content: the encoders keep 300 tokens, about 1,500 characters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One sample to be made."""
+
+    name: str
+    """File name of the results, without a suffix."""
+    task: Task
+    text: str | None = None
+    """The caption; None samples without text (the null caption)."""
+    media: Path | None = None
+    """The given modality: any audio file for A2V, any video file for V2A; None for T2AV."""
+    start_ms: int = 0
+    """Where the given clip starts inside `media`."""
+    seed: int = 0
+    """Determines the noise, and with it every byte of the sample on the same machine."""
+
+    def check(self) -> None:
+        """Raises: InputError where the request cannot be served, saying what to change."""
+        if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
+            raise InputError(f"sample name {self.name!r} is not a plain file name; use letters, digits, '-' and '_'")
+        if self.text is not None and not self.text.strip():
+            raise InputError(f"{self.name}: the prompt is empty. Write a caption, or leave it out")
+        if self.text is not None and len(self.text) > MAX_PROMPT_CHARACTERS:
+            raise InputError(
+                f"{self.name}: the prompt has {len(self.text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are taken "
+                f"(the text encoders keep about 1,500). Shorten it."
+            )
+        if self.task is Task.T2AV:
+            self._check_t2av()
+        elif self.media is None:
+            given = "an audio" if self.task is Task.A2V else "a video"
+            raise InputError(f"{self.name}: {self.task} starts from {given} file, and none was given. Name one.")
+        elif not self.media.is_file():
+            raise InputError(f"{self.name}: {self.media} is not a file. Check the path.")
+        if self.start_ms < 0:
+            raise InputError(f"{self.name}: the start is {self.start_ms} ms; it must be 0 or more")
+
+    def _check_t2av(self) -> None:
+        if self.media is not None:
+            raise InputError(f"{self.name}: t2av takes no media file, and {self.media} was given. Use a2v or v2a.")
+        if self.text is None:
+            raise InputError(f"{self.name}: t2av starts from text, and none was given. Pass --text or --prompts.")
+
+    def digest(self) -> str:
+        """Changes with anything that changes the sample, the given file's bytes among it."""
+        facts: dict[str, Any] = {**asdict(self), "media": file_sha256(self.media) if self.media else None}
+        return digest(facts)
+
+
+def several(request: Request, count: int) -> list[Request]:
+    """`count` requests that differ in name and seed: `<name>-000`, `<name>-001`, ..."""
+    if count < 1:
+        raise InputError(f"the number of samples is {count}; it must be 1 or more")
+    return [
+        replace(request, name=f"{request.name}-{number:03d}", seed=request.seed + number) for number in range(count)
+    ]
+
+
+def read_prompts(path: Path, default: Request) -> list[Request]:
+    """Requests from a file: one prompt per line (.txt), or one JSON object per line (.jsonl).
+
+    JSON keys: text, task, media (relative to the file), start_ms, seed, name; what is absent comes from `default`.
+    Raises: InputError that names file, line and key.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as UTF-8 text ({error}). Check the file.") from error
+    requests = [_from_line(path, number, line, default) for number, line in enumerate(lines, start=1) if line.strip()]
+    if not requests:
+        raise InputError(f"{path}: no prompt in it. Write one per line.")
+    _refuse_twins(path, requests)
+    return requests
+
+
+def _from_line(path: Path, number: int, line: str, default: Request) -> Request:
+    named = replace(default, name=f"{path.stem}-{number:06d}", seed=default.seed + number - 1)
+    if path.suffix != ".jsonl":
+        return replace(named, text=line.strip())
+    try:
+        values = json.loads(line)
+        if not isinstance(values, Mapping):
+            raise ValueError("not an object")
+    except ValueError as error:
+        raise InputError(f"{path}:{number}: not a JSON object ({error})") from error
+    known = {"text": str, "task": str, "media": str, "start_ms": int, "seed": int, "name": str}
+    for key, value in values.items():
+        if key not in known:
+            raise InputError(f"{path}:{number}: unknown key '{key}'{nearest(key, known)}")
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise InputError(f"{path}:{number}: '{key}' is {value!r}; wanted {known[key].__name__}")
+    changes = dict(values)
+    if "task" in changes:
+        changes["task"] = task_by_name(changes["task"])
+    if "media" in changes:
+        changes["media"] = path.parent / changes["media"]
+    return replace(named, **changes)
+
+
+def task_by_name(name: str) -> Task:
+    """The task called `name`. Raises InputError that offers the nearest name."""
+    known = [task.value for task in Task]
+    if name not in known:
+        raise InputError(f"there is no task '{name}'{nearest(name, known)}")
+    return Task(name)
+
+
+def _refuse_twins(path: Path, requests: Iterable[Request]) -> None:
+    seen: set[str] = set()
+    for request in requests:
+        if request.name in seen:
+            raise InputError(f"{path}: two samples are called '{request.name}'; give each a name of its own")
+        seen.add(request.name)
