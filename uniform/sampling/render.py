@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from uniform.atomic import replacing, write_bytes
+from uniform.atomic import write_bytes
 from uniform.media.clipfile import write_clip
 from uniform.spec import Spec
 
@@ -41,10 +41,9 @@ def write_sample(folder: Path, name: str, sample: Rendered, spec: Spec) -> Path:
     Returns: the path of the MP4.
     """
     video = folder / f"{name}.mp4"
-    with replacing(video) as temporary:
-        write_clip(temporary, sample.frames, sample.waveform, spec.fps, spec.rate_hz, audio_codec="aac")
+    write_clip(video, sample.frames, sample.waveform, spec.fps, spec.rate_hz, audio_codec="aac")
     write_bytes(folder / f"{name}.wav", wav_bytes(sample.waveform, spec.rate_hz))
-    write_bytes(folder / f"{name}.png", png_bytes(strip(sample.frames, sample.waveform, spec.rate_hz)))
+    write_bytes(folder / f"{name}.png", png_bytes(strip(sample.frames, sample.waveform)))
     facts = json.dumps(sample.facts, indent=2, sort_keys=True, ensure_ascii=False)
     write_bytes(folder / f"{name}.json", f"{facts}\n".encode())
     return video
@@ -70,22 +69,22 @@ def png_bytes(picture: npt.NDArray[np.uint8]) -> bytes:
 
 
 def strip(
-    frames: npt.NDArray[np.uint8], waveform: npt.NDArray[np.float32], rate_hz: int
+    frames: npt.NDArray[np.uint8], waveform: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.uint8]:  # (H + SPECTROGRAM_ROWS, STRIP_FRAMES * W, 3)
     """Frames side by side over the spectrogram of the sound, on one time axis."""
     chosen = np.linspace(0, len(frames) - 1, STRIP_FRAMES).round().astype(int)
     pictures = np.concatenate(list(frames[chosen]), axis=1)
-    return np.concatenate([pictures, spectrogram(waveform, rate_hz, pictures.shape[1])], axis=0)
+    return np.concatenate([pictures, spectrogram(waveform, pictures.shape[1])], axis=0)
 
 
-def spectrogram(waveform: npt.NDArray[np.float32], rate_hz: int, width_px: int) -> npt.NDArray[np.uint8]:
-    """Log-power spectrogram, (SPECTROGRAM_ROWS, width_px, 3): low frequencies at the bottom, 80 dB from black to white."""
-    window = max(rate_hz // 40, 2 * SPECTROGRAM_ROWS)  # 25 ms, and at least a bin for each row
+def spectrogram(waveform: npt.NDArray[np.float32], width_px: int) -> npt.NDArray[np.uint8]:
+    """Log-power spectrogram, (SPECTROGRAM_ROWS, width_px, 3): low frequencies below, 80 dB from black to white."""
+    window = 4 * SPECTROGRAM_ROWS  # two bins for each row; 24 ms at 16 kHz
     starts = np.linspace(0, max(len(waveform) - window, 0), width_px).round().astype(int)
     padded = np.pad(waveform, (0, max(window - len(waveform), 0)))
     slices = np.stack([padded[start : start + window] for start in starts]) * np.hanning(window)
-    power = np.abs(np.fft.rfft(slices, axis=1)) ** 2  # (width, bins)
-    bands = np.array_split(power, SPECTROGRAM_ROWS, axis=1)
-    level = 10 * np.log10(np.stack([band.mean(axis=1) for band in bands]) + 1e-10)  # (rows, width), dB
+    power = np.abs(np.fft.rfft(slices, axis=1)[:, 1:]) ** 2  # (width, bins), without the constant part
+    bands = power.reshape(width_px, SPECTROGRAM_ROWS, 2).mean(axis=2)
+    level = 10 * np.log10(bands.T + 1e-10)  # (rows, width), dB
     shade = np.clip((level - level.max() + 80) / 80, 0, 1)[::-1]
     return np.repeat((shade * 255).astype(np.uint8)[..., None], 3, axis=2)

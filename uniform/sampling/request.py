@@ -34,13 +34,13 @@ class Request:
     def check(self) -> None:
         """Raises: InputError where the request cannot be served, saying what to change."""
         if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
-            raise InputError(f"sample name {self.name!r} is not a plain file name; use letters, digits, '-' and '_'")
+            raise InputError(f"sample name {self.name!r} is not a plain file name; use letters, digits and '-'")
         if self.text is not None and not self.text.strip():
             raise InputError(f"{self.name}: the prompt is empty. Write a caption, or leave it out")
         if self.text is not None and len(self.text) > MAX_PROMPT_CHARACTERS:
             raise InputError(
-                f"{self.name}: the prompt has {len(self.text):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are taken "
-                f"(the text encoders keep about 1,500). Shorten it."
+                f"{self.name}: the prompt has {len(self.text):,} characters, and at most {MAX_PROMPT_CHARACTERS:,} "
+                f"are taken (the text encoders keep about 1,500). Shorten it."
             )
         if self.task is Task.T2AV:
             self._check_t2av()

@@ -1,0 +1,68 @@
+"""What the documents show is true: every shown `uniform` command exists with its options, every link leads on."""
+
+import re
+import shlex
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+
+from cli.main import app
+
+ROOT = Path(__file__).parents[1]
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "data_manifests").glob("*.md")])
+NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
+
+
+def shown_commands(page: Path) -> list[list[str]]:
+    """Every `uniform ...` line of the page's code blocks, split as a shell splits it; continued lines are joined."""
+    blocks = re.findall(r"^```(?:bash|console|sh)\n(.*?)^```", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    lines = "\n".join(blocks).replace("\\\n", " ").splitlines()
+    words = [shlex.split(line.removeprefix("$ "), comments=True) for line in lines]
+    return [line for line in words if line[:1] == ["uniform"]]
+
+
+def _resolve(words: list[str]) -> tuple[Any, list[str]]:
+    command: Any = typer.main.get_command(app)
+    rest = words[1:]
+    while hasattr(command, "commands"):
+        names = [word for word in rest if not word.startswith("-")]
+        assert names, f"{shlex.join(words)}: no command named"
+        assert names[0] in command.commands, f"{shlex.join(words)}: there is no command '{names[0]}'"
+        command = command.commands[names[0]]
+        rest = rest[rest.index(names[0]) + 1 :]
+    return command, rest
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_shown_command_exists_with_its_options(page: Path) -> None:
+    for words in shown_commands(page):
+        if words[1:2] == ["--help"] or words[1:2] == ["--version"]:
+            continue
+        command, rest = _resolve(words)
+        known = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        for word in rest:
+            if word.startswith("-") and not re.fullmatch(r"-\d+(\.\d+)?", word):
+                assert word.split("=")[0] in {*known, "--help"}, f"{shlex.join(words)}: no option {word}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=NAMES)
+def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+    for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page.name} links to {target}"
+
+
+def test_the_readme_names_every_file_of_the_house() -> None:
+    text = (ROOT / "README.md").read_text()
+    tree = text[text.index("<!-- tree -->") : text.index("<!-- /tree -->")]
+    files = [
+        path
+        for top in ("uniform", "pipelines", "cli", "benchmarks")
+        for path in (ROOT / top).rglob("*.py")
+        if path.name != "__init__.py"
+    ]
+    missing = [str(path.relative_to(ROOT)) for path in files if not re.search(rf"\b{re.escape(path.name)}\b", tree)]
+    assert not missing
