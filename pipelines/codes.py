@@ -22,6 +22,8 @@ class Code:
 CODES: dict[str, Code] = {
     # the source cannot be had
     "missing_source": Code("transient", "a local file that the listing names is not there"),
+    "unreadable_source": Code("transient", "a local file is there but cannot be read: permissions or a disk fault"),
+    "no_fetcher": Code("transient", "no part of the toolkit fetches this kind of source"),
     "outside_root": Code("permanent", "the path leaves the data set's folder"),
     "digest_mismatch": Code("permanent", "the source's bytes are not those that the listing promises"),
     # the file is not usable media

@@ -1,0 +1,119 @@
+"""`uniform manifest`: check, explain and build the table of clips of a data set."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cli import console
+
+if TYPE_CHECKING:
+    from pipelines.manifest import Built, Manifest
+
+app = typer.Typer(
+    help="A data set as data: check its listing, explain it, build its table of clips.", no_args_is_help=True
+)
+
+Name = Annotated[str, typer.Argument(metavar="MANIFEST", help="TOML file, or the name of one that comes with UniForm.")]
+ListingFiles = Annotated[
+    list[Path] | None, typer.Option("--listing", help="Listing to read instead of the manifest's own; may be repeated.")
+]
+Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media files, instead of the manifest's.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Accept fewer or more lines than were published.")]
+
+
+@app.command()
+def check(manifest: Name, listing: ListingFiles = None, root: Root = None, partial: Partial = False) -> None:
+    """Read everything, write nothing: every problem with file, line, column and fix. Exits with 1 on an error."""
+    built = _inspect(_read(manifest, root), listing, partial)
+    _show_warnings(built)
+    built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
+    console.out.print(_counts(built), markup=False)
+
+
+@app.command()
+def explain(manifest: Name, listing: ListingFiles = None, root: Root = None, partial: Partial = False) -> None:
+    """What the data set is, how its listing is read, and what its first clips become."""
+    found = _read(manifest, root)
+    console.out.print(_facts(found), markup=False)
+    table = found.table
+    if listing or table.listing.file or table.listing.glob:
+        built = _inspect(found, listing, partial)
+        console.out.print(_counts(built), markup=False)
+        for row in built.rows[:3]:
+            console.out.print(f"  {row}", markup=False)
+
+
+@app.command()
+def build(
+    manifest: Name,
+    out: Annotated[Path, typer.Option("--out", help="Parquet file that receives the table.")] = Path(
+        "manifest.parquet"
+    ),
+    listing: ListingFiles = None,
+    root: Root = None,
+    partial: Partial = False,
+) -> None:
+    """Turn a manifest and its listing into the table of clips that the pipeline runs on."""
+    from pipelines.manifest import write_parquet
+
+    built = _inspect(_read(manifest, root), listing, partial)
+    _show_warnings(built)
+    built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
+    write_parquet(built.rows, out)
+    console.out.print(_counts(built), markup=False)
+    console.out.print(f"written: {out}", markup=False)
+
+
+def _read(name: str, root: Path | None) -> "Manifest":
+    from pipelines.manifest import find_manifest, read_manifest
+
+    found = read_manifest(find_manifest(name))
+    return found if root is None else found.with_root(root)
+
+
+def _inspect(manifest: "Manifest", listing: list[Path] | None, partial: bool) -> "Built":
+    from pipelines.manifest import inspect
+
+    return inspect(manifest, listing, partial=partial)
+
+
+def _show_warnings(built: "Built") -> None:
+    from pipelines.problems import summary
+
+    problems = built.problems
+    if problems.warning_count:
+        console.err.print(summary(problems.warnings, problems.warning_count, "warning"), markup=False)
+
+
+def _counts(built: "Built") -> str:
+    """Rows, hours and splits, and which form each listing was read as."""
+    splits: dict[str, int] = {}
+    for row in built.rows:
+        splits[row.split] = splits.get(row.split, 0) + 1
+    hours = sum(row.duration_ms for row in built.rows) / 3_600_000
+    sources = len({row.source_id for row in built.rows})
+    parts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
+    forms = "\n".join(f"  read as '{form}': {path}" for path, form in built.forms)
+    return f"{built.manifest.name}: {len(built.rows):,} clips of {sources:,} sources, {hours:,.2f} h ({parts})\n{forms}"
+
+
+def _facts(manifest: "Manifest") -> str:
+    table = manifest.table
+    facts = {
+        "name": table.name,
+        "title": table.title,
+        "manifest": str(manifest.path),
+        "kind": table.kind,
+        "root": str(manifest.root) if table.kind in ("local", "archive") else "",
+        "license": table.license or "",
+        "terms": table.terms.strip(),
+        "citation": table.citation.strip(),
+        "homepage": table.homepage,
+        "listing": table.obtain or table.listing.file or ", ".join(table.listing.glob),
+        "forms": ", ".join(f"{form.name}{f' ({form.rows:,} lines)' if form.rows else ''}" for form in manifest.forms),
+    }
+    lines = [f"{key:>9}  {value.replace(chr(10), chr(10) + ' ' * 11)}" for key, value in facts.items() if value]
+    mapped = {**table.listing.columns.given(), **{f"extra.{key}": value for key, value in table.listing.extra.items()}}
+    lines += [f"  {field:>14}  <-  {source}" for field, source in mapped.items()]
+    return "\n".join(lines)
