@@ -165,9 +165,8 @@ def _synthesise_group(latent: Tensor, frames: int) -> Tensor:  # (4, h, w) -> (3
     height, width = rows * VIDEO_STRIDE_PX, columns * VIDEO_STRIDE_PX
     amplitudes = latent * _tile(GROUP_DEVIATIONS, latent)
     brightness = dct.from_time_orders(amplitudes[:BRIGHTNESS_TIMES], frames)  # (g, h, w)
-    colours = dct.deinterleave(amplitudes[3]).reshape(
-        COLOUR_TIMES, 2, -(-rows // 2), -(-columns // 2)
-    )  # by time, plane
+    macroblocks = (-(-rows // 2), -(-columns // 2))
+    colours = dct.deinterleave(amplitudes[3]).reshape(COLOUR_TIMES, 2, *macroblocks)  # by time, then by plane
     colours = dct.from_time_orders(colours, frames).transpose(0, 1)  # (2, g, m, n)
     planes = [dct.spread(brightness, height, width, VIDEO_STRIDE_PX)[None]]
     return torch.cat([*planes, dct.spread(colours, height, width, MACROBLOCK_PX)])
