@@ -1,0 +1,140 @@
+"""Where a model's files come from: a folder, a single file, or a hub id through huggingface_hub and its own cache.
+
+huggingface_hub's settings hold: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE. It resumes downloads, and gives a file
+its name only when it is whole.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from uniform.errors import WeightsError
+
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A folder of a model's files, on this machine or on the hub. Exactly one of `folder` and `hub_id` is set."""
+
+    model: str
+    """For errors: which codec wants the files."""
+    folder: Path | None = None
+    hub_id: str | None = None
+    revision: str | None = None
+    """Branch, tag or commit on the hub; None is its main branch."""
+    weight_file: Path | None = None
+    """Set where the user named a file rather than a folder: it stands for the model's main weight file."""
+
+    def file(self, *names: str) -> Path:
+        """Path of the first of `names` that exists, downloaded where it has to be.
+
+        Args:
+            names: paths inside the folder, best first.
+        Raises: WeightsError that says which file, from where, and how to give a folder instead.
+        """
+        found = self.find(*names)
+        if found is not None:
+            return found
+        if self.folder is not None:
+            raise WeightsError(
+                f"{self.model}: {self.folder} holds no {' and no '.join(names)}. Give the folder that holds it."
+            )
+        raise WeightsError(
+            f"{self.model}: {self.hub_id}"
+            f" (revision {self.revision or 'main'}) holds no {' and no '.join(names)}. Check the id. {self._instead()}"
+        )
+
+    def find(self, *names: str) -> Path | None:
+        """As `file`, but None where the folder or repository does not hold any of `names`.
+
+        Raises: WeightsError where the hub cannot be asked.
+        """
+        if self.folder is not None:
+            paths = [self.folder / name for name in names]
+            return next((path for path in paths if path.is_file()), None)
+        unreached: WeightsError | None = None
+        for name in names:
+            try:
+                found = self._download(name, cache_only=unreached is not None)
+            except WeightsError as error:
+                unreached = unreached or error  # another name may be in the cache; asking the hub again is of no use
+                continue
+            if found is not None:
+                return found
+        if unreached is not None:
+            raise unreached
+        return None
+
+    def at_commit_of(self, file: Path) -> "Source":
+        """This source pinned to the commit that `file` came from, so that a model's files never mix two commits."""
+        commit = commit_of(file)
+        if self.hub_id is None or commit is None:
+            return self
+        return Source(model=self.model, hub_id=self.hub_id, revision=commit)
+
+    def _download(self, name: str, *, cache_only: bool) -> Path | None:
+        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub.errors import (  # type: ignore[attr-defined]
+            HFValidationError,
+            HTTPError,
+            LocalEntryNotFoundError,
+            RemoteEntryNotFoundError,
+        )
+
+        assert self.hub_id is not None, "a source without a folder has a hub id"
+        try:
+            return Path(hf_hub_download(self.hub_id, name, revision=self.revision, local_files_only=cache_only))
+        except RemoteEntryNotFoundError:
+            return None
+        except LocalEntryNotFoundError as error:
+            why = "offline mode is on" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+            raise WeightsError(self._unreached(name, f"{why}, and the file is not in the cache")) from error
+        except (OSError, HTTPError, HFValidationError) as error:
+            first = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise WeightsError(self._unreached(name, first)) from error
+
+    def _unreached(self, name: str, why: str) -> str:
+        from huggingface_hub import constants
+
+        return (
+            f"{self.model}: {name} of {self.hub_id} (revision {self.revision or 'main'}) could not be had from "
+            f"{constants.ENDPOINT}: {why}. {self._instead()}"
+        )
+
+    def _instead(self) -> str:
+        return (
+            "Or fetch the files on another machine (uniform weights fetch) and give their folder: the codec's option "
+            'weights = "FOLDER".'
+        )
+
+
+def open_source(model: str, weights: str | None, hub_id: str, revision: str | None) -> Source:
+    """The source that a codec's `weights` option names.
+
+    Args:
+        model: codec name, for errors.
+        weights: folder, weight file or hub id; None is `hub_id`.
+        hub_id: the hub id that the codec uses by default.
+        revision: for the hub; None is the commit that `uniform weights fetch` recorded, else the main branch.
+    Raises: WeightsError where `weights` is neither there nor a hub id.
+    """
+    if weights is not None:
+        path = Path(weights).expanduser()
+        if path.is_dir():
+            return Source(model=model, folder=path)
+        if path.is_file():
+            return Source(model=model, folder=path.parent, weight_file=path)
+        if not _HUB_ID.fullmatch(weights) or weights.startswith("."):
+            raise WeightsError(f"{model}: {weights}: no such folder or file, and not a hub id of the form owner/name")
+        hub_id = weights
+    return Source(model=model, hub_id=hub_id, revision=revision)
+
+
+def commit_of(file: Path) -> str | None:
+    """The commit that a file of the hub's cache belongs to; None for any other file."""
+    for parent in file.parents:
+        if parent.parent.name == "snapshots" and _COMMIT.fullmatch(parent.name):
+            return parent.name
+    return None
