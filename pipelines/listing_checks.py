@@ -22,16 +22,16 @@ class Overlap:
 
 
 def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems: Problems) -> list[int]:
-    """Numbers of the rows that stay, as `listing.on_duplicate` says; united rows are replaced in `rows`."""
+    """Numbers of the rows that stay, as `listing.on_duplicate` says; united rows are replaced in `rows`.
+
+    A clip that stands in two splits stays twice: that is a leak, which `check_leaks` judges.
+    """
     first: dict[tuple[str, str], int] = {}
     more: defaultdict[int, list[int]] = defaultdict(list)
-    seen: dict[str, int] = {}
     for number, row in enumerate(rows):
         kept = first.setdefault((row.clip_id, row.split), number)
         if kept != number:
             more[kept].append(number)
-        else:
-            seen.setdefault(row.clip_id, number)
     for kept, others in more.items():
         if listing.on_duplicate == "merge":
             rows[kept] = _united([rows[kept], *(rows[other] for other in others)])
@@ -40,7 +40,15 @@ def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems:
             note = problems.error if listing.on_duplicate == "error" else problems.warn
             found = f"clip {_span(rows[other])} a second time"
             note(place(other), None, found, f"each clip once (first at {place(kept)})", _duplicate_fix(listing))
-    return sorted(number for number in first.values() if seen[rows[number].clip_id] == number)
+    return sorted(first.values())
+
+
+def first_of_each(rows: Sequence[Row]) -> list[int]:
+    """Numbers of the rows that are the first of their clip id: what is left of an accepted leak."""
+    first: dict[str, int] = {}
+    for number, row in enumerate(rows):
+        first.setdefault(row.clip_id, number)
+    return sorted(first.values())
 
 
 def _duplicate_fix(listing: Listing) -> str:

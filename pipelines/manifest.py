@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pipelines.clip import Row
 from pipelines.dataset import Manifest, find_manifest, read_manifest
 from pipelines.label_names import read_label_names
-from pipelines.listing_checks import check_leaks, settle_duplicates
+from pipelines.listing_checks import check_leaks, first_of_each, settle_duplicates
 from pipelines.listing_form import Listing
 from pipelines.listing_text import Record, begins_like, read_records
 from pipelines.local_paths import OutsideRootError, RootFolder, found_files
@@ -130,6 +130,7 @@ def _read_one(manifest: Manifest, path: Path, built: Built, places: list[tuple[s
 def _check_whole(built: Built, form: Listing, places: list[tuple[str, int]]) -> None:
     """What needs all rows: that there are any, and that no source stands in two splits."""
     check_leaks(built.rows, form, lambda n: _place(places, n), built.problems)
+    built.rows[:] = [built.rows[n] for n in first_of_each(built.rows)]
     if built.rows or built.problems.error_count:
         return
     where, wanted = str(built.forms[0][0]), "at least one clip"

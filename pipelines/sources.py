@@ -22,8 +22,8 @@ YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
-SECONDS = re.compile(r"(\d{1,12})(?:\.(\d{0,30}))?")
-CLOCK = re.compile(r"(?:(\d{1,4}):)?(\d{1,2}):(\d{2}(?:\.\d{1,30})?)")
+SECONDS = re.compile(r"([0-9]{1,12})(?:\.([0-9]{0,30}))?")
+CLOCK = re.compile(r"(?:([0-9]{1,3}):)?([0-5]?[0-9]):([0-5][0-9](?:\.[0-9]{1,30})?)")
 KINDS: tuple[Kind, ...] = ("local", "http", "youtube", "hf", "archive", "fsspec")
 WANTED_SECONDS = "seconds such as 30, 30.5 or 0:30"
 
