@@ -1,0 +1,161 @@
+"""Where everything of a run is kept: one folder, one name for each fact.
+
+run.json                          recipe, spec, roots: what the folder is
+manifest.parquet  units.parquet   the clips, and how they are cut into units
+clips-000017.tar  media/000017.parquet  latents-000017.tar ...          what the stages made
+members/<stage>/000017.parquet    where each member lies inside the stage's tar
+ledger/<stage>/000017-01.parquet  one row per clip, one part per attempt
+commits/<stage>/000017.json       written last: without it the files above do not count
+index.parquet  card.json          the finished shards
+.lock                             held by the one run that may write
+"""
+
+import contextlib
+import errno
+import fcntl
+import os
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipelines.stage import Store
+from uniform.atomic import TEMPORARY_PREFIX
+from uniform.errors import PipelineError
+from uniform.latents.format import CARD_NAME, INDEX_NAME, shard_name
+
+LOCK_NAME = ".lock"
+_PART = re.compile(r"(\d{6})-(\d{2,})\.parquet")
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run. Nothing is created by asking for a path."""
+
+    path: Path
+
+    @property
+    def run(self) -> Path:
+        """What the folder is: recipe, spec, roots."""
+        return self.path / "run.json"
+
+    @property
+    def manifest(self) -> Path:
+        """The clips."""
+        return self.path / "manifest.parquet"
+
+    @property
+    def units(self) -> Path:
+        """The plan: unit and clip id, in order."""
+        return self.path / "units.parquet"
+
+    @property
+    def index(self) -> Path:
+        """The finished shards, one row per clip."""
+        return self.path / INDEX_NAME
+
+    @property
+    def card(self) -> Path:
+        """What the finished shards are."""
+        return self.path / CARD_NAME
+
+    def artefact(self, store: Store, unit: int) -> Path | None:
+        """File of a stage's results for a unit; None for a stage that only judges."""
+        if store.kind == "tar":
+            return self.path / shard_name(store.name, unit)
+        if store.kind == "table":
+            return self.path / store.name / f"{unit:06d}.parquet"
+        return None
+
+    def members(self, stage: str, unit: int) -> Path:
+        """Where each member lies inside the tar that `stage` made of `unit`."""
+        return self.path / "members" / stage / f"{unit:06d}.parquet"
+
+    def ledger(self, stage: str, unit: int, attempt: int) -> Path:
+        """The ledger part of one attempt."""
+        return self.path / "ledger" / stage / f"{unit:06d}-{attempt:02d}.parquet"
+
+    def next_attempt(self, stage: str, unit: int) -> int:
+        """1 for the first attempt; one more than the highest part that is there."""
+        folder = self.path / "ledger" / stage
+        parts = (_PART.fullmatch(part.name) for part in folder.glob(f"{unit:06d}-*.parquet"))
+        return max((int(part[2]) for part in parts if part), default=0) + 1
+
+    def commit(self, stage: str, unit: int) -> Path:
+        """The marker that makes a unit's results count."""
+        return self.path / "commits" / stage / f"{unit:06d}.json"
+
+    def inside(self, relative: str) -> Path:
+        """A path read from a file of this folder. Raises PipelineError where it leads outside."""
+        path = self.path / relative
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise PipelineError(f"{self.path}: '{relative}' leads outside the run's folder; a file in it was altered")
+        return path
+
+    def sweep(self) -> int:
+        """Remove what processes that died left behind. Returns the number of files removed."""
+        removed = 0
+        for folder, _, names in os.walk(self.path):
+            for name in names:
+                if name.startswith(TEMPORARY_PREFIX):
+                    (Path(folder) / name).unlink(missing_ok=True)
+                    removed += 1
+        return removed
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder for this process: two runs never write to one folder.
+
+        The lock is the kernel's and ends with the process, however it ends: a lock file left behind blocks nobody.
+        Raises: PipelineError that names the holder.
+        """
+        with writing_to(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            file = (self.path / LOCK_NAME).open("a+")
+        with file:
+            try:
+                # A record lock, not flock: a child process must not inherit it and outlive the run with it.
+                fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                file.seek(0)
+                raise PipelineError(
+                    f"{self.path}: another run is writing to this folder ({file.read().strip() or 'unknown process'}). "
+                    f"Wait for it or stop it, or choose another --out."
+                ) from error
+            file.truncate(0)
+            file.write(f"process {os.getpid()} on {socket.gethostname()}")
+            file.flush()
+            yield
+
+
+@contextlib.contextmanager
+def writing_to(folder: Path) -> Iterator[None]:
+    """Turn the operating system's refusals to write below `folder` into a PipelineError that says what to do."""
+    try:
+        yield
+    except OSError as error:
+        explained = explain(error, folder)
+        if explained is None:
+            raise
+        raise explained from error
+
+
+def explain(error: OSError, folder: Path) -> PipelineError | None:
+    """A full disk or an unwritable folder in words; None for any other trouble."""
+    if is_full(error):
+        return PipelineError(
+            f"{folder}: no space left ({error.strerror}). Units that were committed are safe and nothing half-written "
+            f"is visible. Free some space, then run the same command again: it goes on where it stopped."
+        )
+    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
+        return PipelineError(
+            f"{error.filename or folder}: cannot be written ({error.strerror}). "
+            f"Choose another --out, or mend the rights of this one."
+        )
+    return None
+
+
+def is_full(error: OSError) -> bool:
+    """True where the disk, a quota or a limit on file sizes left no room."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

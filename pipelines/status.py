@@ -1,0 +1,130 @@
+"""What became of the clips, told from commit markers and ledger parts alone: no recipe, no weights, no media."""
+
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipelines.commits import Commit, read_commit
+from pipelines.folder import RunFolder
+from pipelines.ledger import OK, Tally, read_part
+from pipelines.units import Units
+from uniform.errors import PipelineError
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageStatus:
+    """One stage: how far it is and what became of the clips that reached it."""
+
+    stage: str
+    units: int
+    units_done: int
+    tally: Tally
+    seconds: float
+    bytes: int
+
+
+def stage_statuses(folder: RunFolder, stages: Sequence[str], units: Units) -> list[StageStatus]:
+    """How far each stage is. Clips that a later unit took over count there."""
+    found = []
+    for stage in stages:
+        commits = list(_commits(folder, stage, units))
+        codes: Counter[str] = Counter()
+        for commit in commits:
+            codes.update(live_codes(folder, commit, units))
+        tally = Tally(clips=codes.total(), codes=dict(sorted(codes.items())))
+        found.append(
+            StageStatus(
+                stage=stage,
+                units=len(units),
+                units_done=len(commits),
+                tally=tally,
+                seconds=sum(commit.seconds for commit in commits),
+                bytes=sum(commit.bytes for commit in commits),
+            )
+        )
+    return found
+
+
+def final_tally(folder: RunFolder, stages: Sequence[str], units: Units) -> tuple[dict[str, Tally], Tally]:
+    """Per stage and for the whole road: what became of the planned clips, where every unit is committed.
+
+    Raises: PipelineError where kept + rejected + failed is not the number of planned clips.
+    """
+    tallies = {status.stage: status.tally for status in stage_statuses(folder, stages, units)}
+    codes: Counter[str] = Counter()
+    for tally in tallies.values():
+        codes.update({code: count for code, count in tally.codes.items() if code != OK})
+    kept = tallies[stages[-1]].kept
+    codes.update({OK: kept} if kept else {})
+    final = Tally(clips=len(units.last_unit), codes=dict(sorted(codes.items())))
+    final.require_complete(f"{folder.path}: the whole road")
+    return tallies, final
+
+
+def live_codes(folder: RunFolder, commit: Commit, units: Units) -> Counter[str]:
+    """Clips of a finished unit by code, without those that a later unit took over."""
+    gone = units.superseded.get(commit.unit)
+    if not gone:
+        return Counter(commit.codes)
+    table = read_part(folder.inside(commit.ledger), ["clip_id", "code"])
+    pairs = zip(table["clip_id"].to_pylist(), table["code"].to_pylist(), strict=True)
+    return Counter(code for clip_id, code in pairs if clip_id not in gone)
+
+
+def live_rows(folder: RunFolder, stage: str, units: Units, columns: list[str]) -> Iterator[tuple[Commit, pa.Table]]:
+    """Each finished unit's ledger rows, without clips that a later unit took over. `columns` name clip_id."""
+    for commit in _commits(folder, stage, units):
+        table = read_part(folder.inside(commit.ledger), columns)
+        gone = units.superseded.get(commit.unit)
+        if gone:
+            table = table.filter(pc.invert(pc.is_in(table["clip_id"], pa.array(sorted(gone)))))
+        yield commit, table
+
+
+def clips_with_code(folder: RunFolder, stages: Sequence[str], units: Units, code: str) -> list[str]:
+    """Ids of the clips that left the road with `code` and were not planned again since."""
+    found: list[str] = []
+    for stage in stages:
+        for commit, table in live_rows(folder, stage, units, ["clip_id", "code"]):
+            if commit.codes.get(code):
+                found += table.filter(pc.equal(table["code"], code))["clip_id"].to_pylist()
+    return found
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """What one stage did to one clip in one unit."""
+
+    unit: int
+    stage: str
+    code: str
+    reason: str
+    output: str | None
+
+
+def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) -> list[Step]:
+    """Everything that happened to a clip, in order. Raises PipelineError for a clip that was never planned."""
+    planned = [unit for unit in range(len(units)) if clip_id in units.ids(unit)]
+    if not planned:
+        raise PipelineError(f"{folder.path}: no clip '{clip_id}' was planned; ids are those of manifest.parquet")
+    steps = []
+    for unit in planned:
+        for stage in stages:
+            commit = read_commit(folder.commit(stage, unit))
+            if commit is None:
+                break
+            table = read_part(folder.inside(commit.ledger), ["clip_id", "code", "reason", "output"])
+            for row in table.filter(pc.equal(table["clip_id"], clip_id)).to_pylist():
+                told = {name: row[name] for name in ("code", "reason", "output")}
+                steps.append(Step(unit=unit, stage=stage, **told))
+    return steps
+
+
+def _commits(folder: RunFolder, stage: str, units: Units) -> Iterator[Commit]:
+    for unit in range(len(units)):
+        commit = read_commit(folder.commit(stage, unit))
+        if commit is not None:
+            yield commit
