@@ -1,0 +1,83 @@
+"""Cut each clip out of its source file and normalise it: frame rate, size, sample rate, length, codec.
+
+The source is opened only in a child process with limits on time and memory; a file that crashes, hangs or bloats a
+decoder is rejected with a code and the worker goes on.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import av
+
+from pipelines.clip import Clip
+from pipelines.codes import CODES
+from pipelines.stage import Context, Resources, Store, Work
+from uniform.errors import ConfigError, MediaError
+from uniform.media.encode import CLIP_CRF, CLIP_PRESET
+from uniform.media.picture import Fit
+from uniform.media.sandbox import MIN_MEMORY_MB, MediaSandbox
+from uniform.spec import Spec
+
+MAX_CRF = 51
+CODE_VERSION = 1
+"""Raised with every change of this road that changes the bytes of a clip."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Source file to normalised clip."""
+
+    needs: ClassVar[tuple[str, ...]] = ("source",)  # absolute path of the media file
+    gives: ClassVar[tuple[str, ...]] = ("mp4",)  # bytes: H.264 + FLAC in MP4, geometry of the spec
+    store: ClassVar[Store] = Store("tar", "clips")
+    resources: ClassVar[Resources] = Resources(cpus=1.0, memory_gb=1.5)
+
+    fit: Fit = "crop"
+    """crop: shorter side to size, then the centre; squash: the whole picture, at the price of its aspect."""
+    crf: int = CLIP_CRF
+    """x264's quality, 0 (lossless) to 51."""
+    time_limit_s: float = 60.0
+    """Wall-clock seconds for one clip."""
+    memory_limit_mb: int = 1536
+    """What the decoding child may allocate."""
+
+    def __post_init__(self) -> None:
+        if self.fit not in ("crop", "squash"):
+            raise ConfigError(f"clip_media.fit is '{self.fit}'; it must be 'crop' or 'squash'")
+        if not 0 <= self.crf <= MAX_CRF:
+            raise ConfigError(f"clip_media.crf is {self.crf}; it must lie between 0 and {MAX_CRF}")
+        if self.time_limit_s <= 0:
+            raise ConfigError(f"clip_media.time_limit_s is {self.time_limit_s}; it must be more than 0")
+        if self.memory_limit_mb < MIN_MEMORY_MB:
+            raise ConfigError(
+                f"clip_media.memory_limit_mb is {self.memory_limit_mb}; it must be {MIN_MEMORY_MB} or more"
+            )
+
+    def provenance(self, spec: Spec) -> Mapping[str, Any]:
+        """What the bytes of a clip depend on. Limits are left out: they decide whether, not how."""
+        libraries = {name: list(version) for name, version in av.library_versions.items()}
+        options = {"fit": self.fit, "crf": self.crf, "preset": CLIP_PRESET}
+        return {"code_version": CODE_VERSION, "options": options, "spec": asdict(spec), "libraries": libraries}
+
+    def open(self, context: Context) -> Work:
+        """The work; its child process starts with the first clip and ends with the worker."""
+        sandbox = MediaSandbox(time_limit_s=self.time_limit_s, memory_limit_mb=self.memory_limit_mb)
+
+        def work(clips: Iterator[Clip]) -> Iterator[Clip]:
+            for clip in clips:
+                yield self._normalise(clip, sandbox, context.spec)
+
+        return work
+
+    def _normalise(self, clip: Clip, sandbox: MediaSandbox, spec: Spec) -> Clip:
+        try:
+            made = sandbox.normalise(Path(clip["source"]), spec, clip.row.start_ms, fit=self.fit, crf=self.crf)
+        except MediaError as error:
+            if CODES[error.code].policy == "rejected":
+                return clip.reject(error.code, error.reason)
+            return clip.fail(error.code, error.reason)
+        for note in made.notes:
+            clip = clip.note(note)
+        return clip.with_fields(mp4=made.mp4)

@@ -1,0 +1,79 @@
+"""The outermost structure of MP4 and QuickTime files: cut short, or encrypted? Read without any decoder."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from uniform.errors import MediaError
+
+CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex"}
+"""Boxes that hold boxes, on the way to the sample descriptions."""
+TOP_LEVEL = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"uuid", b"pdin"}
+ENCRYPTED_ENTRIES = (b"encv", b"enca")
+"""Sample entries of Common Encryption (ISO/IEC 23001-7)."""
+MAX_BOXES = 10_000
+MAX_ENTRIES_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Box:
+    """One box: its name and the bytes it claims, header included."""
+
+    name: bytes
+    start: int
+    body: int
+    end: int
+
+
+def refuse_damaged_boxes(path: Path) -> None:
+    """Refuse an MP4 or QuickTime file that is cut short or encrypted; other files pass.
+
+    Raises: MediaError "truncated" or "encrypted".
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        top = list(_boxes(file, 0, size))
+        if not top or top[0].name not in TOP_LEVEL:
+            return
+        for box in top:
+            if box.end > size:
+                name = box.name.decode("ascii", "replace")
+                raise MediaError(
+                    "truncated", f"box '{name}' promises bytes up to {box.end:,}; the file ends at {size:,}"
+                )
+        if not any(box.name in (b"moov", b"moof") for box in top):
+            raise MediaError("truncated", "no 'moov' box: the file was cut before its table of contents")
+        for box in top:
+            if box.name in CONTAINERS and _is_encrypted(file, box):
+                raise MediaError("encrypted", "the samples are encrypted (Common Encryption)")
+
+
+def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
+    """Boxes that lie side by side from `start`; stops at the first that is not a box. The last may reach beyond."""
+    for _ in range(MAX_BOXES):
+        if start + 8 > end:
+            return
+        file.seek(start)
+        header = file.read(16)
+        length, name, body = int.from_bytes(header[:4], "big"), header[4:8], start + 8
+        if length == 1 and len(header) == 16:
+            length, body = int.from_bytes(header[8:16], "big"), start + 16
+        elif length == 0:
+            length = end - start
+        if length < body - start or not all(32 <= letter < 127 or letter == 0xA9 for letter in name):
+            return
+        yield Box(name, start, body, start + length)
+        start += length
+
+
+def _is_encrypted(file: BinaryIO, parent: Box, depth: int = 0) -> bool:
+    for box in _boxes(file, parent.body, parent.end):
+        if box.name == b"stsd":
+            file.seek(box.body)
+            entries = file.read(min(box.end - box.body, MAX_ENTRIES_BYTES))
+            if entries[12:16] in ENCRYPTED_ENTRIES:
+                return True
+        elif box.name in CONTAINERS and depth < len(CONTAINERS) and _is_encrypted(file, box, depth + 1):
+            return True
+    return False

@@ -1,0 +1,178 @@
+"""Open a file that nobody vouches for: local bytes only, known containers only, the right streams, nothing cut short.
+
+Called only inside the sandbox's child process. Every refusal is a MediaError with a code of the ledger.
+"""
+
+import stat
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import av
+
+from uniform.errors import MediaError
+from uniform.media.boxes import refuse_damaged_boxes
+
+FORMATS = (
+    "mov,mp4,m4a,3gp,3g2,mj2;matroska,webm;avi;mpegts;mpeg;ogg;flv;live_flv;asf;asf_o;gif;mxf;dv;rm;ivf;nut;wtv"
+    ";wav;w64;aiff;caf;au;flac;mp3;aac;loas;ac3;eac3;amr;wv;tta;ape;dts;voc"
+)
+"""Demuxers that may look at a file. None opens another file: playlists (hls, dash, concat) and pictures are out."""
+PROMISING = ("mov", "matroska", "avi", "flv", "asf")
+"""Demuxers whose duration is the header's word; the others measure the data."""
+MAX_PIXELS = 36_000_000
+"""8K and a little; each picture of a decoder's memory costs one and a half to six bytes a pixel."""
+MAX_CHANNELS = 64
+MAX_TAIL_PACKETS = 5_000
+HEAD_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Source:
+    """An opened file and the streams that a person would see and hear."""
+
+    container: Any
+    video: Any | None
+    audio: Any | None
+    zero_s: Fraction
+    """Time 0 of the file's clips on the container's clock: its first picture, or its first sound where it has none."""
+
+
+def open_source(path: Path) -> Source:
+    """Open `path` and choose its streams. The caller closes `source.container`.
+
+    Raises: MediaError: empty_file, not_media, truncated, encrypted, decode_corrupt, too_large, unsupported.
+    """
+    _refuse_what_is_no_file(path)
+    refuse_damaged_boxes(path)
+    options = {"protocol_whitelist": "file", "format_whitelist": FORMATS.replace(";", ",")}
+    try:  # the prefix keeps a name such as "-x.mp4" or "concat:a|b" from meaning anything but a name
+        container = av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
+    except MemoryError:
+        raise
+    except (av.FFmpegError, ValueError, OSError) as error:
+        raise _why_not_opened(path, error) from error
+    try:
+        video, audio = _best_video(container), _best_audio(container)
+        clock = next(
+            (stream for stream in (video, audio) if stream is not None and stream.start_time is not None), None
+        )
+        zero_s = Fraction(0) if clock is None else clock.start_time * clock.time_base
+        return Source(container, video, audio, zero_s)
+    except BaseException:
+        container.close()
+        raise
+
+
+def promised_end_s(container: Any, stream: Any | None = None) -> Fraction | None:
+    """The end that the header promises for `stream`, or for the file; None where it promises nothing."""
+    name = container.format.name.split(",")[0]
+    if name not in PROMISING:
+        return None
+    if stream is not None and stream.duration and stream.duration > 0:
+        return Fraction((stream.duration + (stream.start_time or 0)) * stream.time_base)
+    if not container.duration or container.duration < 0:
+        return None
+    return Fraction(container.duration + (container.start_time or 0), av.time_base)
+
+
+def refuse_broken_promise(container: Any) -> None:
+    """Refuse a file whose packets end long before its header says. Moves the read position.
+
+    Raises: MediaError "truncated".
+    """
+    promised_s = promised_end_s(container)
+    if promised_s is None:
+        return
+    tolerance_s = max(Fraction(1), promised_s / 50)
+    try:
+        container.seek(max(0, int((promised_s - 2 * tolerance_s) * av.time_base)))
+        held_s = _last_packet_s(container, promised_s - tolerance_s)
+    except av.FFmpegError:
+        held_s = Fraction(0)
+    if held_s < promised_s - tolerance_s:
+        raise MediaError(
+            "truncated",
+            f"the header promises {float(promised_s):.2f} s; the file's last packet ends at {float(held_s):.2f} s",
+        )
+
+
+def _last_packet_s(container: Any, enough_s: Fraction) -> Fraction:
+    """End of the last packet, or of the first that reaches `enough_s`."""
+    last_s = Fraction(0)
+    for count, packet in enumerate(container.demux()):
+        stamp = packet.pts if packet.pts is not None else packet.dts
+        if stamp is not None and packet.size:
+            last_s = max(last_s, (stamp + (packet.duration or 0)) * packet.time_base)
+        if last_s >= enough_s or count > MAX_TAIL_PACKETS:
+            break
+    return last_s
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    try:
+        facts = path.stat()
+    except OSError as error:
+        raise MediaError("missing_source", f"cannot be opened ({error.strerror})") from error
+    if not stat.S_ISREG(facts.st_mode):
+        raise MediaError("not_media", "not a regular file: a folder, a pipe or a device")
+    if facts.st_size == 0:
+        raise MediaError("empty_file", "zero bytes")
+
+
+def _why_not_opened(path: Path, error: Exception) -> MediaError:
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<mpd")):
+        return MediaError("not_media", "a web page or other markup, saved under a media file's name")
+    if text.startswith((b"#extm3u", b"ffconcat", b"[playlist]")):
+        return MediaError("not_media", "a playlist: it points to other files, and none of them is opened")
+    if isinstance(error, av.InvalidDataError) and head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
+        return MediaError("decode_corrupt", f"the table of contents of this MP4 file is damaged ({_words(error)})")
+    if isinstance(error, PermissionError):
+        return MediaError("missing_source", "cannot be opened (permission denied)")
+    return MediaError("not_media", f"no known container ({_words(error)})")
+
+
+def _words(error: Exception) -> str:
+    return str(getattr(error, "strerror", None) or error).splitlines()[0][:120]
+
+
+def _best_video(container: Any) -> Any | None:
+    """The largest moving picture; among equals the default one, then the first."""
+    usable = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & (av.stream.Disposition.attached_pic | av.stream.Disposition.timed_thumbnails)
+        and stream.codec_context is not None
+    ]
+    best = max(usable, key=lambda stream: (_pixels(stream), bool(stream.disposition & 1), -stream.index), default=None)
+    if best is not None and _pixels(best) > MAX_PIXELS:
+        raise MediaError("too_large", f"{best.width} x {best.height} px; the limit is {MAX_PIXELS:,} px")
+    return best
+
+
+def _best_audio(container: Any) -> Any | None:
+    """The default sound track, not one for the impaired; then most channels, then the highest rate, then the first."""
+    impaired = av.stream.Disposition.visual_impaired | av.stream.Disposition.hearing_impaired
+    usable = [stream for stream in container.streams.audio if stream.codec_context is not None]
+    best = max(
+        usable,
+        key=lambda stream: (
+            not stream.disposition & impaired,
+            bool(stream.disposition & av.stream.Disposition.default),
+            stream.codec_context.channels,
+            stream.codec_context.sample_rate,
+            -stream.index,
+        ),
+        default=None,
+    )
+    if best is not None and best.codec_context.channels > MAX_CHANNELS:
+        raise MediaError("too_large", f"{best.codec_context.channels} audio channels; the limit is {MAX_CHANNELS}")
+    return best
+
+
+def _pixels(stream: Any) -> int:
+    return int(stream.width or 0) * int(stream.height or 0)
