@@ -87,15 +87,24 @@ def _show_warnings(built: "Built") -> None:
 
 
 def _counts(built: "Built") -> str:
-    """Rows, hours and splits, and which form each listing was read as."""
+    """Rows, length and splits, and which form each listing was read as."""
     splits: dict[str, int] = {}
     for row in built.rows:
         splits[row.split] = splits.get(row.split, 0) + 1
-    hours = sum(row.duration_ms for row in built.rows) / 3_600_000
-    sources = len({row.source_id for row in built.rows})
+    clips = _number(len(built.rows), "clip")
+    sources = _number(len({row.source_id for row in built.rows}), "source")
+    length = _length(sum(row.duration_ms for row in built.rows) / 1000)
     parts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
     forms = "\n".join(f"  read as '{form}': {path}" for path, form in built.forms)
-    return f"{built.manifest.name}: {len(built.rows):,} clips of {sources:,} sources, {hours:,.2f} h ({parts})\n{forms}"
+    return f"{built.manifest.name}: {clips} of {sources}, {length} ({parts})\n{forms}"
+
+
+def _number(count: int, noun: str) -> str:
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def _length(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 3600:,.1f} h"
 
 
 def _facts(manifest: "Manifest") -> str:
