@@ -14,7 +14,7 @@ def home(tmp_path: Path) -> Path:
     (tmp_path / "videos" / "dog").mkdir(parents=True)
     (tmp_path / "videos" / "dog" / "a.mp4").write_bytes(b"a")
     (tmp_path / "own.toml").write_text(
-        'name = "own"\nroot = "videos"\nterms = "mine"\n[listing]\nglob = ["*/*.mp4"]\ncolumns = { labels = "folder" }\n'
+        'name = "own"\nroot = "videos"\nterms = "mine"\n[listing]\nglob = ["*/*.mp4"]\ncolumns.labels = "folder"\n'
     )
     return tmp_path
 
