@@ -18,13 +18,12 @@ from torch import Tensor, nn
 
 from uniform.codecs.device import RowsFunction, in_fixed_batches, precision
 from uniform.codecs.opensora_temporal import NORM_GROUPS, TemporalConfig, TemporalVae
+from uniform.codecs.posterior import split_moments
 from uniform.errors import WeightsError
 from uniform.spec import FRAMES_PER_LATENT, VIDEO_STRIDE_PX
 
 SPATIAL_SCALE = 0.18215
 """What the original multiplies spatial latents by, its VAE's own config notwithstanding."""
-LOG_VARIANCE_RANGE = (-30.0, 20.0)
-"""Log variances are clamped to it, as in every VAE of this family."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,9 +196,3 @@ class OpenSoraVae(nn.Module):
         if rest.shape[2]:
             parts.append(in_fixed_batches(run_rest, rest, self.chunk_batch))
         return torch.cat(parts, dim=2)
-
-
-def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, each (N, C, ...), of moments (N, 2 C, ...): mean and log variance, stacked."""
-    mean, log_variance = moments.chunk(2, dim=1)
-    return mean, torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCE_RANGE))

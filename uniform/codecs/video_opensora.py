@@ -16,7 +16,8 @@ from torch import Tensor
 from uniform.codecs.base import CodecCard
 from uniform.codecs.device import pick_device, pick_dtype
 from uniform.codecs.hub import Source, open_source
-from uniform.codecs.opensora_vae import SPATIAL_SCALE, OpenSoraVae, VaeConfig, split_moments
+from uniform.codecs.opensora_vae import SPATIAL_SCALE, OpenSoraVae, VaeConfig
+from uniform.codecs.posterior import split_moments
 from uniform.codecs.weights import load_strict, read_json, read_shapes, read_state, require_layout, weights_sha256
 from uniform.errors import ConfigError, InputError, SpecMismatchError
 from uniform.spec import VIDEO_STRIDE_PX, Spec, latent_frames
