@@ -103,14 +103,17 @@ def _word(word: str, width: int) -> NDArray[np.float64]:
     pieces = dict.fromkeys(marked[start : start + 3] for start in range(len(marked) - 2))
     if not pieces:
         return whole
-    letters = sum((_hashed(f"letters {piece}", width) for piece in pieces), np.zeros(width)) / math.sqrt(len(pieces))
-    return np.add(math.sqrt(1 - LETTERS_SHARE) * whole, math.sqrt(LETTERS_SHARE) * letters, dtype=np.float64)
+    letters = np.sum([_hashed(f"letters {piece}", width) for piece in pieces], axis=0) / math.sqrt(len(pieces))
+    mixed: NDArray[np.float64] = math.sqrt(1 - LETTERS_SHARE) * whole + math.sqrt(LETTERS_SHARE) * letters
+    return mixed
 
 
 def _hashed(key: str, width: int) -> NDArray[np.float64]:
     """`width` numbers of mean 0 and variance 1 that only `key` decides. Lone surrogates are allowed."""
     content = hashlib.shake_256(key.encode("utf-8", "surrogatepass")).digest(width)
-    return (np.frombuffer(content, dtype=np.uint8) - 127.5) / math.sqrt((256**2 - 1) / 12)
+    levels = np.frombuffer(content, dtype=np.uint8).astype(np.float64)
+    numbers: NDArray[np.float64] = (levels - 127.5) / math.sqrt((256**2 - 1) / 12)
+    return numbers
 
 
 def _place(index: int) -> NDArray[np.float64]:
