@@ -47,8 +47,11 @@ def test_a_tone_stands_at_its_own_height_in_the_spectrogram() -> None:
     assert abs(brightest / SPECTROGRAM_ROWS * 8_000 - 2_000) < 100
 
 
-def test_silence_draws_a_picture_and_no_warning() -> None:
-    assert spectrogram(np.zeros(TOY.samples, np.float32), 40).shape == (SPECTROGRAM_ROWS, 40, 3)
+def test_silence_is_dark_although_every_clip_is_shown_relative_to_its_loudest_tone() -> None:
+    dither = np.random.default_rng(0).normal(scale=1e-5, size=TOY.samples).astype(np.float32)
+
+    assert spectrogram(dither, 40).mean() < 60
+    assert spectrogram(np.zeros(TOY.samples, np.float32), 40).max() == 0
 
 
 def test_the_strip_shows_frames_over_sound() -> None:

@@ -86,5 +86,6 @@ def spectrogram(waveform: npt.NDArray[np.float32], width_px: int) -> npt.NDArray
     power = np.abs(np.fft.rfft(slices, axis=1)[:, 1:]) ** 2  # (width, bins), without the constant part
     bands = power.reshape(width_px, SPECTROGRAM_ROWS, 2).mean(axis=2)
     level = 10 * np.log10(bands.T + 1e-10)  # (rows, width), dB
-    shade = np.clip((level - level.max() + 80) / 80, 0, 1)[::-1]
+    top = max(level.max(), 0.0)  # 40 dB below a full-scale tone: the noise of a silent clip stays dark
+    shade = np.clip((level - top + 80) / 80, 0, 1)[::-1]
     return np.repeat((shade * 255).astype(np.uint8)[..., None], 3, axis=2)
