@@ -1,0 +1,58 @@
+"""The choice of objective, as a preset or a checkpoint states it."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from uniform.diffusion.flow import Flow
+from uniform.diffusion.loss import Iddpm
+from uniform.diffusion.schedule import linear_schedule
+from uniform.errors import ConfigError
+
+Objective = Iddpm | Flow
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiffusionConfig:
+    """What the network learns to predict. Defaults are the paper's: noise, in 1,000 discrete steps."""
+
+    objective: Literal["epsilon", "v", "flow"] = "epsilon"
+    """IDDPM's noise (paper), IDDPM's velocity, or rectified flow."""
+    noise_both: bool = False
+    """Noise the given modality too, to the letter of equations (1) to (3); our default keeps it clean."""
+    min_snr: float | None = None
+    """IDDPM: cap on the signal-to-noise weight, 5 in its paper."""
+    zero_terminal_snr: bool = False
+    """IDDPM with velocity: make the last step pure noise."""
+    flow_shift: float = 1.0
+    """Flow: above 1 moves times towards noise; the same at sampling."""
+    flow_logit_normal: bool = True
+    """Flow: times from a logit-normal distribution; uniform if False."""
+
+    def __post_init__(self) -> None:
+        if self.zero_terminal_snr and self.objective != "v":
+            raise ConfigError(
+                f"diffusion.zero_terminal_snr needs objective 'v', found '{self.objective}': "
+                f"pure noise tells nothing about x_0 through its noise"
+            )
+        if self.min_snr is not None and (self.min_snr <= 0 or self.objective == "flow"):
+            raise ConfigError(f"diffusion.min_snr is {self.min_snr}; it must be above 0, with 'epsilon' or 'v'")
+        if self.flow_shift <= 0:
+            raise ConfigError(f"diffusion.flow_shift is {self.flow_shift}; it must be above 0")
+
+
+def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Objective:
+    """The objective that `config` names, for a network with or without a variance code (`ModelConfig`)."""
+    if config.objective == "flow":
+        return Flow(
+            learned_variance=learned_variance,
+            shift=config.flow_shift,
+            logit_normal=config.flow_logit_normal,
+            noise_both=config.noise_both,
+        )
+    return Iddpm(
+        prediction=config.objective,
+        learned_variance=learned_variance,
+        min_snr=config.min_snr,
+        noise_both=config.noise_both,
+        schedule=linear_schedule(zero_terminal_snr=config.zero_terminal_snr),
+    )
