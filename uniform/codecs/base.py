@@ -96,6 +96,19 @@ class TextCodec(Protocol):
         """One float32 (tokens, width) per caption, at its real length: 1 to `max_tokens` tokens, never padded."""
         ...
 
+    def count_tokens(self, caption: str) -> int:
+        """Tokens that the caption has before it is cut: above `max_tokens` where the encoded caption lacks some."""
+        ...
+
+
+@runtime_checkable
+class Shrinkable(Protocol):
+    """A codec that can go on with less memory after it ran out of it."""
+
+    def halve_batches(self) -> bool:
+        """Halve the batches inside the codec from now on; False where none can be smaller. May change last bits."""
+        ...
+
 
 _MODULES = {
     "video": {"dct": "uniform.codecs.video_dct", "opensora-v1.2": "uniform.codecs.video_opensora"},
