@@ -6,7 +6,7 @@ makes the same number of steps. To resume is to begin at another step. B clips, 
 
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -117,7 +117,7 @@ class Loader:
                 for part in range(self.micro_batches)
             )
 
-    def stream(self, start: int, stop: int | None = None) -> Iterator[tuple[Batch, ...]]:
+    def stream(self, start: int, stop: int | None = None) -> Generator[tuple[Batch, ...]]:
         """`read` of steps `start`, `start` + 1, ... `stop` - 1 (or for ever), prepared in advance by a thread."""
         if self.config.read_ahead == 0:
             step = start

@@ -1,0 +1,96 @@
+"""AdamW as HybridAdam computes it, the learning-rate schedule, and the update of states that live on the CPU.
+
+HybridAdam is Adam's arithmetic with decoupled decay in float32; "hybrid" is only where the states live. So on one
+device torch's fused AdamW is the same update, and `offload` keeps the master copy and both moments in the CPU's memory.
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from uniform.training.config import OptimiserConfig
+
+State = dict[str, dict[str, Tensor]]
+"""By parameter name: "exp_avg", "exp_avg_sq" and "step"."""
+
+
+def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
+    """The rate of the update that follows `step` finished steps, in a run of `steps`.
+
+    Warm-up is learning_rate * (step + 1) / (warmup_steps + 1), as Open-Sora's LinearWarmupLR.
+    """
+    if step < config.warmup_steps:
+        return config.learning_rate * (step + 1) / (config.warmup_steps + 1)
+    if config.schedule == "constant":
+        return config.learning_rate
+    progress = min(1.0, (step - config.warmup_steps) / max(1, steps - config.warmup_steps))
+    share = config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * progress))
+    return config.learning_rate * share
+
+
+class Optimiser:
+    """AdamW over a model's float32 parameters. Decay touches matrices only."""
+
+    def __init__(self, model: nn.Module, config: OptimiserConfig) -> None:
+        self.config = config
+        self.named = {name: p for name, p in model.named_parameters() if p.requires_grad}
+        self.masters = {name: _master(p) for name, p in self.named.items()} if config.offload else self.named
+        matrices = [p for p in self.masters.values() if p.dim() >= 2]
+        others = [p for p in self.masters.values() if p.dim() < 2]
+        groups = [{"params": matrices, "weight_decay": config.weight_decay}, {"params": others, "weight_decay": 0.0}]
+        self.adam = torch.optim.AdamW(
+            [group for group in groups if group["params"]],
+            lr=config.learning_rate,
+            betas=(config.betas[0], config.betas[1]),
+            eps=config.epsilon,
+            fused=True,
+        )
+
+    def update(self, rate: float) -> None:
+        """One step with learning rate `rate` from the gradients of the model's parameters, which are then dropped."""
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        if self.config.offload:
+            for name, parameter in self.named.items():
+                if parameter.grad is not None:
+                    self.masters[name].grad = parameter.grad.to("cpu", torch.float32)
+        self.adam.step()
+        if self.config.offload:
+            with torch.no_grad():
+                for name, parameter in self.named.items():
+                    parameter.copy_(self.masters[name])
+        self.drop_gradients()
+
+    def drop_gradients(self) -> None:
+        """Forget all gradients."""
+        self.adam.zero_grad(set_to_none=True)
+        for parameter in self.named.values():
+            parameter.grad = None
+
+    def state(self) -> State:
+        """The moments by parameter name; empty before the first step. The tensors are the optimiser's own."""
+        return {name: dict(self.adam.state[p]) for name, p in self.masters.items() if p in self.adam.state}
+
+    def load_state(self, state: State) -> None:
+        """Go on from moments that `state` gave. Tensors are copied to where the parameter lives."""
+        for name, moments in state.items():
+            parameter = self.masters[name]
+            self.adam.state[parameter] = {
+                key: value.clone() if key == "step" else value.to(parameter.device).clone()
+                for key, value in moments.items()
+            }
+        if self.config.offload:
+            with torch.no_grad():
+                for name, parameter in self.named.items():
+                    self.masters[name].copy_(parameter)
+
+
+def clip_gradients(parameters: Iterable[Tensor], norm: float) -> Tensor:
+    """Scale all gradients down together so that their norm is at most `norm`. Returns: the norm before."""
+    return nn.utils.clip_grad_norm_(list(parameters), norm)
+
+
+def _master(parameter: Tensor) -> nn.Parameter:
+    return nn.Parameter(parameter.detach().to("cpu", torch.float32, copy=True))

@@ -1,0 +1,109 @@
+"""From a configuration to everything that a run needs, checked before step 0."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from uniform.diffusion.objective import Objective, make_objective
+from uniform.errors import CheckpointError, SpecMismatchError
+from uniform.latents.loader import Loader
+from uniform.latents.mixture import Mixture
+from uniform.model.transformer import UniForm
+from uniform.training.checkpoints import EMA, find_checkpoints, read_facts, read_tensors
+from uniform.training.config import TrainConfig
+from uniform.training.distributed import Processes
+from uniform.training.ema import Ema
+from uniform.training.optim import Optimiser
+from uniform.training.parallel import spread
+from uniform.training.run_folder import CHECKPOINTS_NAME
+from uniform.training.state import State, describe, fixed_facts, load_weights, require_same_run
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready for its next step."""
+
+    config: TrainConfig
+    processes: Processes
+    loader: Loader
+    objective: Objective
+    callable_model: nn.Module
+    """What is called: the network, or the network spread over processes."""
+    state: State
+    facts: dict[str, Any]
+    """What every checkpoint of this run says about it."""
+    precision: torch.dtype | None
+    """Autocast's type; None computes in float32."""
+
+
+def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] = ()) -> Prepared:
+    """Open the data, build the network, and go on from the newest whole checkpoint if there is one.
+
+    Args:
+        accepted: keys in which the run may differ from its checkpoint.
+    Raises: ConfigError, ShardError, SpecMismatchError, CheckpointError.
+    """
+    mixture = Mixture(config.data.sources, config.seed)
+    loader = Loader(
+        mixture,
+        config.data,
+        rank=processes.rank,
+        processes=processes.count,
+        micro_batches=config.optimiser.accumulate,
+        device=processes.device,
+    )
+    if loader.text_width != config.model.text_width:
+        raise SpecMismatchError(
+            f"{mixture.first.folder}: text features have {loader.text_width} numbers per token, model.text_width is "
+            f"{config.model.text_width}. Set model.text_width={loader.text_width}, or choose other caption sets."
+        )
+    model = build_model(config, mixture)
+    model.set_checkpointing(config.compute.checkpointing)
+    checkpoint = newest_checkpoint(config.out)
+    if checkpoint is None and config.init is not None:
+        start_from(model, config.init)
+    model.to(processes.device)
+    callable_model = spread(model, config.compute.parallel, processes)
+    if config.compute.compile:
+        model.compile_blocks()
+    state = State(model, Ema(model, config.ema), Optimiser(model, config.optimiser))
+    if checkpoint is not None:
+        require_same_run(checkpoint, fixed_facts(config, mixture), accepted)
+        state.restore(checkpoint)
+    facts = describe(config, mixture) | {"accepted": list(accepted)}
+    objective = make_objective(config.diffusion, learned_variance=config.model.learned_variance)
+    return Prepared(config, processes, loader, objective, callable_model, state, facts, _precision(config, processes))
+
+
+def build_model(config: TrainConfig, mixture: Mixture) -> UniForm:
+    """The fresh network for the mixture's spec. Raises: ConfigError where the layout does not fit it."""
+    spec = mixture.first.spec
+    return UniForm(config.model, spec.video_latent, spec.audio_latent, seed=config.seed)
+
+
+def newest_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint of a run's folder."""
+    found = find_checkpoints(out / CHECKPOINTS_NAME)
+    return found[-1] if found else None
+
+
+def start_from(model: UniForm, init: Path) -> None:
+    """Begin with the averaged weights of another run. Raises: CheckpointError where they are not this network's."""
+    path = init if (init / "checkpoint.json").exists() else newest_checkpoint(init)
+    if path is None:
+        raise CheckpointError(
+            f"init is {init}, which holds no whole checkpoint. Give a run's folder or a step-... folder."
+        )
+    read_facts(path)
+    load_weights(model, read_tensors(path, EMA), path)
+
+
+def _precision(config: TrainConfig, processes: Processes) -> torch.dtype | None:
+    wanted = config.compute.precision
+    if wanted == "auto":
+        wanted = "bf16" if processes.device.type == "cuda" else "fp32"
+    return torch.bfloat16 if wanted == "bf16" else None

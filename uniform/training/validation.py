@@ -1,0 +1,75 @@
+"""The loss on fixed clips with fixed times and noise, of the averaged weights: what two checkpoints are compared by."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+
+import torch
+
+from uniform.errors import SpecMismatchError
+from uniform.latents.format import identity, require_same
+from uniform.latents.loader import Loader
+from uniform.latents.mixture import Mixture
+from uniform.tasks import Task
+from uniform.training.config import TasksConfig
+from uniform.training.metrics import LossWindow
+from uniform.training.setup import Prepared
+from uniform.training.state import State
+from uniform.training.step import clip_losses, draw
+
+SEED = 20_250
+"""Of validation's order, times and noise: the same in every run, whatever its own seed."""
+
+
+class Validation:
+    """Losses by task and part on the first global batches of the validation clips."""
+
+    def __init__(self, prepared: Prepared) -> None:
+        """Open the clips. Raises: SpecMismatchError where they are made otherwise; ConfigError, ShardError."""
+        config, processes = prepared.config, prepared.processes
+        mixture = Mixture(config.validation.sources, SEED)
+        require_same(
+            identity(mixture.first.card),
+            identity(prepared.loader.mixture.first.card),
+            str(mixture.first.folder),
+            "Validation clips must be made with the spec and the codecs of the training clips.",
+        )
+        data = replace(config.data, sources=config.validation.sources, read_ahead=0)
+        self.loader = Loader(mixture, data, rank=processes.rank, processes=processes.count, device=processes.device)
+        if self.loader.text_width != prepared.loader.text_width:
+            raise SpecMismatchError(f"{mixture.first.folder}: its texts are of another codec than the training clips'.")
+        self.prepared = prepared
+
+    @torch.no_grad()
+    def losses(self) -> dict[str, float]:
+        """Means by task and part (`v2a/audio_mse`), every clip in all three tasks, with its caption."""
+        prepared = self.prepared
+        window = LossWindow(prepared.config.log.time_bins, prepared.processes.device)
+        with averaged(prepared.state):
+            for step in range(prepared.config.validation.batches):
+                (batch,) = self.loader.read(step)
+                for task in Task:
+                    shares = {name: float(name is task) for name in Task}
+                    only = TasksConfig(
+                        t2av=shares[Task.T2AV], a2v=shares[Task.A2V], v2a=shares[Task.V2A], text_drop=0.0
+                    )
+                    drawn = draw(batch, prepared.objective, only, SEED, self.loader.config.global_batch)
+                    window.add(clip_losses(prepared.callable_model, prepared.objective, batch, drawn))
+        found = window.read(prepared.processes)
+        return {name: value for name, value in found.items() if "/time_" not in name}
+
+
+@contextmanager
+def averaged(state: State) -> Iterator[None]:
+    """Within the block the network has its averaged weights; afterwards its own, bit for bit."""
+    own = {name: parameter.detach().clone() for name, parameter in state.model.named_parameters()}
+    parameters = dict(state.model.named_parameters())
+    with torch.no_grad():
+        for name, shadow in state.ema.shadow.items():
+            parameters[name].copy_(shadow)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for name, value in own.items():
+                parameters[name].copy_(value)
