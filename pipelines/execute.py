@@ -110,6 +110,16 @@ def run_unit(task: UnitTask, work: Work) -> Commit:
         return commit
 
 
+def probe_clip(task: UnitTask, work: Work, clip_id: str) -> None:
+    """Let a stage work on one clip of a unit alone and throw the result away, to see whether the process survives."""
+    folder = RunFolder(task.folder)
+    rows = [row for row in reaching(folder, task) if row.clip_id == clip_id]
+    with UnitFields(folder, task.recipe, task.stage, task.unit) as fields:
+        given = (Clip(row, fields.read(row.clip_id), notes=fields.notes(row.clip_id)) for row in rows)
+        for _ in work(given) if rows else ():
+            pass
+
+
 def reaching(folder: RunFolder, task: UnitTask) -> list[Row]:
     """The unit's clips that reach the stage: those that the stage before it kept, in the unit's order."""
     before = task.recipe.before(task.stage)

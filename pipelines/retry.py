@@ -9,9 +9,11 @@ from uniform.config import nearest
 from uniform.errors import PipelineError
 
 
-def plan_again(folder: RunFolder, code: str, unit_clips: int) -> list[int]:
+def plan_again(folder: RunFolder, code: str, unit_clips: int | None) -> list[int]:
     """Put the clips that failed with `code` into further units; the next run does them.
 
+    Args:
+        unit_clips: clips per further unit; None puts them all into one.
     Returns: the new units; none where no clip has that code.
     Raises: PipelineError where the code is unknown, or its policy says that asking again changes nothing.
     """
@@ -28,6 +30,6 @@ def plan_again(folder: RunFolder, code: str, unit_clips: int) -> list[int]:
         clip_ids = clips_with_code(folder, stages, units, code)
         if not clip_ids:
             return []
-        longer = units.with_clips(clip_ids, unit_clips, f"retry:{code}")
+        longer = units.with_clips(clip_ids, unit_clips or len(clip_ids), f"retry:{code}")
         longer.write(folder)
     return list(range(len(units), len(longer)))

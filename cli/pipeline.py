@@ -1,0 +1,264 @@
+"""`uniform pipeline`: plan, run, status, retry, explain, report."""
+
+import contextlib
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from cli import console
+
+if TYPE_CHECKING:
+    from pipelines.ledger import Tally
+    from pipelines.prepare import Run
+
+app = typer.Typer(help="Turn data sets into latent shards. Stop and restart at will.", no_args_is_help=True)
+
+Targets = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="MANIFEST...", help="Manifests (TOML, or names of those that come along); or a run's folder."
+    ),
+]
+RecipeName = Annotated[str | None, typer.Option("--recipe", help="Name of a built-in recipe, or a TOML file.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of the run; it receives the shards.")]
+Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Plan only so many clips.")]
+Listing = Annotated[Path | None, typer.Option("--listing", help="Listing of a manifest that does not bring its own.")]
+Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media, in place of the manifest's.")]
+Partial = Annotated[bool, typer.Option("--partial", help="Accept a listing shorter or longer than the published one.")]
+Until = Annotated[str | None, typer.Option("--until", help="Stop after this stage.")]
+Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")]
+
+
+@app.command()
+def plan(
+    targets: Targets,
+    recipe: RecipeName = None,
+    out: Out = None,
+    until: Until = None,
+    limit: Limit = None,
+    listing: Listing = None,
+    root: Root = None,
+    partial: Partial = False,
+) -> None:
+    """Show what a run would do: units that are done, stale (and why) or new. Writes nothing."""
+    from pipelines.plan import Surveyor
+
+    run = _run(targets, recipe, out, limit, listing, root, partial)
+    units = run.units()
+    survey = Surveyor(run.folder, run.recipe, units).survey(run.recipe.until(until))
+    table = _table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
+    for stage in survey.states:
+        tally = survey.tally(stage)
+        done, stale, new = (survey.of(stage, condition) for condition in ("done", "stale", "new"))
+        seconds = sum(state.commit.seconds for state in done if state.commit)
+        pace = seconds / tally.clips if tally.clips else None
+        left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
+        cells = (f"{pace:.3f}", _time(pace * left)) if pace is not None else ("?", "?" if left else _time(0))
+        table.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
+    console.out.print(table)
+    total = len(units.last_unit)
+    console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
+    for state in survey.stale[:10]:
+        console.out.print(f"stale: {state.stage}, unit {state.unit}: {'; '.join(state.reasons)}", markup=False)
+    if len(survey.stale) > 10:
+        console.out.print(f"and {len(survey.stale) - 10} stale units more")
+
+
+@app.command()
+def run(
+    targets: Targets,
+    recipe: RecipeName = None,
+    out: Out = None,
+    until: Until = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; the default is one per core.")] = None,
+    inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
+    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    limit: Limit = None,
+    replace_stale: Annotated[
+        bool, typer.Option("--replace-stale", help="Make units again that were made in another way.")
+    ] = False,
+    listing: Listing = None,
+    root: Root = None,
+    partial: Partial = False,
+) -> None:
+    """Turn data sets into latent shards. Run it again and it goes on where it stopped."""
+    # One thread per sum, here as in the workers: else the number of cores would change the last bits of latents.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from pipelines.brackets import run_pipeline
+
+    chosen = _run(targets, recipe, out, limit, listing, root, partial)
+    with contextlib.ExitStack() as stack:
+        engine = _engine(stack, inline, workers, address)
+        listener = _listener(stack)
+        outcome = run_pipeline(chosen, engine, listener, until=until, replace_stale=replace_stale)
+    _show_tallies(outcome.stages, outcome.final)
+    console.out.print(f"{outcome.units_made} units made, {outcome.units_found} found done, in {_time(outcome.seconds)}")
+    if outcome.indexed is not None:
+        console.out.print(f"{outcome.indexed} clips in {chosen.folder.index}", markup=False)
+    elif until is None:
+        console.out.print("No index: no clip is left, or the recipe makes no latents.")
+    console.out.print(f"Next: uniform pipeline report {chosen.folder.path}", markup=False)
+
+
+@app.command()
+def status(folder: Folder) -> None:
+    """Show how far a run is and what became of its clips."""
+    from pipelines.folder import RunFolder
+    from pipelines.prepare import remembered
+    from pipelines.status import stage_statuses
+    from pipelines.units import Units
+
+    place = RunFolder(folder)
+    stages = remembered(place)["stages"]
+    units = Units.read(place)
+    table = _table("stage", "units", "clips", "kept", "rejected", "failed", "clips/s", "bytes")
+    statuses = stage_statuses(place, stages, units)
+    for one in statuses:
+        pace = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
+        numbers = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
+        table.add_row(one.stage, f"{one.units_done}/{one.units}", *map(str, numbers), pace, _bytes(one.bytes))
+    console.out.print(table)
+    for one in statuses:
+        for code, count in one.tally.codes.items():
+            if code != "ok":
+                console.out.print(f"  {one.stage}: {count} {code}{_policy(code)}", markup=False)
+    console.out.print(f"{len(units.last_unit)} clips planned in {len(units)} units")
+
+
+@app.command()
+def retry(
+    folder: Folder,
+    code: Annotated[str, typer.Option("--code", help="Ledger code of the clips to plan again.")],
+) -> None:
+    """Plan clips again that failed for a reason that may have passed. The next run does them."""
+    from pipelines.folder import RunFolder
+    from pipelines.prepare import open_run, remembered
+    from pipelines.retry import plan_again
+
+    place = RunFolder(folder)
+    unit_clips = open_run(folder).recipe.unit_clips if remembered(place)["recipe_source"] else None
+    made = plan_again(place, code, unit_clips)
+    if not made:
+        console.out.print(f"No clip has the code '{code}'.")
+        return
+    console.out.print(f"Planned again in {len(made)} units: {made[0]} to {made[-1]}")
+    console.out.print(f"Next: uniform pipeline run {folder}", markup=False)
+
+
+@app.command()
+def explain(folder: Folder, clip_id: Annotated[str, typer.Argument(metavar="CLIP", help="Id of a clip.")]) -> None:
+    """Tell everything that happened to one clip."""
+    from pipelines.folder import RunFolder
+    from pipelines.prepare import remembered
+    from pipelines.status import story
+    from pipelines.units import Units
+
+    place = RunFolder(folder)
+    table = _table("unit", "stage", "code", "reason", "kept in")
+    for step in story(place, remembered(place)["stages"], Units.read(place), clip_id):
+        table.add_row(str(step.unit), step.stage, step.code, step.reason, step.output or "")
+    console.out.print(table)
+
+
+@app.command()
+def report(
+    folder: Folder,
+    html: Annotated[Path | None, typer.Option("--html", help="Where the page goes; default OUT/report.html.")] = None,
+) -> None:
+    """Write an HTML page: the funnel of the stages, every code, survivors by split and label."""
+    from pipelines.report import write_report
+
+    from pipelines.folder import RunFolder
+
+    console.out.print(f"written: {write_report(RunFolder(folder), html)}", markup=False)
+
+
+def _run(
+    targets: list[str],
+    recipe: str | None,
+    out: Path | None,
+    limit: int | None,
+    listing: Path | None,
+    root: Path | None,
+    partial: bool,
+) -> "Run":
+    from pipelines.manifest import find_manifest
+    from pipelines.prepare import new_run, open_run
+    from uniform.errors import PipelineError
+
+    if len(targets) == 1 and Path(targets[0]).is_dir():
+        if out is not None and out.absolute() != Path(targets[0]).absolute():
+            raise PipelineError(f"{targets[0]} is the folder of a run; leave out --out, or give its manifests instead")
+        if limit is not None or listing is not None or root is not None:
+            raise PipelineError(f"{targets[0]} is a run's folder: --limit, --listing and --root go with a manifest")
+        return open_run(Path(targets[0]), recipe)
+    if recipe is None or out is None:
+        missing = "--recipe (toy: small, no weights; paper: as published)" if recipe is None else "--out"
+        raise PipelineError(
+            f"a run needs {missing}; for instance: uniform pipeline run m.toml --recipe toy --out shards"
+        )
+    manifests = [find_manifest(target) for target in targets]
+    return new_run(manifests, recipe, out, limit=limit, listing=listing, root=root, partial=partial)
+
+
+def _engine(stack: contextlib.ExitStack, inline: bool, workers: int | None, address: str | None) -> Any:
+    from pipelines.brackets import InlineEngine
+    from uniform.errors import PipelineError
+
+    if inline:
+        if workers is not None or address is not None:
+            raise PipelineError("--inline works in this process alone; leave out --workers and --address")
+        return InlineEngine()
+    from pipelines.runner import RayEngine
+
+    return stack.enter_context(RayEngine(workers=workers, address=address))
+
+
+def _listener(stack: contextlib.ExitStack) -> Any:
+    from pipelines.brackets import LogListener
+
+    if not console.err.is_terminal:
+        return LogListener()
+    from cli.progress import Bars
+
+    return stack.enter_context(Bars())
+
+
+def _show_tallies(stages: "dict[str, Tally] | Any", final: "Tally") -> None:
+    table = _table("stage", "clips", "kept", "rejected", "failed", "why")
+    for name, tally in (*stages.items(), ("whole road", final)):
+        codes = ", ".join(f"{count} {code}" for code, count in tally.codes.items() if code != "ok")
+        table.add_row(name, str(tally.clips), str(tally.kept), str(tally.rejected), str(tally.failed), codes)
+    console.out.print(table)
+
+
+def _table(*columns: str) -> Any:
+    from rich.table import Table
+
+    table = Table()
+    for column in columns:
+        table.add_column(column, justify="left" if column in ("stage", "why", "code", "reason", "kept in") else "right")
+    return table
+
+
+def _policy(code: str) -> str:
+    from pipelines.codes import CODES
+
+    return " (uniform pipeline retry asks again)" if code in CODES and CODES[code].policy == "transient" else ""
+
+
+def _time(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.1f} s"
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
+
+
+def _bytes(number: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if number < 1000:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    return f"{number:.1f} TB"
