@@ -19,26 +19,35 @@ ListingFiles = Annotated[
     list[Path] | None, typer.Option("--listing", help="Listing to read instead of the manifest's own; may be repeated.")
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media files, instead of the manifest's.")]
+Exclude = Annotated[
+    list[Path] | None,
+    typer.Option("--exclude", help="Table of clips: leave out what shows the same source at the same time."),
+]
+Form = Annotated[str | None, typer.Option("--form", help="Form of the listing, where it is not recognised.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept fewer or more lines than were published.")]
 
 
 @app.command()
-def check(manifest: Name, listing: ListingFiles = None, root: Root = None, partial: Partial = False) -> None:
+def check(
+    manifest: Name, listing: ListingFiles = None, root: Root = None, form: Form = None, partial: Partial = False
+) -> None:
     """Read everything, write nothing: every problem with file, line, column and fix. Exits with 1 on an error."""
-    built = _inspect(_read(manifest, root), listing, partial)
+    built = _inspect(_read(manifest, root), listing, form, partial)
     _show_warnings(built)
     built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
     console.out.print(_counts(built), markup=False)
 
 
 @app.command()
-def explain(manifest: Name, listing: ListingFiles = None, root: Root = None, partial: Partial = False) -> None:
+def explain(
+    manifest: Name, listing: ListingFiles = None, root: Root = None, form: Form = None, partial: Partial = False
+) -> None:
     """What the data set is, how its listing is read, and what its first clips become."""
     found = _read(manifest, root)
     console.out.print(_facts(found), markup=False)
     table = found.table
     if listing or table.listing.file or table.listing.glob:
-        built = _inspect(found, listing, partial)
+        built = _inspect(found, listing, form, partial)
         console.out.print(_counts(built), markup=False)
         for row in built.rows[:3]:
             console.out.print(f"  {row}", markup=False)
@@ -52,17 +61,46 @@ def build(
     ),
     listing: ListingFiles = None,
     root: Root = None,
+    form: Form = None,
     partial: Partial = False,
+    exclude: Exclude = None,
 ) -> None:
     """Turn a manifest and its listing into the table of clips that the pipeline runs on."""
-    from pipelines.manifest import write_parquet
+    from pipelines.manifest import read_rows, write_parquet
+    from pipelines.manifest_sets import overlapping
 
-    built = _inspect(_read(manifest, root), listing, partial)
+    built = _inspect(_read(manifest, root), listing, form, partial)
     _show_warnings(built)
     built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
+    for table in exclude or ():
+        shared = overlapping(built.rows, read_rows(table))
+        built.rows[:] = [row for row, out_of_it in zip(built.rows, shared, strict=True) if not out_of_it]
+        console.out.print(f"left out: {_number(sum(shared), 'clip')} that overlap {table}", markup=False)
     write_parquet(built.rows, out)
     console.out.print(_counts(built), markup=False)
     console.out.print(f"written: {out}", markup=False)
+
+
+@app.command()
+def diff(
+    first: Annotated[Path, typer.Argument(help="manifest.parquet or index.parquet.")],
+    second: Annotated[Path, typer.Argument(help="Another one, for instance of another lab.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Receives the rows of the first that the second has too.")
+    ] = None,
+) -> None:
+    """Compare two sets of clips by their ids; write what both have."""
+    from pipelines.manifest import read_rows, write_parquet
+    from pipelines.manifest_sets import compare, read_clip_ids
+
+    found = compare(read_clip_ids(first), read_clip_ids(second))
+    console.out.print(f"only in {first}: {len(found.only_first):,}   (ids {found.digest_first[:16]})", markup=False)
+    console.out.print(f"only in {second}: {len(found.only_second):,}   (ids {found.digest_second[:16]})", markup=False)
+    console.out.print(f"in both: {len(found.both):,}", markup=False)
+    if out is not None:
+        both = set(found.both)
+        write_parquet((row for row in read_rows(first) if row.clip_id in both), out)
+        console.out.print(f"written: {out}", markup=False)
 
 
 def _read(name: str, root: Path | None) -> "Manifest":
@@ -72,10 +110,10 @@ def _read(name: str, root: Path | None) -> "Manifest":
     return found if root is None else found.with_root(root)
 
 
-def _inspect(manifest: "Manifest", listing: list[Path] | None, partial: bool) -> "Built":
+def _inspect(manifest: "Manifest", listing: list[Path] | None, form: str | None, partial: bool) -> "Built":
     from pipelines.manifest import inspect
 
-    return inspect(manifest, listing, partial=partial)
+    return inspect(manifest, listing, form=form, partial=partial)
 
 
 def _show_warnings(built: "Built") -> None:

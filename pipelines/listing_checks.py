@@ -43,11 +43,12 @@ def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems:
     return sorted(first.values())
 
 
-def first_of_each(rows: Sequence[Row]) -> list[int]:
-    """Numbers of the rows that are the first of their clip id: what is left of an accepted leak."""
+def first_of_each(rows: Sequence[Row], dropped: set[int]) -> list[int]:
+    """Numbers of the rows outside `dropped` that are the first of their clip id: an accepted leak stays once."""
     first: dict[str, int] = {}
     for number, row in enumerate(rows):
-        first.setdefault(row.clip_id, number)
+        if number not in dropped:
+            first.setdefault(row.clip_id, number)
     return sorted(first.values())
 
 
@@ -94,25 +95,37 @@ def overlaps(rows: Sequence[Row]) -> list[Overlap]:
     return found
 
 
-def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: Problems) -> None:
-    """Note a source with overlapping spans in two splits (a leak), and overlaps within a split (a remark)."""
+def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: Problems) -> set[int]:
+    """Note a source with overlapping spans in two splits (a leak), and overlaps within a split (a remark).
+
+    Returns: numbers of the rows to leave out, where `listing.on_leak` is "drop_train".
+    """
     within: list[Overlap] = []
+    dropped: set[int] = set()
     for overlap in overlaps(rows):
-        first, second = rows[overlap.first], rows[overlap.second]
-        if first.split == second.split:
+        if rows[overlap.first].split == rows[overlap.second].split:
             within.append(overlap)
-            continue
-        note = problems.error if listing.on_leak == "error" else problems.warn
-        found = f"{_span(second)} in split '{second.split}', and {_span(first)} in '{first.split}'"
-        fix = 'Remove one of the two, or set listing.on_leak = "warn".'
-        wanted = f"no time of a source in two splits (the other is at {place(overlap.first)})"
-        note(place(overlap.second), None, found, wanted, fix)
+        else:
+            dropped |= _leak(rows, overlap, listing, place, problems)
     if within:
         example = within[0]
-        found = (
-            f"{len(within):,} clips that overlap another of the same split, for instance {_span(rows[example.second])}"
-        )
+        count = f"{len(within):,} clips that overlap another of the same split"
+        found = f"{count}, for instance {_span(rows[example.second])}"
         problems.warn(place(example.second), None, found, "distinct spans, as a rule", "They are kept.")
+    return dropped
+
+
+def _leak(rows: Sequence[Row], overlap: Overlap, listing: Listing, place: Place, problems: Problems) -> set[int]:
+    """Note one leak; numbers of the rows that it costs."""
+    first, second = rows[overlap.first], rows[overlap.second]
+    train = {number for number in (overlap.first, overlap.second) if rows[number].split == "train"}
+    drop = train if listing.on_leak == "drop_train" else set()
+    note = problems.warn if drop or listing.on_leak == "warn" else problems.error
+    found = f"{_span(second)} in split '{second.split}', and {_span(first)} in '{first.split}'"
+    fix = "The clip of split 'train' is left out." if drop else 'Remove one, or set listing.on_leak to "drop_train".'
+    wanted = f"no time of a source in two splits (the other is at {place(overlap.first)})"
+    note(place(overlap.second), None, found, wanted, fix)
+    return drop
 
 
 def _end(row: Row) -> int:

@@ -119,8 +119,10 @@ class Listing:
     label_names: LabelNames | None = None
     on_duplicate: Literal["error", "first", "merge"] = "error"
     """Two lines with one source and span: refuse, keep the first, or unite their labels and events."""
-    on_leak: Literal["error", "warn"] = "error"
-    """One source with overlapping spans in two splits."""
+    on_leak: Literal["error", "warn", "drop_train"] = "error"
+    """One source with overlapping spans in two splits; the last leaves out the clip of split "train"."""
+    leave_out: tuple[str, ...] = ()
+    """Cells of the source's column (its id, or its address) whose lines are known faults of the published file."""
     rows: int | None = None
     """Data lines that the published file holds; checked."""
     clips: int | None = None

@@ -5,6 +5,7 @@
 `read_manifest` reads the TOML, `build_rows` the listing, `write_parquet` and `read_rows` the table.
 """
 
+import itertools
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -23,6 +24,7 @@ from pipelines.local_paths import OutsideRootError, RootFolder, found_files
 from pipelines.problems import Problems
 from pipelines.sources import RowMaker
 from uniform.atomic import replacing
+from uniform.config import nearest
 from uniform.errors import ManifestError
 
 __all__ = ["Built", "Manifest", "build_rows", "find_manifest", "inspect", "read_manifest", "read_rows", "write_parquet"]
@@ -65,72 +67,92 @@ class Built:
     problems: Problems = field(default_factory=Problems)
 
 
-def build_rows(manifest: Manifest, listing: Path | Sequence[Path] | None = None, *, partial: bool = False) -> list[Row]:
+def build_rows(
+    manifest: Manifest,
+    listing: Path | Sequence[Path] | None = None,
+    *,
+    form: str | None = None,
+    partial: bool = False,
+) -> list[Row]:
     """The clips of a data set, in the order of its listing.
 
     Args:
         manifest: from `read_manifest`.
         listing: the listing's file, or several that together are the listing; None takes the manifest's own.
+        form: name of the form that it has; None recognises it.
         partial: accept a listing that holds another number of lines than was published.
     Raises: ManifestError with the first 20 problems and their number, each with file, line, column and fix.
     """
-    built = inspect(manifest, listing, partial=partial)
+    built = inspect(manifest, listing, form=form, partial=partial)
     built.problems.raise_if_any(f"{manifest.name}: its listing cannot be used")
     return built.rows
 
 
-def inspect(manifest: Manifest, listing: Path | Sequence[Path] | None = None, *, partial: bool = False) -> Built:
+def inspect(
+    manifest: Manifest,
+    listing: Path | Sequence[Path] | None = None,
+    *,
+    form: str | None = None,
+    partial: bool = False,
+) -> Built:
     """As `build_rows`, but problems are handed back with what could be read. Raises ManifestError for a lost file."""
     built = Built(manifest)
+    own = manifest.forms[0]
     paths = [listing] if isinstance(listing, Path) else list(listing or ())
-    form = manifest.forms[0]
-    if not paths and not form.glob:
-        if form.file is None:
-            obtain = f" ({manifest.table.obtain})" if manifest.table.obtain else ""
-            raise ManifestError(
-                f"{manifest.path}: the listing is not part of the toolkit{obtain}. Give it by --listing FILE."
-            )
-        paths = [manifest.path.parent / form.file]
+    if not paths and own.file is None and not own.glob:
+        obtain = f" ({manifest.table.obtain})" if manifest.table.obtain else ""
+        found = f"{manifest.path}: the listing is not part of the toolkit{obtain}"
+        raise ManifestError(f"{found}. Give it by --listing FILE.")
+    if not paths:
+        paths = [manifest.path.parent / own.file] if own.file else [manifest.root]
     if manifest.kind in ("local", "archive") and not manifest.root.is_dir():
         raise ManifestError(f"{manifest.path}: its root {manifest.root} is not a folder. Set root, or give --root.")
     places: list[tuple[str, int]] = []
-    for path in paths or [manifest.root]:
-        form = _read_one(manifest, path, built, places, partial)
-    _check_whole(built, form, places)
+    used = own
+    for path in paths:
+        used = _recognise(manifest, path, form)
+        built.forms.append((path, used.name))
+        _read_one(manifest, path, used, built, places, partial)
+    _check_whole(built, used, places)
     return built
 
 
-def _read_one(manifest: Manifest, path: Path, built: Built, places: list[tuple[str, int]], partial: bool) -> Listing:
-    """Add the rows of one listing; returns the form it has."""
-    form = _recognise(manifest, path)
-    built.forms.append((path, form.name))
+def _read_one(
+    manifest: Manifest, path: Path, form: Listing, built: Built, places: list[tuple[str, int]], partial: bool
+) -> None:
+    """Add the rows of one listing."""
     lines, before = 0, len(built.rows)
     maker = _row_maker(manifest, form, built.problems)
-    name = sys.intern(str(path))
+    name = str(path)
     for record in _records(manifest, path, form, built.problems):
         lines += 1
         row = maker.row(f"{path}:{record.line}", record)
         if row is not None:
             built.rows.append(row)
             places.append((name, record.line))
-    if form.rows is not None and lines != form.rows and not partial:
-        fix = f"Lines are missing or added: get the listing again{_from(manifest)}, or pass --partial."
-        built.problems.error(name, None, f"{lines:,} data lines", f"the published {form.rows:,} ({form.name})", fix)
+    if not partial:
+        _check_count(manifest, form, name, "data lines", lines, form.rows, built.problems)
     _check_files(manifest, built, before, places)
     keep = settle_duplicates(built.rows, form, lambda n: _place(places, n), built.problems)
     built.rows[:] = [built.rows[n] for n in keep]
     places[:] = [places[n] for n in keep]
-    clips = len(built.rows) - before
-    if form.clips is not None and clips != form.clips and not partial and not built.problems.error_count:
-        fix = f"Get the listing again{_from(manifest)}, or pass --partial."
-        built.problems.error(name, None, f"{clips:,} clips", f"the published {form.clips:,} ({form.name})", fix)
-    return form
+    if not partial:
+        _check_count(manifest, form, name, "clips", len(built.rows) - before, form.clips, built.problems)
+
+
+def _check_count(
+    manifest: Manifest, form: Listing, name: str, what: str, found: int, published: int | None, problems: Problems
+) -> None:
+    if published is not None and found != published:
+        obtain = f" ({manifest.table.obtain})" if manifest.table.obtain else ""
+        fix = f"Lines are missing or added: get the listing again{obtain}, or pass --partial."
+        problems.error(name, None, f"{found:,} {what}", f"the published {published:,} ('{form.name}')", fix)
 
 
 def _check_whole(built: Built, form: Listing, places: list[tuple[str, int]]) -> None:
     """What needs all rows: that there are any, and that no source stands in two splits."""
-    check_leaks(built.rows, form, lambda n: _place(places, n), built.problems)
-    built.rows[:] = [built.rows[n] for n in first_of_each(built.rows)]
+    dropped = check_leaks(built.rows, form, lambda n: _place(places, n), built.problems)
+    built.rows[:] = [built.rows[n] for n in first_of_each(built.rows, dropped)]
     if built.rows or built.problems.error_count:
         return
     where, wanted = str(built.forms[0][0]), "at least one clip"
@@ -146,26 +168,34 @@ def _place(places: Sequence[tuple[str, int]], number: int) -> str:
     return f"{name}:{line}"
 
 
-def _from(manifest: Manifest) -> str:
-    return f" ({manifest.table.obtain})" if manifest.table.obtain else ""
-
-
-def _recognise(manifest: Manifest, path: Path) -> Listing:
-    """The form whose first lines read without a problem; the one with the fewest problems where none does."""
+def _recognise(manifest: Manifest, path: Path, name: str | None) -> Listing:
+    """The form called `name`, or the one that the listing's first lines and its number of lines fit."""
     forms = manifest.forms
+    if name is not None:
+        known = {form.name: form for form in forms}
+        if name not in known:
+            raise ManifestError(f"{manifest.path}: there is no form '{name}'{nearest(name, known)}")
+        return known[name]
     if len(forms) == 1 or forms[0].glob:
         return forms[0]
-    counts = []
-    for number, form in enumerate(forms):
-        problems = Problems()
-        if begins_like(path, form):
-            maker = _row_maker(manifest, form, problems)
-            records = read_records(path, form, problems)
-            sample = [maker.row(str(path), record) for record, _ in zip(records, range(SAMPLE_RECORDS), strict=False)]
-            if sample and not problems.error_count:
-                return form
-            counts.append((problems.error_count, number))
-    return forms[min(counts, default=(0, 0))[1]]
+    counts = [_sample_errors(manifest, path, form) for form in forms]
+    fewest = min(counts)
+    fitting = [form for form, count in zip(forms, counts, strict=True) if count == fewest]
+    if len(fitting) > 1 and fewest == 0:
+        lines = sum(1 for _ in read_records(path, fitting[0], Problems()))
+        return next((form for form in fitting if form.rows == lines), fitting[0])
+    return fitting[0]
+
+
+def _sample_errors(manifest: Manifest, path: Path, form: Listing) -> int:
+    """Problems among the first lines of the listing, read as `form`; a large number where it begins otherwise."""
+    if not begins_like(path, form):
+        return SAMPLE_RECORDS + 1
+    problems = Problems()
+    maker = _row_maker(manifest, form, problems)
+    for record in itertools.islice(read_records(path, form, problems), SAMPLE_RECORDS):
+        maker.row(str(path), record)
+    return problems.error_count
 
 
 def _row_maker(manifest: Manifest, form: Listing, problems: Problems) -> RowMaker:

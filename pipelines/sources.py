@@ -75,10 +75,18 @@ class RowMaker:
     def row(self, place: str, record: Record) -> Row | None:
         """The row of `record`, or None with a problem noted at `place`."""
         try:
+            if self._listing.leave_out and self._left_out(record.values):
+                self._problems.warn(place, None, "a known fault of the listing", "a clip", "The line is left out.")
+                return None
             return self._row(record.values)
         except CellError as error:
             self._problems.error(place, error.column, error.found, error.wanted, error.fix)
             return None
+
+    def _left_out(self, values: Mapping[str, Any]) -> bool:
+        key = "source_id" if "source_id" in self._cells else "source_uri"
+        values = self._derived(values) if self._derive else values
+        return self._text(values, key) in self._listing.leave_out
 
     def _row(self, values: Mapping[str, Any]) -> Row:
         if self._derive:
