@@ -5,6 +5,7 @@
 """
 
 import contextlib
+import hashlib
 import json
 import pickle
 from collections.abc import Iterable, Mapping
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from uniform.atomic import write_bytes
 from uniform.errors import WeightsError
-from uniform.fingerprint import file_sha256
+from uniform.fingerprint import canonical_json, file_sha256
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -113,15 +114,15 @@ def _listed(items: list[str]) -> str:
     return "\n".join(lines)
 
 
-def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str) -> None:
-    """Give `module` (which may be on the meta device) exactly the tensors of `state`, as float32.
+def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str, dtype: torch.dtype = torch.float32) -> None:
+    """Give `module` (which may be on the meta device) exactly the tensors of `state`, as `dtype`.
 
     Raises: WeightsError where keys or shapes differ, or where a number is NaN or infinite.
     """
     wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     require_layout({key: tuple(tensor.shape) for key, tensor in state.items()}, wanted, where)
     require_finite(state, where)
-    module.load_state_dict({key: tensor.float() for key, tensor in state.items()}, strict=True, assign=True)
+    module.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()}, strict=True, assign=True)
 
 
 def require_finite(state: Mapping[str, Tensor], where: str) -> None:
@@ -156,6 +157,12 @@ def weights_sha256(path: Path) -> str:
     with contextlib.suppress(OSError):  # a read-only folder: the digest is right, it is only not remembered
         write_bytes(memory, json.dumps({**facts, "sha256": sha256}).encode())
     return sha256
+
+
+def files_sha256(paths: Iterable[Path]) -> str:
+    """One SHA-256 for several files: of their names and digests, whatever their order."""
+    digests = {path.name: weights_sha256(path) for path in paths}
+    return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
 
 
 def _remembered(memory: Path) -> dict[str, Any]:
