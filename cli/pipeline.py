@@ -168,9 +168,8 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Where the page goes; default OUT/report.html.")] = None,
 ) -> None:
     """Write an HTML page: the funnel of the stages, every code, survivors by split and label."""
-    from pipelines.report import write_report
-
     from pipelines.folder import RunFolder
+    from pipelines.report import write_report
 
     console.out.print(f"written: {write_report(RunFolder(folder), html)}", markup=False)
 
