@@ -28,6 +28,9 @@ class DiffusionConfig:
     flow_logit_normal: bool = True
     """Flow: times from a logit-normal distribution; uniform if False."""
 
+    guidance: float = 7.0
+    """Usual scale of the text at sampling (Open-Sora's for IDDPM); training does not read it."""
+
     def __post_init__(self) -> None:
         if self.zero_terminal_snr and self.objective != "v":
             raise ConfigError(

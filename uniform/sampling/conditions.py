@@ -24,6 +24,7 @@ from uniform.codecs.base import (
     open_video_codec,
 )
 from uniform.errors import InputError, MediaError
+from uniform.fingerprint import canonical_json
 from uniform.latents.format import require_same
 from uniform.media.sandbox import MediaSandbox
 from uniform.pair import Pair
@@ -80,7 +81,8 @@ def open_codecs(spec: Spec, cards: Mapping[str, Mapping[str, Any]], options: Cod
 
 
 def _facts(card: Mapping[str, Any]) -> dict[str, str]:
-    return {name: str(card.get(name)) for name in ("name", "code_version", "settings", "weights_sha256", "fingerprint")}
+    shown = ("name", "code_version", "settings", "weights_sha256", "fingerprint")
+    return {name: canonical_json(card.get(name)).strip('"') for name in shown}  # JSON: a card may come from a file
 
 
 @dataclass(frozen=True)

@@ -105,7 +105,7 @@ def fixed_facts(config: TrainConfig, mixture: Mixture) -> dict[str, str]:
         facts[f"{name} split"] = str(source.config.split)
         facts[f"{name} share"] = f"{mixture.shares[number]:.9f}"
         facts[f"{name} captions"] = ", ".join(source.captions)
-    movable = {"optimiser.accumulate", "optimiser.offload"}
+    movable = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance"}
     for table in ("model", "diffusion", "tasks", "optimiser", "ema", "bad_step"):
         values = flatten(getattr(config, table), table)
         facts |= {key: str(value) for key, value in values.items() if key not in movable}
