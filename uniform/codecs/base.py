@@ -146,11 +146,16 @@ def open_text_codec(name: str, spec: Spec, **options: Any) -> TextCodec:
     return cast(TextCodec, _open("text", name, spec, options))
 
 
-def _open(kind: str, name: str, spec: Spec, options: dict[str, Any]) -> object:
+def codec_module(kind: str, name: str) -> str:
+    """The module that makes the codec `name` of `kind` "video", "audio" or "text". Raises ConfigError for another."""
     known = _MODULES[kind]
     if name not in known:
         raise ConfigError(f"there is no {kind} codec '{name}'; known: {', '.join(sorted(known))}")
-    return importlib.import_module(known[name]).open_codec(name, spec, **options)
+    return known[name]
+
+
+def _open(kind: str, name: str, spec: Spec, options: dict[str, Any]) -> object:
+    return importlib.import_module(codec_module(kind, name)).open_codec(name, spec, **options)
 
 
 def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
