@@ -13,6 +13,7 @@ from torch import Tensor
 
 from uniform.codecs.base import CodecCard
 from uniform.codecs.dct_blocks import dct_functions
+from uniform.codecs.device import pick_device
 from uniform.codecs.griffin_lim import waveform_from_log_mel
 from uniform.codecs.log_mel import MelFrontEnd
 from uniform.errors import ConfigError, InputError
@@ -41,7 +42,7 @@ class DctAudio:
 
     def __init__(self, front_end: MelFrontEnd, *, name: str = "dct", device: str = "cpu", iterations: int = 32) -> None:
         self.front_end = front_end
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         self.iterations = iterations
         self.card = CodecCard(
             name=name,

@@ -27,6 +27,7 @@ from torch import Tensor
 
 from uniform.codecs import dct_blocks as dct
 from uniform.codecs.base import CodecCard
+from uniform.codecs.device import pick_device
 from uniform.errors import ConfigError, InputError
 from uniform.spec import FRAMES_PER_LATENT, VIDEO_STRIDE_PX, Spec, latent_frames
 
@@ -61,7 +62,7 @@ class DctVideo:
 
     def __init__(self, *, name: str = "dct", chunk_frames: int = 17, device: str = "cpu") -> None:
         self.chunk_frames = chunk_frames
-        self.device = torch.device(device)
+        self.device = pick_device(device)
         self.card = CodecCard(
             name=name,
             code_version=1,

@@ -1,0 +1,67 @@
+"""Batches that shrink when memory runs out, so that a run goes on with less instead of stopping."""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import torch
+
+from uniform.codecs.base import Shrinkable
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+_logger = logging.getLogger(__name__)
+
+
+class MemoryBatches:
+    """Runs work over items in batches of `size`, which halves whenever a batch does not fit, and stays so.
+
+    Args:
+        size: items per batch to begin with.
+        codecs: those that are `Shrinkable` halve their own batches once a single item does not fit.
+    """
+
+    def __init__(self, size: int, codecs: Sequence[object] = ()) -> None:
+        self.size = size
+        self._codecs = [codec for codec in codecs if isinstance(codec, Shrinkable)]
+
+    def run(self, work: Callable[[Sequence[A]], Sequence[B]], items: Sequence[A]) -> list[B | None]:
+        """`work(batch)` for batches of the items; one result an item, None for an item that does not fit even alone."""
+        results: list[B | None] = []
+        while len(results) < len(items):
+            batch = items[len(results) : len(results) + self.size]
+            done = self._attempt(work, batch)
+            if done is not None:
+                results.extend(done)
+            elif not self._shrink():
+                results.append(None)
+        return results
+
+    def _attempt(self, work: Callable[[Sequence[A]], Sequence[B]], batch: Sequence[A]) -> Sequence[B] | None:
+        try:
+            return work(batch)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            _logger.warning("a batch of %d does not fit into memory: %s", len(batch), str(error).splitlines()[0])
+        # Outside the handler: the traceback, which holds the failed batch's tensors, is gone by now.
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+        return None
+
+    def _shrink(self) -> bool:
+        if self.size > 1:
+            self.size //= 2
+            _logger.warning("going on with batches of %d", self.size)
+            return True
+        shrunk = [codec.halve_batches() for codec in self._codecs]
+        return any(shrunk)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """True for every way in which Python and torch say that memory ran out."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    told = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in told or "out of memory" in told)
