@@ -5,7 +5,6 @@ Called only inside the sandbox's child process. Every refusal is a MediaError wi
 
 import stat
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ import av
 
 from uniform.errors import MediaError
 from uniform.media.boxes import refuse_damaged_boxes
+from uniform.media.ticks import SECOND, Timebase
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2;matroska,webm;avi;mpegts;mpeg;ogg;flv;live_flv;asf;asf_o;gif;mxf;dv;rm;ivf;nut;wtv"
@@ -35,7 +35,7 @@ class Source:
     container: Any
     video: Any | None
     audio: Any | None
-    zero_s: Fraction
+    zero_ns: int
     """Time 0 of the file's clips on the container's clock: its first picture, or its first sound where it has none."""
 
 
@@ -58,56 +58,69 @@ def open_source(path: Path) -> Source:
         clock = next(
             (stream for stream in (video, audio) if stream is not None and stream.start_time is not None), None
         )
-        zero_s = Fraction(0) if clock is None else clock.start_time * clock.time_base
-        return Source(container, video, audio, zero_s)
+        zero_ns = 0 if clock is None else Timebase(clock.time_base).ns(clock.start_time)
+        return Source(container, video, audio, zero_ns)
     except BaseException:
         container.close()
         raise
 
 
-def promised_end_s(container: Any, stream: Any | None = None) -> Fraction | None:
+def promised_end_ns(container: Any, stream: Any | None = None) -> int | None:
     """The end that the header promises for `stream`, or for the file; None where it promises nothing."""
     name = container.format.name.split(",")[0]
     if name not in PROMISING:
         return None
     if stream is not None and stream.duration and stream.duration > 0:
-        return Fraction((stream.duration + (stream.start_time or 0)) * stream.time_base)
+        return Timebase(stream.time_base).ns(stream.duration + (stream.start_time or 0))
     if not container.duration or container.duration < 0:
         return None
-    return Fraction(container.duration + (container.start_time or 0), av.time_base)
+    return int(container.duration + (container.start_time or 0)) * (SECOND // av.time_base)
 
 
 def refuse_broken_promise(container: Any) -> None:
-    """Refuse a file whose packets end long before its header says. Moves the read position.
+    """Refuse a file whose packets end long before its header says. May move the read position.
 
     Raises: MediaError "truncated".
     """
-    promised_s = promised_end_s(container)
-    if promised_s is None:
+    promised_ns = promised_end_ns(container)
+    if promised_ns is None:
         return
-    tolerance_s = max(Fraction(1), promised_s / 50)
-    try:
-        container.seek(max(0, int((promised_s - 2 * tolerance_s) * av.time_base)))
-        held_s = _last_packet_s(container, promised_s - tolerance_s)
-    except av.FFmpegError:
-        held_s = Fraction(0)
-    if held_s < promised_s - tolerance_s:
+    enough_ns = promised_ns - max(SECOND, promised_ns // 50)
+    held_ns = max(_last_indexed_ns(stream, container.size) for stream in container.streams)
+    if held_ns < enough_ns:
+        try:
+            container.seek(max(0, enough_ns - SECOND) // (SECOND // av.time_base))
+            held_ns = _last_packet_ns(container, enough_ns)
+        except av.FFmpegError:
+            held_ns = 0
+    if held_ns < enough_ns:
+        promise, held = promised_ns / SECOND, held_ns / SECOND
         raise MediaError(
-            "truncated",
-            f"the header promises {float(promised_s):.2f} s; the file's last packet ends at {float(held_s):.2f} s",
+            "truncated", f"the header promises {promise:.2f} s; the file's last packet ends at {held:.2f} s"
         )
 
 
-def _last_packet_s(container: Any, enough_s: Fraction) -> Fraction:
-    """End of the last packet, or of the first that reaches `enough_s`."""
-    last_s = Fraction(0)
+def _last_indexed_ns(stream: Any, file_bytes: int) -> int:
+    """Time of the last packet in the container's own index, where that packet lies inside the file; otherwise 0."""
+    entries = stream.index_entries
+    if len(entries) == 0:
+        return 0
+    last = entries[len(entries) - 1]
+    if not 0 < last.pos + last.size <= file_bytes:
+        return 0
+    return Timebase(stream.time_base).ns(last.timestamp)
+
+
+def _last_packet_ns(container: Any, enough_ns: int) -> int:
+    """End of the last packet, or of the first that reaches `enough_ns`."""
+    last_ns = 0
     for count, packet in enumerate(container.demux()):
         stamp = packet.pts if packet.pts is not None else packet.dts
         if stamp is not None and packet.size:
-            last_s = max(last_s, (stamp + (packet.duration or 0)) * packet.time_base)
-        if last_s >= enough_s or count > MAX_TAIL_PACKETS:
+            last_ns = max(last_ns, Timebase(packet.time_base).ns(stamp + (packet.duration or 0)))
+        if last_ns >= enough_ns or count > MAX_TAIL_PACKETS:
             break
-    return last_s
+    return last_ns
 
 
 def _refuse_what_is_no_file(path: Path) -> None:

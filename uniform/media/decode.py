@@ -6,7 +6,6 @@ starts and odd container clocks leave them where a player would show them. Only 
 """
 
 from dataclasses import dataclass
-from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.container import Source, open_source, promised_end_s, refuse_broken_promise
+from uniform.media.container import Source, open_source, promised_end_ns, refuse_broken_promise
 from uniform.media.picture import Fit
 from uniform.media.reel import Reel
 from uniform.media.sound import SoundCollector
+from uniform.media.ticks import SECOND, Timebase
 from uniform.spec import Spec
 
-PREROLLS_S: tuple[Fraction | None, ...] = (Fraction(1), Fraction(15), None)
+PREROLLS_S: tuple[int | None, ...] = (1, 15, None)
 """How far before the clip to land, tried in turn until pictures and sound reach back to the clip's start.
 A second settles every audio decoder; None reads from the file's beginning."""
 OVERRUN_S = 5
 """Packets this far behind the clip end the reading, whatever a stream may still lack."""
-RESAMPLER_TAIL_S = Fraction(1, 10)
+RESAMPLER_TAIL_NS = SECOND // 10
 MAX_BAD_SOUND_PACKETS = 5
 
 
@@ -63,8 +63,14 @@ def decode(path: Path, request: Request) -> Decoded:
         prerolls = PREROLLS_S if request.start_ms > 0 else (None,)
         for preroll_s in prerolls:
             attempt = _Pass(source, request)
-            if attempt.land(preroll_s):
+            if not attempt.land(preroll_s):
+                continue
+            try:
                 attempt.run()
+            except MediaError:
+                if preroll_s is None:
+                    raise
+            else:
                 if preroll_s is None or attempt.reaches_back():
                     break
         decoded = attempt.result()
@@ -87,17 +93,17 @@ class _Pass:
     def __init__(self, source: Source, request: Request) -> None:
         self._source, self._request = source, request
         spec = request.spec
-        self._start_s = source.zero_s + Fraction(request.start_ms, 1000)
-        self._end_s = self._start_s + spec.duration_s
+        self._start_ns = source.zero_ns + request.start_ms * SECOND // 1000
+        self._end_ns = self._start_ns + spec.duration_s * SECOND
         self._reel: Reel | None = None
         if request.want_video:
-            self._reel = Reel(source.video, self._start_s, spec, request.fit)
-        self._sound = SoundCollector(self._start_s, self._end_s) if request.want_audio else None
-        self._first_sound_s: Fraction | None = None
+            self._reel = Reel(source.video, self._start_ns, spec, request.fit)
+        self._sound = SoundCollector(self._start_ns, self._end_ns) if request.want_audio else None
+        self._first_sound_ns: int | None = None
         self._bad_sound_packets = 0
         self._read_error: str | None = None
 
-    def land(self, preroll_s: Fraction | None) -> bool:
+    def land(self, preroll_s: int | None) -> bool:
         """Go to the last key frame `preroll_s` or more before the clip, or to the beginning. False: not possible."""
         container = self._source.container
         stream: Any = self._source.video if self._reel is not None else self._source.audio
@@ -105,11 +111,11 @@ class _Pass:
             if self._request.start_ms > 0:
                 container.seek(0, backward=True)
             return True
-        target_s = self._start_s - preroll_s
-        if target_s <= self._source.zero_s:
+        target_ns = self._start_ns - preroll_s * SECOND
+        if target_ns <= self._source.zero_ns:
             return False
         try:
-            container.seek(int(target_s / stream.time_base), stream=stream)
+            container.seek(Timebase(stream.time_base).stamp(target_ns), stream=stream)
         except av.FFmpegError:
             return False
         return True
@@ -123,14 +129,17 @@ class _Pass:
         ]
         for stream in wanted:
             stream.thread_type = "NONE"
+        timebases = {stream.index: Timebase(stream.time_base) for stream in wanted}
+        too_late_ns = self._end_ns + OVERRUN_S * SECOND
         try:
             for packet in self._source.container.demux(*wanted):
-                if self._far_behind(packet):
+                timebase = timebases[packet.stream_index]
+                if packet.pts is not None and timebase.ns(packet.pts) > too_late_ns:
                     break
-                if packet.stream is self._source.video:
+                if packet.stream.type == "video":
                     self._take_picture(packet)
                 else:
-                    self._take_sound(packet)
+                    self._take_sound(packet, timebase)
                 if self._complete():
                     break
         except (av.InvalidDataError, av.OSError) as error:
@@ -140,8 +149,8 @@ class _Pass:
 
     def reaches_back(self) -> bool:
         """True where both streams begin at or before the clip, so that the landing point was early enough."""
-        pictures = self._reel is None or (self._reel.first_s is not None and self._reel.first_s <= self._start_s)
-        sound = self._sound is None or (self._first_sound_s is not None and self._first_sound_s <= self._start_s)
+        pictures = self._reel is None or (self._reel.first_ns is not None and self._reel.first_ns <= self._start_ns)
+        sound = self._sound is None or (self._first_sound_ns is not None and self._first_sound_ns <= self._start_ns)
         return pictures and sound
 
     def result(self) -> Decoded:
@@ -149,13 +158,13 @@ class _Pass:
         notes: list[str] = []
         pictures = waveform = None
         if self._reel is not None:
-            if self._reel.short_at_s is not None:
-                raise self._ends_early(self._reel.short_at_s)
+            if self._reel.short_at_ns is not None:
+                raise self._ends_early(self._reel.short_at_ns)
+            notes += self._reel.remarks()
             pictures = self._reel.pictures
-            notes += self._reel.notes
         if self._sound is not None:
             if self._bad_sound_packets > MAX_BAD_SOUND_PACKETS:
-                code = "no_audio" if self._first_sound_s is None else "decode_corrupt"
+                code = "no_audio" if self._first_sound_ns is None else "decode_corrupt"
                 raise MediaError(code, f"{self._bad_sound_packets} packets of sound in the clip cannot be decoded")
             waveform, remarks = self._sound.render(self._request.spec.rate_hz)
             notes += remarks
@@ -175,40 +184,41 @@ class _Pass:
         for frame in frames:
             self._reel.add(frame)
 
-    def _take_sound(self, packet: Any) -> None:
+    def _take_sound(self, packet: Any, timebase: Timebase) -> None:
         assert self._sound is not None
-        stamp_s = None if packet.pts is None else packet.pts * packet.time_base
-        if stamp_s is not None and stamp_s < self._start_s - 2 and self._request.start_ms > 0:
+        stamp_ns = None if packet.pts is None else timebase.ns(packet.pts)
+        if stamp_ns is not None and stamp_ns < self._start_ns - 2 * SECOND and self._request.start_ms > 0:
             return
         try:
             frames = packet.decode()
         except av.InvalidDataError:
-            if stamp_s is None or self._start_s <= stamp_s < self._end_s:
+            if stamp_ns is None or self._start_ns <= stamp_ns < self._end_ns:
                 self._bad_sound_packets += 1
             return
         for frame in frames:
-            start_s = None if frame.pts is None else frame.pts * frame.time_base
-            self._sound.add(frame, start_s)
-            if self._first_sound_s is None:
-                self._first_sound_s = start_s if start_s is not None else self._start_s
+            start_ns = None if frame.pts is None else timebase.ns(frame.pts)
+            self._sound.add(frame, start_ns)
+            if self._first_sound_ns is None:
+                self._first_sound_ns = start_ns if start_ns is not None else self._start_ns
 
     def _complete(self) -> bool:
         pictures = self._reel is None or self._reel.done
         sound = self._sound is None or (
-            self._sound.end_s is not None and self._sound.end_s >= self._end_s + RESAMPLER_TAIL_S
+            self._sound.end_ns is not None and self._sound.end_ns >= self._end_ns + RESAMPLER_TAIL_NS
         )
         return pictures and sound
 
-    def _far_behind(self, packet: Any) -> bool:
-        return packet.pts is not None and packet.pts * packet.time_base > self._end_s + OVERRUN_S
-
-    def _ends_early(self, short_at_s: Fraction) -> MediaError:
+    def _ends_early(self, short_at_ns: int) -> MediaError:
         """Why the pictures do not fill the clip: the file is too short, cut, or damaged."""
-        zero_s, end_s = self._source.zero_s, self._end_s
-        held = f"pictures end at {float(short_at_s - zero_s):.2f} s, the clip at {float(end_s - zero_s):.2f} s"
+        zero_ns, end_ns = self._source.zero_ns, self._end_ns
+        held = f"pictures end at {_seconds(short_at_ns - zero_ns)}, the clip at {_seconds(end_ns - zero_ns)}"
         if self._read_error is not None:
             return MediaError("decode_corrupt", f"{held} ({self._read_error})")
-        promised_s = promised_end_s(self._source.container, self._source.video)
-        if promised_s is not None and promised_s >= end_s:
-            return MediaError("truncated", f"{held}; the header promises {float(promised_s - zero_s):.2f} s")
+        promised_ns = promised_end_ns(self._source.container, self._source.video)
+        if promised_ns is not None and promised_ns >= end_ns:
+            return MediaError("truncated", f"{held}; the header promises {_seconds(promised_ns - zero_ns)}")
         return MediaError("too_short", held)
+
+
+def _seconds(time_ns: int) -> str:
+    return f"{time_ns / SECOND:.2f} s"

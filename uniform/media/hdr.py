@@ -1,9 +1,8 @@
 """High dynamic range to standard range: PQ and HLG pictures become the BT.709 pictures that the rest of the road knows.
 
-The road: code values -> light in nits (BT.2100 PQ curve, or HLG with its system gamma for a 1,000-nit display) -> light
-relative to diffuse white at 203 nits (BT.2408) -> BT.2020 to BT.709 primaries -> an extended Reinhard curve on the
-largest channel, which keeps hue, leaves shadows and mid-tones nearly alone and brings 1,000 nits to white -> BT.709's
-curve.
+The road: code values -> light in nits (BT.2100's PQ curve, or HLG with its system gamma for a 1,000-nit display) ->
+light relative to diffuse white at 203 nits (BT.2408) -> BT.2020 to BT.709 primaries -> a shoulder on the largest
+channel, which keeps hue, leaves all below half of diffuse white alone and brings 1,000 nits to white -> BT.709's curve.
 """
 
 import functools

@@ -1,7 +1,8 @@
-"""One source picture to one clip picture: upright, square pixels, cropped, scaled, BT.709, standard range.
+"""One source picture to one clip picture: upright, square pixels, cropped, scaled, 4:2:0, limited and standard range.
 
-libswscale does crop, scale and colour in one step, straight to 4:2:0 (no detour through RGB); only HDR pictures pass
-through RGB, at the clip's size. `bitexact` and `accurate_rnd` make the result the same on every processor.
+libswscale crops and scales straight to 4:2:0. A source of BT.601 or BT.709 keeps its colour matrix, which the clip's
+file then names: no detour through RGB. Every other matrix, and RGB, becomes BT.709; HDR pictures are tone-mapped at the
+clip's size. `bitexact` and `accurate_rnd` make the result the same on every processor.
 """
 
 from collections.abc import Iterator
@@ -11,11 +12,11 @@ from typing import Any, Literal
 
 import av
 import numpy as np
-from av.video.reformatter import ColorRange, Colorspace
+from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.encode import picture_from_rgb
+from uniform.media.encode import matrix_of, picture_from_rgb
 from uniform.media.hdr import TRANSFER_HLG, TRANSFER_PQ, tone_map
 
 Fit = Literal["crop", "squash"]
@@ -24,6 +25,7 @@ Fit = Literal["crop", "squash"]
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
 """libswscale's names of the colour matrices of ITU-T H.273."""
+HDR = (TRANSFER_PQ, TRANSFER_HLG)
 RGB_MATRIX = 0
 UNSPECIFIED = 2
 HD_ROWS = 720
@@ -55,17 +57,20 @@ class PictureMaker:
         self._height_px, self._width_px = height_px, width_px
         self._fit = fit
         self._pixel_aspect = pixel_aspect if 0 < pixel_aspect < MAX_ASPECT else Fraction(1)
+        self._target_matrix: str | None = None
         self._look: Look | None = None
         self._graph: av.filter.Graph | None = None
 
     def make(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A yuv420p BT.709 limited-range picture of the clip's size. `frame` is not changed."""
+        """A yuv420p limited-range picture of the clip's size; BT.601 where the first frame was, otherwise BT.709."""
         look = look_of(frame, self._pixel_aspect)
+        if self._target_matrix is None:
+            self._target_matrix = "bt601" if look.matrix == "bt601" and look.transfer not in HDR else "bt709"
         if look != self._look or self._graph is None:
             self._graph, self._look = self._build(look), look
         self._graph.vpush(frame)
         picture = self._graph.vpull()
-        if look.transfer in (TRANSFER_PQ, TRANSFER_HLG):
+        if look.transfer in HDR:
             code_values: Any = picture.to_ndarray()
             return picture_from_rgb(tone_map(code_values, look.transfer))
         return picture
@@ -76,8 +81,8 @@ class PictureMaker:
         source = f"in_range={'full' if look.full_range else 'limited'}"
         if look.matrix is not None:
             source += f":in_color_matrix={look.matrix}"
-        hdr = look.transfer in (TRANSFER_PQ, TRANSFER_HLG)
-        target = "out_range=full" if hdr else "out_range=limited:out_color_matrix=bt709"
+        hdr = look.transfer in HDR
+        target = "out_range=full" if hdr else f"out_range=limited:out_color_matrix={self._target_matrix}"
         steps = [("crop", arguments)] if (arguments := self._crop(look, height, width)) else []
         steps.append(("scale", f"{width}:{height}:flags={SCALE_FLAGS}:{source}:{target}"))
         steps.append(("format", "pix_fmts=rgb48le" if hdr else "pix_fmts=yuv420p"))
@@ -136,11 +141,12 @@ class Deinterlacer:
         self._graph: av.filter.Graph | None = None
         self._form: tuple[object, ...] = ()
 
+    def idle(self, frame: av.VideoFrame) -> bool:
+        """True where `frame` need not pass: it is progressive, as was every frame before it."""
+        return self._graph is None and not frame.interlaced_frame
+
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
         """Frames that are ready once `frame` is known, in time order."""
-        if self._graph is None and not frame.interlaced_frame:
-            yield frame
-            return
         form = (frame.width, frame.height, frame.format.name, frame.time_base)
         if self._graph is None or form != self._form:
             yield from self.flush()
@@ -212,7 +218,7 @@ def as_rgb(picture: av.VideoFrame) -> NDArray[np.uint8]:
     """A clip picture as (H, W, 3) RGB, 0..255."""
     converted: Any = picture.reformat(
         format="rgb24",
-        src_colorspace=Colorspace.ITU709,
+        src_colorspace=matrix_of(picture),
         src_color_range=ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
     )

@@ -7,15 +7,16 @@ import av
 
 from uniform.errors import MediaError
 from uniform.media.picture import Deinterlacer, Fit, PictureMaker
-from uniform.media.ticks import TickPicker
+from uniform.media.ticks import SECOND, TickPicker, Timebase
 from uniform.spec import Spec
 
-MAX_HELD_S = Fraction(1, 2)
+MAX_HELD_NS = SECOND // 2
 """The first picture may be held this long where pictures begin after the clip does."""
 MAX_BACKWARD_SHARE = Fraction(1, 10)
 MIN_BACKWARD_FRAMES = 5
 DOLBY_VISION_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
 UNSPECIFIED_TRANSFER = 2
+MICROSECOND = Fraction(1, 1_000_000)
 
 
 class Reel:
@@ -23,26 +24,26 @@ class Reel:
 
     Args:
         stream: the video stream.
-        start_s: the clip's start on the stream's clock.
+        start_ns: the clip's start on the stream's clock.
         spec: geometry of the clip.
         fit: how the picture is brought to the clip's shape.
     """
 
-    def __init__(self, stream: Any, start_s: Fraction, spec: Spec, fit: Fit) -> None:
-        self._stream, self._start_s, self._spec = stream, start_s, spec
-        self._picker: TickPicker[av.VideoFrame] = TickPicker(start_s, spec.fps, spec.frames)
+    def __init__(self, stream: Any, start_ns: int, spec: Spec, fit: Fit) -> None:
+        self._stream, self._start_ns, self._spec = stream, start_ns, spec
+        self._picker: TickPicker[av.VideoFrame] = TickPicker(start_ns, spec.fps, spec.frames)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
         self._maker = PictureMaker(spec.height_px, spec.width_px, fit, aspect)
         self._deinterlacer = Deinterlacer()
+        self._timebase = Timebase(stream.time_base)
         self._clock = _Clock()
-        self._frame_s = 1 / Fraction(stream.average_rate or spec.fps)
-        self._last_s: Fraction | None = None
-        self._end_s = start_s
+        self._frame_ns = int(SECOND / Fraction(stream.average_rate or spec.fps))
+        self._last_ns: int | None = None
+        self._end_ns = start_ns
         self._taken = self._backward = 0
         self.pictures: list[av.VideoFrame] = []
-        self.notes: list[str] = []
-        self.first_s: Fraction | None = None
-        self.short_at_s: Fraction | None = None
+        self.first_ns: int | None = None
+        self.short_at_ns: int | None = None
         """Where the pictures end, if that is before the clip's last frame."""
 
     @property
@@ -55,8 +56,8 @@ class Reel:
 
         Raises: MediaError "decode_corrupt".
         """
-        if self.first_s is not None:
-            at_s = float((self._last_s or self._start_s) - self._start_s)
+        if self.first_ns is not None:
+            at_s = ((self._last_ns or self._start_ns) - self._start_ns) / SECOND
             raise MediaError("decode_corrupt", f"the video stream is damaged {at_s:.2f} s into the clip ({reason})")
 
     def add(self, frame: av.VideoFrame) -> None:
@@ -64,19 +65,21 @@ class Reel:
         if frame.is_corrupt:
             self.damaged("the decoder concealed errors")
             return
-        time_s = self._time_of(frame)
+        time_ns = self._time_of(frame)
         self._taken += 1
-        if self._last_s is not None and time_s <= self._last_s:
+        if self._last_ns is not None and time_ns <= self._last_ns:
             self._backward += 1
             return
-        if self.first_s is None:
-            self._begin(frame, time_s)
-        self._last_s = time_s
-        duration_s = frame.duration * frame.time_base if frame.duration and frame.time_base else self._frame_s
-        self._end_s = time_s + duration_s
-        frame.pts = round(time_s / frame.time_base) if frame.time_base else frame.pts
-        for shown in self._deinterlacer.push(frame):
-            self._show(shown)
+        if self.first_ns is None:
+            self._begin(frame, time_ns)
+        self._last_ns = time_ns
+        self._end_ns = time_ns + (self._timebase.ns(frame.duration) if frame.duration else self._frame_ns)
+        if self._deinterlacer.idle(frame):
+            self._show(time_ns, frame)
+            return
+        frame.pts, frame.time_base = time_ns // 1000, MICROSECOND
+        for woven in self._deinterlacer.push(frame):
+            self._show_woven(woven)
 
     def finish(self) -> None:
         """The stream has ended, or enough of it was read. Raises MediaError where its clock makes no sense."""
@@ -84,40 +87,47 @@ class Reel:
             raise MediaError("bad_timestamps", f"{self._backward} of {self._taken} frames go back in time")
         if self.done:
             return
-        for shown in self._deinterlacer.flush():
-            self._show(shown)
-        last_tick_s = self._start_s + Fraction(self._spec.frames - 1, self._spec.fps)
-        if self.first_s is None or (not self.done and self._end_s < last_tick_s):
-            self.short_at_s = self._end_s
+        for woven in self._deinterlacer.flush():
+            self._show_woven(woven)
+        last_tick_ns = self._start_ns + (self._spec.frames - 1) * SECOND // self._spec.fps
+        if self.first_ns is None or (not self.done and self._end_ns <= last_tick_ns):
+            self.short_at_ns = self._end_ns
         elif (chosen := self._picker.finish()) is not None:
             self._keep(*chosen)
 
-    def _begin(self, frame: av.VideoFrame, time_s: Fraction) -> None:
+    def remarks(self) -> list[str]:
+        """Notes on the finished pictures. Raises MediaError where they begin too long after the clip."""
+        late_ns = 0 if self.first_ns is None else self.first_ns - self._start_ns
+        if late_ns > MAX_HELD_NS:
+            raise MediaError("decode_corrupt", f"no whole picture in the first {late_ns / SECOND:.2f} s of the clip")
+        if late_ns > SECOND // (2 * self._spec.fps):
+            return [f"picture starts {round(1000 * late_ns / SECOND):,} ms late; the first frame is held"]
+        return []
+
+    def _begin(self, frame: av.VideoFrame, time_ns: int) -> None:
         if self._stream.codec_tag in DOLBY_VISION_TAGS and frame.color_trc == UNSPECIFIED_TRANSFER:
             raise MediaError("unsupported", "Dolby Vision without a standard base layer")
-        self.first_s = time_s
-        late_s = time_s - self._start_s
-        if late_s > MAX_HELD_S:
-            raise MediaError("decode_corrupt", f"no whole picture in the first {float(late_s):.2f} s of the clip")
-        if late_s > Fraction(1, 2 * self._spec.fps):
-            self.notes.append(f"picture starts {round(1000 * late_s):,} ms late; the first frame is held")
+        self.first_ns = time_ns
 
-    def _show(self, frame: av.VideoFrame) -> None:
+    def _show_woven(self, frame: av.VideoFrame) -> None:
         assert frame.pts is not None
         assert frame.time_base is not None
-        chosen = self._picker.add(frame.pts * frame.time_base, frame)
+        self._show(Timebase(frame.time_base).ns(frame.pts), frame)
+
+    def _show(self, time_ns: int, frame: av.VideoFrame) -> None:
+        chosen = self._picker.add(time_ns, frame)
         if chosen is not None:
             self._keep(*chosen)
 
     def _keep(self, frame: av.VideoFrame, times: int) -> None:
         self.pictures += [self._maker.make(frame)] * times
 
-    def _time_of(self, frame: av.VideoFrame) -> Fraction:
+    def _time_of(self, frame: av.VideoFrame) -> int:
         """Presentation time; where the container stores decoding times in their place, those, as FFmpeg does."""
         stamp = self._clock.choose(frame.pts, frame.dts)
-        if stamp is not None and frame.time_base:
-            return Fraction(stamp * frame.time_base)
-        return self._start_s if self._last_s is None else self._last_s + self._frame_s
+        if stamp is not None:
+            return self._timebase.ns(stamp)
+        return self._start_ns if self._last_ns is None else self._last_ns + self._frame_ns
 
 
 class _Clock:

@@ -2,11 +2,10 @@
 
 Sound is kept in runs: samples that follow each other without a gap. Each run is placed by its first timestamp, so that
 sound that starts late, stops early or pauses lies where a player would play it. A gap opens where a timestamp leaves
-the count of samples by more than `GAP_S`; smaller differences are the rounding of container clocks.
+the count of samples by more than `GAP_NS`; smaller differences are the rounding of container clocks.
 """
 
 from dataclasses import dataclass, field
-from fractions import Fraction
 from typing import Any
 
 import av
@@ -14,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
+from uniform.media.ticks import SECOND
 
-GAP_S = Fraction(3, 100)
+GAP_NS = 30 * SECOND // 1000
 WEIGHTS = {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5, "LFE": 0.0}
 """Share of each speaker in the mono sum before the shares are scaled to one (ITU-R BS.775, as FFmpeg's downmix)."""
 CANCELLED = 0.1
@@ -26,67 +26,78 @@ MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 
 @dataclass
 class Run:
-    """Samples without a gap."""
+    """Samples without a gap, as the decoder gave them."""
 
-    start_s: Fraction
-    rate_hz: int
-    speakers: tuple[str, ...]
-    parts: list[NDArray[np.float32]] = field(default_factory=list)
-    samples: int = 0
+    start_ns: int
+    form: tuple[int, str, tuple[str, ...]]
+    """Rate in Hz, sample format, names of the speakers."""
+    parts: list[NDArray[Any]] = field(default_factory=list)
 
     @property
-    def end_s(self) -> Fraction:
-        """Where the next sample would lie."""
-        return self.start_s + Fraction(self.samples, self.rate_hz)
+    def rate_hz(self) -> int:
+        """Samples per second."""
+        return self.form[0]
+
+    @property
+    def speakers(self) -> tuple[str, ...]:
+        """Names of the channels, in their order."""
+        return self.form[2]
+
+    def channels(self) -> NDArray[np.float32]:
+        """(channels, samples), full scale = 1.0, finite."""
+        joined = np.concatenate(self.parts, axis=1)
+        if not self.form[1].endswith("p"):  # packed: one row in which the channels take turns
+            joined = joined.reshape(-1, len(self.speakers)).T
+        if joined.dtype.kind == "u":
+            return ((joined.astype(np.float32) - 128) / 128).astype(np.float32)
+        if joined.dtype.kind == "i":
+            return (joined / -float(np.iinfo(joined.dtype).min)).astype(np.float32)
+        return np.nan_to_num(joined.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
 
 
 class SoundCollector:
     """Takes decoded audio frames in time order and keeps those that touch the clip.
 
     Args:
-        start_s, end_s: the clip on the source's clock.
+        start_ns, end_ns: the clip on the source's clock.
     """
 
-    def __init__(self, start_s: Fraction, end_s: Fraction) -> None:
-        self._start_s, self._end_s = start_s, end_s
+    def __init__(self, start_ns: int, end_ns: int) -> None:
+        self._start_ns, self._end_ns = start_ns, end_ns
         self._runs: list[Run] = []
-        self._next_s: Fraction | None = None
-        self._to_float: av.AudioResampler | None = None
-        self._form: tuple[object, ...] = ()
-
-    @property
-    def end_s(self) -> Fraction | None:
+        self._run_open = False
+        self.end_ns: int | None = None
         """End of the last frame taken, in the clip or not; None before the first."""
-        return self._next_s
 
-    def add(self, frame: av.AudioFrame, start_s: Fraction | None) -> None:
-        """Take a frame that starts at `start_s` on the source's clock, or right after the last one where None.
+    def add(self, frame: av.AudioFrame, start_ns: int | None) -> None:
+        """Take a frame that starts at `start_ns` on the source's clock, or right after the last one where None.
 
         Raises: MediaError "unsupported" for a sample rate that no ear needs.
         """
         if not MIN_RATE_HZ <= frame.sample_rate <= MAX_RATE_HZ:
             raise MediaError("unsupported", f"sample rate {frame.sample_rate} Hz")
-        expected = self._next_s
-        if start_s is None or (expected is not None and abs(start_s - expected) <= GAP_S):
-            start_s = expected if expected is not None else self._start_s
-        self._next_s = start_s + Fraction(frame.samples, frame.sample_rate)
-        if self._next_s <= self._start_s - 1 or start_s >= self._end_s + 1:  # a second more feeds the resampler
+        expected_ns = self.end_ns
+        if start_ns is None:
+            start_ns = self._start_ns if expected_ns is None else expected_ns
+        follows = expected_ns is not None and abs(start_ns - expected_ns) <= GAP_NS
+        if follows and expected_ns is not None:
+            start_ns = expected_ns
+        self.end_ns = start_ns + frame.samples * SECOND // frame.sample_rate
+        if self.end_ns <= self._start_ns - SECOND or start_ns >= self._end_ns + SECOND:
+            self._run_open = False  # more than a second away: not even the resampler hears it
             return
-        speakers = tuple(channel.name for channel in frame.layout.channels)
-        run = self._runs[-1] if self._runs else None
-        if run is None or (run.rate_hz, run.speakers) != (frame.sample_rate, speakers) or run.end_s != start_s:
-            run = Run(start_s, frame.sample_rate, speakers)
-            self._runs.append(run)
-        samples = self._as_float(frame)
-        run.parts.append(samples)
-        run.samples += samples.shape[1]
+        form = (frame.sample_rate, frame.format.name, tuple(channel.name for channel in frame.layout.channels))
+        if not (follows and self._run_open and self._runs[-1].form == form):
+            self._runs.append(Run(start_ns, form))
+            self._run_open = True
+        self._runs[-1].parts.append(frame.to_ndarray())
 
     def render(self, rate_hz: int) -> tuple[NDArray[np.float32], list[str]]:
         """The clip's sound, (samples,) mono, and remarks on what was done to it.
 
         Raises: MediaError "no_audio" where no sound lies inside the clip.
         """
-        samples = round((self._end_s - self._start_s) * rate_hz)
+        samples = (self._end_ns - self._start_ns) * rate_hz // SECOND
         waveform = np.zeros(samples, dtype=np.float32)
         covered = np.zeros(samples, dtype=bool)
         remarks: list[str] = []
@@ -95,7 +106,7 @@ class SoundCollector:
             remarks.append(f"the channels cancel each other out; channel {channel} is used alone")
         for run in self._runs:
             mono = _resample(_mix(run, channel), run.rate_hz, rate_hz)
-            first = round((run.start_s - self._start_s) * rate_hz)
+            first = round((run.start_ns - self._start_ns) * rate_hz / SECOND)
             begin, end = max(0, first), min(samples, first + len(mono))
             if begin < end:
                 waveform[begin:end] = mono[begin - first : end - first]
@@ -104,21 +115,11 @@ class SoundCollector:
             raise MediaError("no_audio", "the sound track holds nothing inside the clip")
         return waveform, remarks + _remarks_on_gaps(covered, rate_hz)
 
-    def _as_float(self, frame: av.AudioFrame) -> NDArray[np.float32]:
-        """(channels, samples), full scale = 1.0."""
-        form = (frame.format.name, frame.layout.name, frame.sample_rate)
-        if self._to_float is None or form != self._form:
-            self._to_float, self._form = av.AudioResampler(format="fltp"), form
-        frame.pts = None
-        parts: list[Any] = [part.to_ndarray() for part in self._to_float.resample(frame)]
-        joined: NDArray[np.float32] = np.concatenate(parts, axis=1) if parts else np.zeros((1, 0), np.float32)
-        return np.nan_to_num(joined, nan=0.0, posinf=1.0, neginf=-1.0)
-
     def _channel_instead_of_sum(self) -> int | None:
         """The loudest channel's number where the mono sum is far below it (antiphase stereo); None where it is not."""
         if not self._runs or len({run.speakers for run in self._runs}) > 1 or len(self._runs[0].speakers) < 2:
             return None
-        channels = np.concatenate([_inside(run, self._start_s, self._end_s) for run in self._runs], axis=1)
+        channels = np.concatenate([_inside(run, self._start_ns, self._end_ns) for run in self._runs], axis=1)
         if channels.shape[1] == 0:
             return None
         levels = np.sqrt(np.mean(np.square(channels, dtype=np.float64), axis=1)) * (_weights(self._runs[0]) > 0)
@@ -128,10 +129,10 @@ class SoundCollector:
         return loudest if mono < CANCELLED * share * levels[loudest] else None
 
 
-def _inside(run: Run, start_s: Fraction, end_s: Fraction) -> NDArray[np.float32]:
-    first = max(0, round((start_s - run.start_s) * run.rate_hz))
-    last = max(0, round((end_s - run.start_s) * run.rate_hz))
-    return np.concatenate(run.parts, axis=1)[:, first:last]
+def _inside(run: Run, start_ns: int, end_ns: int) -> NDArray[np.float32]:
+    first = max(0, (start_ns - run.start_ns) * run.rate_hz // SECOND)
+    last = max(0, (end_ns - run.start_ns) * run.rate_hz // SECOND)
+    return run.channels()[:, first:last]
 
 
 def _weights(run: Run) -> NDArray[np.float32]:
@@ -143,7 +144,7 @@ def _weights(run: Run) -> NDArray[np.float32]:
 
 
 def _mix(run: Run, channel: int | None) -> NDArray[np.float32]:
-    samples = np.concatenate(run.parts, axis=1)
+    samples = run.channels()
     mono: NDArray[np.float32] = samples[channel] if channel is not None else _weights(run) @ samples
     return mono
 
