@@ -10,12 +10,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import decord
 import numpy as np
 from numpy.typing import NDArray
 
 from uniform.atomic import replacing
 from uniform.errors import InputError, MediaError, SpecMismatchError
+from uniform.media.decord_alone import decord
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET, AudioCodec, Mp4Settings, picture_from_rgb, to_int16, write_mp4
 from uniform.spec import Spec
 
