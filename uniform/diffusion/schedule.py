@@ -43,7 +43,8 @@ class Schedule:
     def log_posterior_variance(self) -> Tensor:
         """Float64 (steps,): log beta-tilde, the lower bound; step 0, which has none, takes that of step 1."""
         variance = self.beta * (1 - self.alpha_bar_before) / (1 - self.alpha_bar)
-        return torch.cat([variance[1:2], variance[1:]]).log()
+        first = variance[1:2] if self.steps > 1 else self.beta
+        return torch.cat([first, variance[1:]]).log()
 
     @property
     def posterior_weights(self) -> tuple[Tensor, Tensor]:
@@ -53,15 +54,15 @@ class Schedule:
         return of_clean, of_noisy
 
     def respace(self, steps: int) -> "Schedule":
-        """Keep `steps` noise levels, evenly spread, first and last included.
+        """Keep `steps` noise levels, evenly spread, first and last included; a single one is the last.
 
         Raises: InputError unless 1 <= steps <= the schedule's own.
-        Source: `space_timesteps` of IDDPM with one section.
+        Source: `space_timesteps` of IDDPM with one section (which keeps the first where it keeps one).
         """
         if not 1 <= steps <= self.steps:
             raise InputError(f"{steps} steps were asked of a schedule of {self.steps}; take 1 to {self.steps}")
-        stride = (self.steps - 1) / (steps - 1) if steps > 1 else 1.0
-        kept = torch.tensor([round(index * stride) for index in range(steps)])
+        last = self.steps - 1
+        kept = torch.tensor([round(index * (last / (steps - 1))) for index in range(steps)] if steps > 1 else [last])
         return Schedule(self.times[kept], self.alpha_bar[kept])
 
 
