@@ -90,6 +90,8 @@ def convert(wanted: Any, value: Any, document: Document, key: str) -> Any:
     if wanted is Any:
         return value
     if origin in (typing.Union, types.UnionType):
+        if value is None and type(None) in arguments:  # TOML has no such value; a checkpoint's JSON has
+            return None
         inner = [option for option in arguments if option is not type(None)]
         if len(inner) == 1:
             return convert(inner[0], value, document, key)
