@@ -192,7 +192,7 @@ class TrainConfig:
     steps: int = 10_000
     """Length of the run in optimiser steps."""
     init: Path | None = None
-    """Start from the EMA weights of this checkpoint (fine-tuning); None starts afresh."""
+    """Begin with these weights: a UniForm run (its EMA), PixArt or OpenSora-STDiT-v3; None starts afresh."""
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)

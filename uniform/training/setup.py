@@ -1,5 +1,6 @@
 """From a configuration to everything that a run needs, checked before step 0."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,18 +10,21 @@ import torch
 from torch import nn
 
 from uniform.diffusion.objective import Objective, make_objective
-from uniform.errors import CheckpointError, SpecMismatchError
+from uniform.errors import SpecMismatchError
 from uniform.latents.loader import Loader
 from uniform.latents.mixture import Mixture
+from uniform.model.checkpoint import initialise_from
 from uniform.model.transformer import UniForm
-from uniform.training.checkpoints import EMA, find_checkpoints, read_facts, read_tensors
+from uniform.training.checkpoints import find_checkpoints
 from uniform.training.config import TrainConfig
 from uniform.training.distributed import Processes
 from uniform.training.ema import Ema
 from uniform.training.optim import Optimiser
 from uniform.training.parallel import spread
 from uniform.training.run_folder import CHECKPOINTS_NAME
-from uniform.training.state import State, describe, fixed_facts, load_weights, require_same_run
+from uniform.training.state import State, describe, fixed_facts, require_same_run
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,8 @@ def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] =
     model.set_checkpointing(config.compute.checkpointing)
     checkpoint = newest_checkpoint(config.out)
     if checkpoint is None and config.init is not None:
-        start_from(model, config.init)
+        report = initialise_from(model, config.init)
+        logger.info("weights from %s: %s", config.init, report)
     model.to(processes.device)
     callable_model = spread(model, config.compute.parallel, processes)
     if config.compute.compile:
@@ -89,17 +94,6 @@ def newest_checkpoint(out: Path) -> Path | None:
     """The newest whole checkpoint of a run's folder."""
     found = find_checkpoints(out / CHECKPOINTS_NAME)
     return found[-1] if found else None
-
-
-def start_from(model: UniForm, init: Path) -> None:
-    """Begin with the averaged weights of another run. Raises: CheckpointError where they are not this network's."""
-    path = init if (init / "checkpoint.json").exists() else newest_checkpoint(init)
-    if path is None:
-        raise CheckpointError(
-            f"init is {init}, which holds no whole checkpoint. Give a run's folder or a step-... folder."
-        )
-    read_facts(path)
-    load_weights(model, read_tensors(path, EMA), path)
 
 
 def _precision(config: TrainConfig, processes: Processes) -> torch.dtype | None:

@@ -119,6 +119,17 @@ class Trainer:
         state.saw(self.prepared.loader.clip_ids(state.step))
         spike = state.is_spike(norm, config.bad_step.spike_factor)
         good = math.isfinite(loss) and math.isfinite(norm) and not spike
+        self.steps_written.append(
+            {
+                "kind": "step",
+                "step": state.step + 1,
+                "loss": loss if math.isfinite(loss) else None,
+                "grad_norm": norm if math.isfinite(norm) else None,
+                "learning_rate": rate,
+                "chain": state.chain,
+                "skipped": not good,
+            }
+        )
         if good:
             state.optimiser.update(rate)
             state.ema.update(dict(state.model.named_parameters()), state.step)
@@ -130,17 +141,6 @@ class Trainer:
             state.optimiser.drop_gradients()
             self._bad_step(batches, found, loss, norm, spike)
         state.step += 1
-        self.steps_written.append(
-            {
-                "kind": "step",
-                "step": state.step,
-                "loss": loss if math.isfinite(loss) else None,
-                "grad_norm": norm if math.isfinite(norm) else None,
-                "learning_rate": rate,
-                "chain": state.chain,
-                "skipped": not good,
-            }
-        )
 
     def _backward(self, batch: Batch, share: int, last: bool) -> ClipLosses:
         """Gradients of one micro-batch, as its part of the mean over this process's share of the global batch."""

@@ -1,0 +1,72 @@
+"""What a run would be, found out without a step: the dry run."""
+
+from dataclasses import dataclass
+
+import torch
+
+from uniform.latents.mixture import Mixture
+from uniform.model.transformer import UniForm
+from uniform.training.config import TrainConfig
+from uniform.training.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
+from uniform.training.setup import build_model, newest_checkpoint
+
+GUESSED_MFU = 0.35
+"""Share of the peak that the estimate of time supposes."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunPlan:
+    """Sizes, times and memory of a run. Times are estimates: peak arithmetic times `GUESSED_MFU`."""
+
+    parameters: int
+    tokens_per_clip: int
+    flops_per_clip: float
+    clips: int
+    folders: dict[str, int]
+    """Clips by folder."""
+    steps_per_epoch: float
+    epochs: float
+    state_bytes: float
+    """Per device: weights, gradients, moments, average."""
+    activation_bytes: float
+    """Per device, rough."""
+    seconds: float | None
+    """None where the device's peak is unknown."""
+    resumes_at: int
+    """Step of the newest checkpoint in the run's folder, 0 if there is none."""
+    steps: int
+
+
+def plan_run(config: TrainConfig, processes: int = 1) -> RunPlan:
+    """Open the data and build the network as a run would, and do the sums.
+
+    Args:
+        processes: that the run would have; each on a device like this machine's.
+    Raises: ConfigError, ShardError, SpecMismatchError, as the run would.
+    """
+    mixture = Mixture(config.data.sources, config.seed)
+    model: UniForm = build_model(config, mixture)
+    device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
+    bf16 = config.compute.precision == "bf16" or (config.compute.precision == "auto" and device.type == "cuda")
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    tokens, flops = clip_tokens(model), clip_flops(model)
+    peak = peak_flops(device, torch.bfloat16 if bf16 else None)
+    clips_at_once = max(1, config.data.global_batch // (processes * config.optimiser.accumulate))
+    samples = config.steps * config.data.global_batch
+    checkpoint = newest_checkpoint(config.out)
+    return RunPlan(
+        parameters=parameters,
+        tokens_per_clip=tokens,
+        flops_per_clip=flops,
+        clips=mixture.clips,
+        folders={str(source.index.folder): len(source.index) for source in mixture.sources},
+        steps_per_epoch=mixture.clips / config.data.global_batch,
+        epochs=samples / mixture.clips,
+        state_bytes=state_bytes(parameters, processes, config.compute.parallel == "fsdp"),
+        activation_bytes=activation_bytes(
+            config.model, tokens, clips_at_once, config.compute.checkpointing, 2 if bf16 else 4
+        ),
+        seconds=None if peak is None else samples * flops / (peak * GUESSED_MFU * processes),
+        resumes_at=0 if checkpoint is None else int(checkpoint.name.removeprefix("step-")),
+        steps=config.steps,
+    )
