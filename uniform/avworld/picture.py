@@ -4,7 +4,7 @@ The look serves the eye and the detectors alike: one light ball on a dark ground
 its middle can be read from the means of 8 x 8 pixels.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -30,6 +30,8 @@ _WALL = ((20, 22, 38), (46, 44, 66))
 _FLOOR = ((44, 38, 40), (74, 62, 58))
 """RGB at the horizon and at the lower edge."""
 _HORIZON = 0.76
+_BLOCK_PIXELS = 1 << 18
+"""Pixels that are painted together."""
 _LIGHT = np.array([-0.45, -0.6, 0.66])
 """Towards the light: right, down, to the viewer; unit length."""
 
@@ -58,18 +60,27 @@ class View:
 
 def paint(scene: Scene, view: View) -> np.ndarray:
     """The frames of `scene`, uint8 (T, H, W, 3), RGB. Wider views show more wall at both sides."""
-    canvas = np.broadcast_to(_stage(view), (view.frames, view.height_px, view.width_px, 3)).copy()
+    stage = _stage(view)
+    frames = np.empty((view.frames, view.height_px, view.width_px, 3), np.uint8)
+    step = max(1, _BLOCK_PIXELS // (view.height_px * view.width_px))
+    for first in range(0, view.frames, step):  # in blocks: floating-point pictures take four times the memory
+        block = replace(view, frames=min(step, view.frames - first), start_s=view.start_s + first / view.fps)
+        frames[first : first + block.frames] = _paint_block(scene, block, stage)
+    return frames
+
+
+def _paint_block(scene: Scene, view: View, stage: np.ndarray) -> np.ndarray:
+    canvas = np.broadcast_to(stage, (view.frames, *stage.shape)).copy()
     if scene.motor is not None:
         _paint_motor(canvas, view, scene.motor)
-    for ball in scene.balls:
-        height = height_of(np.array(ball.impacts_s), view.times_s)
+    heights = [height_of(np.array(ball.impacts_s), view.times_s) for ball in scene.balls]
+    for ball, height in zip(scene.balls, heights, strict=True):
         _paint_shadow(canvas, view, ball.x, height)
-    for ball in scene.balls:
-        height = height_of(np.array(ball.impacts_s), view.times_s)
-        surface = COLOURS.get(ball.colour, GREY)
+    for ball, height in zip(scene.balls, heights, strict=True):
         x = np.full(view.frames, ball.x)
-        _paint_ball(canvas, view, x, GROUND - RADIUS - height, RADIUS, surface)
-    return np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+        _paint_ball(canvas, view, x, GROUND - RADIUS - height, RADIUS, COLOURS.get(ball.colour, GREY))
+    picture: np.ndarray = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return picture
 
 
 def height_of(impacts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:

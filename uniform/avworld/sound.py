@@ -80,11 +80,13 @@ def _envelope(time_s: np.ndarray, decay_s: float) -> np.ndarray:
 
 
 def _tone(frequency_hz: float) -> Wave:
+    octave = _OCTAVE_LEVEL if 2 * frequency_hz < _OCTAVE_BELOW_HZ else 0.0
+
     def wave(time_s: np.ndarray) -> np.ndarray:
-        turns = 2 * np.pi * frequency_hz * time_s
-        octave = _OCTAVE_LEVEL if 2 * frequency_hz < _OCTAVE_BELOW_HZ else 0.0
-        tone: np.ndarray = AMPLITUDE * _envelope(time_s, DECAY_S) * (np.sin(turns) + octave * np.sin(2 * turns))
-        return tone
+        turns: np.ndarray = 2 * np.pi * frequency_hz * time_s
+        value: np.ndarray = np.sin(turns) + octave * np.sin(2 * turns)
+        value *= AMPLITUDE * _envelope(time_s, DECAY_S)
+        return value
 
     return wave
 
@@ -92,7 +94,8 @@ def _tone(frequency_hz: float) -> Wave:
 def _knock(time_s: np.ndarray) -> np.ndarray:
     """A short knock on wood, out of tune and between the pitches of the balls."""
     partials = sum(np.sin(2 * np.pi * frequency_hz * time_s) for frequency_hz in _KNOCK_HZ)
-    return AMPLITUDE / len(_KNOCK_HZ) * _envelope(time_s, _KNOCK_DECAY_S) * np.asarray(partials)
+    knock: np.ndarray = AMPLITUDE / len(_KNOCK_HZ) * _envelope(time_s, _KNOCK_DECAY_S) * np.asarray(partials)
+    return knock
 
 
 def _hum(speed_hz: np.ndarray, time_s: np.ndarray) -> np.ndarray:

@@ -2,7 +2,7 @@
 
 The ball is what is brighter than its row's background. Its middle is a brightness-weighted mean, which survives a
 codec that keeps little more than the means of 8 x 8 pixels. An impact is a sharp lowest point of the middle's path;
-its time is where the lines of the fall and of the rise cross, so it is finer than a frame.
+its time is where the fall and the rise meet, so it is finer than a frame.
 """
 
 from collections.abc import Mapping
@@ -18,6 +18,14 @@ _BACKGROUND_STRIDE = 3
 """The background is read off every third frame."""
 _NOISE_SHARE = 0.15
 """Differences below this share of the ball's own brightness are taken for background."""
+
+
+_USUAL_FLIGHT_FRAMES = 9
+"""Assumed beyond the first and the last impact of a clip."""
+_FIT_FRAMES = 3
+"""Frames on each side of an impact that its time is read from."""
+_TRIED = np.linspace(-1.0, 1.0, 81)
+"""Times tried about the lowest frame, in frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,19 +100,19 @@ def video_events(sight: Sight, fps: float, rule: VideoEventRule | None = None) -
     if sight.contrast < rule.least_contrast:
         return np.empty(0)
     reach = max(1, round(rule.prominence_within_s * fps))
-    found: list[tuple[float, float]] = []  # (depth, time)
+    found: list[tuple[float, int]] = []  # (depth, frame)
     for index in range(1, len(path) - 1):
         if not (path[index - 1] < path[index] >= path[index + 1]) or path[index] < rule.least_depth:
             continue
         before = path[index] - path[max(0, index - reach) : index].min()
         after = path[index] - path[index + 1 : index + 1 + reach].min()
         if min(before, after) >= rule.least_prominence:
-            found.append((float(path[index]), (index + _crossing(path, index)) / fps))
-    kept: list[float] = []
-    for _, time in sorted(found, reverse=True):
-        if all(abs(time - other) >= rule.refractory_s for other in kept):
-            kept.append(time)
-    return np.array(sorted(kept))
+            found.append((float(path[index]), index))
+    kept: list[int] = []
+    for _, index in sorted(found, reverse=True):
+        if all(abs(index - other) >= rule.refractory_s * fps for other in kept):
+            kept.append(index)
+    return _refined(path, np.array(sorted(kept), int)) / fps
 
 
 def nearest_colour(sight: Sight, colours: Mapping[str, tuple[int, int, int]]) -> str:
@@ -134,18 +142,24 @@ def _hue(colour: np.ndarray) -> np.ndarray:
     return np.array([colour[0] - luma, colour[2] - luma])
 
 
-def _crossing(path: np.ndarray, index: int) -> float:
-    """Where, in frames after `index`, the line of the fall crosses the line of the rise; within +-0.6 frame.
+def _refined(path: np.ndarray, rough: np.ndarray) -> np.ndarray:
+    """Impact times in frames, finer than a frame, from the lowest frames `rough`.
 
-    The impact lies between `index` and its deeper neighbour, so `index` belongs to the other side's line.
+    About an impact the path is fitted by two parabolas that meet at it with equal speed: a fall and a rise that end at
+    the neighbouring impacts. For each time tried the floor and the speed are a straight line's fit; the best time wins.
     """
-    last_fall, first_rise = (index, index + 1) if path[index + 1] >= path[index - 1] else (index - 1, index)
-    if last_fall < 1 or first_rise > len(path) - 2:
-        return 0.0
-    fall = path[last_fall] - path[last_fall - 1]
-    rise = path[first_rise + 1] - path[first_rise]
-    if fall - rise <= 0:
-        return 0.0
-    # path[last_fall] + fall * s = path[first_rise] + rise * (s - 1), with s frames after last_fall
-    after = (path[first_rise] - rise - path[last_fall]) / (fall - rise)
-    return float(np.clip(last_fall + after - index, -0.6, 0.6))
+    refined = rough.astype(np.float64)
+    for number, index in enumerate(rough):
+        before = index - rough[number - 1] if number else _USUAL_FLIGHT_FRAMES
+        after = rough[number + 1] - index if number + 1 < len(rough) else _USUAL_FLIGHT_FRAMES
+        reach_before, reach_after = (min(_FIT_FRAMES, max(1, int(0.7 * gap))) for gap in (before, after))
+        frames = np.arange(max(0, index - reach_before), min(len(path), index + reach_after + 1))
+        since = frames - (index + _TRIED)[:, None]  # (tried times, frames)
+        gap = np.where(since < 0, before, after)
+        height = np.abs(since) * (1 - np.abs(since) / gap)
+        height -= height.mean(axis=1, keepdims=True)
+        drop = path[frames] - path[frames].mean()
+        covered = (height @ drop) ** 2 / np.maximum((height**2).sum(axis=1), 1e-12)  # what the fit explains
+        covered[height @ drop >= 0] = -np.inf  # the floor is below, not above
+        refined[number] += _TRIED[int(np.argmax(covered))]
+    return refined
