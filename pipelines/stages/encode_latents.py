@@ -101,7 +101,7 @@ class Stage:
 
     def open(self, context: Context) -> Work:
         """The work; it may be called for many units and keeps the codecs."""
-        return _Encoder(self, context.spec).work
+        return Encoder(self, context.spec).work
 
 
 @dataclass(frozen=True)
@@ -116,10 +116,12 @@ class _Media:
     """float32 (S,)."""
 
 
-class _Encoder:
+class Encoder:
     """A worker's codecs and how far its batches had to shrink."""
 
     def __init__(self, stage: Stage, spec: Spec) -> None:
+        self.waited_share = 0.0
+        """Part of the last unit's time that the codecs stood still for want of clips."""
         self._stage, self._spec = stage, spec
         self._video, self._audio = stage.codecs(spec)
         self._fingerprints = {"video": self._video.card.fingerprint, "audio": self._audio.card.fingerprint}
@@ -137,8 +139,8 @@ class _Encoder:
                 kept += clip.verdict is None
                 yield clip
         seconds = time.monotonic() - began
-        share = wait.seconds / seconds if seconds else 0.0
-        _logger.info("%d clips encoded in %.1f s, %.0f%% of it waiting for data", kept, seconds, 100 * share)
+        self.waited_share = wait.seconds / seconds if seconds else 0.0
+        _logger.info("%d clips encoded in %.1f s, %.0f%% of it waiting", kept, seconds, 100 * self.waited_share)
 
     def _read(self, clip: Clip) -> _Media:
         try:

@@ -1,0 +1,96 @@
+"""Latent shards decoded again: the last look before a training run."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from uniform.atomic import write_bytes
+from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
+from uniform.errors import InputError
+from uniform.fingerprint import canonical_json
+from uniform.latents.format import require_same
+from uniform.latents.index import Index, Places, open_index
+from uniform.latents.members import Shards
+from uniform.media.clipfile import write_clip
+from uniform.sampling.contact_sheet import Entry, contact_sheet
+
+SHEET_NAME = "contact_sheet.png"
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What was written."""
+
+    sheet: Path
+    videos: tuple[Path, ...]
+
+
+def preview_shards(
+    folder: Path,
+    out: Path,
+    *,
+    clips: int = 8,
+    split: str | None = None,
+    options: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Preview:
+    """Decode clips, evenly spaced over the index, and write an MP4 for each and a contact sheet.
+
+    Args:
+        folder: latent shards with index and card.
+        out: receives `<clip id>.mp4` and `contact_sheet.png`.
+        clips: how many; all where the index has fewer.
+        options: "video" and "audio" to options of the codecs that the card names, for instance where their weights are.
+    Raises: ShardError for damaged shards, SpecMismatchError where the codecs here are not those that made the latents,
+        InputError for a number below 1.
+    """
+    if clips < 1:
+        raise InputError(f"a preview of {clips} clips shows nothing; ask for 1 or more")
+    index = open_index(folder, split)
+    video, audio = _codecs(index, options or {})
+    shards = Shards(folder, index.shards)
+    entries, videos = [], []
+    for row in np.unique(np.linspace(0, len(index) - 1, min(clips, len(index))).round().astype(int)):
+        entry = _entry(index, shards, int(row), video, audio)
+        path = out / f"{index.clip_ids[row]}.mp4"
+        write_clip(path, entry.frames, entry.waveform, index.spec.fps, index.spec.rate_hz, audio_codec="aac")
+        entries.append(entry)
+        videos.append(path)
+    write_bytes(out / SHEET_NAME, contact_sheet(entries))
+    return Preview(out / SHEET_NAME, tuple(videos))
+
+
+def _codecs(index: Index, options: Mapping[str, Mapping[str, Any]]) -> tuple[VideoCodec, AudioCodec]:
+    card = index.card
+    video = open_video_codec(card.video["name"], index.spec, **options.get("video", {}))
+    audio = open_audio_codec(card.audio["name"], index.spec, **options.get("audio", {}))
+    mend = "Give the weights and settings that card.json names (--codec KIND.OPTION=VALUE)."
+    for kind, codec, told in (("video", video, card.video), ("audio", audio, card.audio)):
+        found, wanted = _shown(codec.card.as_dict()), _shown(told)
+        require_same(found, wanted, f"the {kind} codec that would decode {index.folder}", mend)
+    return video, audio
+
+
+def _shown(card: Mapping[str, Any]) -> dict[str, str]:
+    names = ("name", "code_version", "settings", "weights_sha256", "fingerprint")
+    return {name: canonical_json(card.get(name)) for name in names}
+
+
+def _entry(index: Index, shards: Shards, row: int, video: VideoCodec, audio: AudioCodec) -> Entry:
+    spec, clip_id = index.spec, str(index.clip_ids[row])
+    pictures = _latent(shards, index.video, row, f"the video of clip {clip_id}")
+    sounds = _latent(shards, index.audio, row, f"the audio of clip {clip_id}")
+    with torch.inference_mode():
+        frames = video.decode(pictures, spec.frames)[0].cpu().numpy()
+        waveform = audio.decode(sounds, spec.samples)[0].cpu().numpy()
+    return Entry(f"{clip_id}  {index.datasets[row]}", frames, waveform)
+
+
+def _latent(shards: Shards, places: Places, row: int, what: str) -> torch.Tensor:  # (1, C, ...)
+    shard = shards[int(places.shard[row])]
+    offset, length = int(places.offset[row]), int(places.length[row])
+    shard.require_crc(offset, length, int(places.crc32[row]), what)
+    return torch.from_numpy(shard.array(offset, length, what).astype(np.float32))[None]
