@@ -1,32 +1,70 @@
 """Have each clip's source on this machine's disk. The only stage that may touch the network."""
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from pipelines.clip import Clip
+from pipelines.codes import CODES
+from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
+from pipelines.fetching.http import HttpFetcher, HttpLimits
 from pipelines.fetching.local import LocalFetcher
+from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.remote import RemoteFetcher
+from pipelines.fetching.sites import SiteFetcher, SiteOptions
+from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.spec import Spec
+
+YOUTUBE = HostPolicy(requests_per_hour=250.0, burst=1)
+"""yt-dlp's guide: about 300 videos an hour for a guest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Fetches by the row's `source_kind`; several clips of one source fetch it once."""
+    """Fetches by the row's `source_kind`; several clips of one source fetch it once.
+
+    Files from the network and from archives go to `media` below the run's folder, or to the folder that the option
+    names, which several runs may share. Local files stay where they are.
+    """
 
     needs = ()
     gives = ("source", "source_bytes", "source_sha256")
     store = Store("table", "media")
     resources = Resources(cpus=0.25, memory_gb=0.5)
 
+    media: str | None = None
+    """Folder for fetched sources; None is `media` below the run's folder."""
+    allow_hosts: tuple[str, ...] = ()
+    """Hosts that may have private or local addresses."""
+    refusals_h: float | None = 24.0
+    """How long a permanent refusal of a source is remembered, in hours."""
+    pace: HostPolicy = field(default_factory=HostPolicy)
+    """For hosts that `hosts` does not name."""
+    hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
+    http: HttpLimits = field(default_factory=HttpLimits)
+    sites: SiteOptions = field(default_factory=SiteOptions)
+
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
-        """How a source is had changes nothing in what it is: only the version counts."""
-        return {"version": 1}
+        """How a source is had changes nothing in what it is, but for the format that a site is asked for."""
+        return {"version": 1, "format": self.sites.format}
 
     def open(self, context: Context) -> Work:
         """The fetchers of this worker, by kind."""
-        fetchers: Mapping[str, Fetcher] = {"local": LocalFetcher(context.roots)}
+        folder = Path(self.media).expanduser() if self.media else context.folder / "media"
+        store = MediaStore(folder, self.refusals_h)
+        pace = FilePace(folder / "pace", self.pace, self.hosts)
+        remote = RemoteFetcher(store, pace, self.http.largest_bytes)
+        fetchers: Mapping[str, Fetcher] = {
+            "local": LocalFetcher(context.roots),
+            "archive": ArchiveFetcher(store, context.roots, self.http.largest_bytes),
+            "http": HttpFetcher(store, pace, self.http, self.allow_hosts),
+            "youtube": SiteFetcher(store, pace, self.sites, self.allow_hosts),
+            "hf": remote,
+            "fsspec": remote,
+        }
         return lambda clips: _fetch_all(clips, fetchers)
 
 
@@ -42,7 +80,8 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
     try:
         fetched = fetchers[row.source_kind].fetch(row)
     except FetchError as error:
-        return clip.fail(error.code, error.reason)
+        leave = clip.reject if CODES[error.code].policy == "rejected" else clip.fail
+        return leave(error.code, error.reason)
     if row.expected_digest is not None and fetched.sha256 != row.expected_digest:
         found = f"SHA-256 {fetched.sha256}, the listing promises {row.expected_digest}"
         return clip.fail("digest_mismatch", f"{row.source_uri!r}: {found}")

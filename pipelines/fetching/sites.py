@@ -1,0 +1,216 @@
+"""Sources on YouTube and other sites, by yt-dlp: native download of a small format, probed before it counts.
+
+yt-dlp reports success for much that is none (a page saved as a video, a size limit that skipped the file, the remains
+of another file). So each attempt has a fresh folder, exactly one file must come of it, and it must not be a page. It
+is imported on first use: that takes half a second and a hundred megabytes.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from pipelines.clip import Row
+from pipelines.fetching.address import checked_target
+from pipelines.fetching.base import Fetched, FetchError
+from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
+from pipelines.fetching.pace import Pace
+from pipelines.fetching.store import Made, MediaStore
+from uniform.errors import ConfigError
+
+FORMAT = "b[height>=256][height<=480]/wv*[height>=256]+wa/b[height>=256]/wv*+wa/w"
+"""The smallest format that is large enough; one file with both streams before two that must be merged."""
+REFUSALS = ("sign_in", "rate_limited", "http_429")
+"""Codes that are about this machine, not about the video: they count for the host's breaker."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SiteOptions:
+    """How yt-dlp asks. Secrets come from files, and are never written anywhere."""
+
+    format: str = FORMAT
+    largest_bytes: int = 2 << 30
+    timeout_s: float = 20.0
+    rate_bytes_per_s: int | None = None
+    extractors: tuple[str, ...] = ("youtube",)
+    """Names of yt-dlp extractors that may be used; "generic" reads any page."""
+    extractor_args: Mapping[str, str] = field(default_factory=dict)
+    """For instance player_client = "web", for the YouTube extractor; the place of PO-token plug-ins."""
+    cookies_file: str | None = None
+    """Netscape cookies file; each attempt works on a copy."""
+    proxies_file: str | None = None
+    """One proxy address a line; a source always takes the same one."""
+    ffmpeg: str | None = None
+    """Program that merges two streams; None looks for ffmpeg on the path."""
+
+    def __post_init__(self) -> None:
+        for name in ("cookies_file", "proxies_file"):
+            value = getattr(self, name)
+            if value is not None and not Path(value).expanduser().is_file():
+                raise ConfigError(f"sites.{name} is {value!r}, which is no file. Check the path.")
+
+
+class SiteFetcher:
+    """Fetches videos from sites into a store, whole and in a small native format.
+
+    Args:
+        store: receives the files.
+        pace: asked once for each video; yt-dlp's requests for one video follow each other closely.
+        options: how to ask.
+        allow_hosts: names or addresses that may be private or local.
+    """
+
+    def __init__(self, store: MediaStore, pace: Pace, options: SiteOptions, allow_hosts: tuple[str, ...] = ()) -> None:
+        self._store, self._pace, self._options = store, pace, options
+        self._allowed = frozenset(host.lower() for host in allow_hosts)
+
+    def fetch(self, row: Row) -> Fetched:
+        """The row's source. Raises FetchError with a code."""
+        key = self._store.key("youtube", "", row.source_uri)
+        return self._store.once(key, lambda work: self._get(row.source_uri, key, work))
+
+    def _get(self, uri: str, key: str, work: Path) -> Made:
+        host = urlsplit(uri).hostname or ""
+        if not _is_youtube(host):
+            checked_target(uri, self._allowed)
+        self._pace.take(host)
+        shutil.rmtree(work)  # nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together
+        work.mkdir()
+        try:
+            with tempfile.TemporaryDirectory(prefix="uniform-fetch-") as private:
+                made = self._download(uri, key, work, Path(private))
+        except FetchError as error:
+            self._pace.report(host, error.reason if error.code in REFUSALS else None)
+            raise
+        self._pace.report(host, None)
+        return made
+
+    def _download(self, uri: str, key: str, work: Path, private: Path) -> Made:
+        from yt_dlp import YoutubeDL
+
+        log = _Log()
+        with YoutubeDL(self._parameters(key, work, private, log)) as downloader:
+            try:
+                info = downloader.extract_info(uri, download=False)
+                self._check(info)
+                info = downloader.process_ie_result(info, download=True)
+            except FetchError:
+                raise
+            except Exception as error:  # an extractor may fail by any error, and none of them crosses processes
+                raise _as_fetch_error(error, log) from None
+        return self._result(info or {}, work, log)
+
+    def _parameters(self, key: str, work: Path, private: Path, log: "_Log") -> dict[str, Any]:
+        options = self._options
+        parameters: dict[str, Any] = {
+            "quiet": True,
+            "noprogress": True,
+            "color": "never",
+            "logger": log,
+            "outtmpl": str(work / "media.%(ext)s").replace("%(ext)s", "\0").replace("%", "%%").replace("\0", "%(ext)s"),
+            "overwrites": True,
+            "continuedl": False,
+            "cachedir": False,
+            "updatetime": False,
+            "noplaylist": True,
+            "allowed_extractors": list(options.extractors),
+            "format": options.format,
+            "merge_output_format": "mp4/mkv",
+            "socket_timeout": options.timeout_s,
+            "retries": 3,
+            "fragment_retries": 3,
+            "extractor_retries": 1,
+            "file_access_retries": 1,
+            "ratelimit": options.rate_bytes_per_s,
+            "geo_bypass": False,
+            "ffmpeg_location": options.ffmpeg,
+            "extractor_args": {"youtube": {name: [value] for name, value in options.extractor_args.items()}},
+        }
+        if options.cookies_file is not None:
+            parameters["cookiefile"] = str(shutil.copy(Path(options.cookies_file).expanduser(), private / "cookies"))
+        if options.proxies_file is not None:
+            proxies = Path(options.proxies_file).expanduser().read_text().split()
+            if proxies:
+                parameters["proxy"] = proxies[int(key, 16) % len(proxies)]
+        return parameters
+
+    def _check(self, info: Mapping[str, Any] | None) -> None:
+        """Judge what would be downloaded. Raises FetchError."""
+        if not info:
+            raise FetchError("unavailable", "yt-dlp found nothing at this address")
+        if info.get("_type") in ("playlist", "multi_video") or "entries" in info:
+            raise FetchError("not_media", "the page holds a list of videos; name one of them")
+        if info.get("is_live") or info.get("live_status") in ("is_live", "is_upcoming", "post_live"):
+            raise FetchError("live", f"live status {info.get('live_status')!r}")
+        formats = info.get("requested_formats") or [info]
+        announced = sum(int(form.get("filesize") or form.get("filesize_approx") or 0) for form in formats)
+        if announced > self._options.largest_bytes:
+            raise FetchError("too_large", f"{announced:,} bytes are announced, limit {self._options.largest_bytes:,}")
+        for form in formats:
+            if not _is_youtube(urlsplit(str(form.get("url") or "")).hostname or ""):
+                checked_target(str(form.get("url") or ""), self._allowed)
+
+    def _result(self, info: Mapping[str, Any], work: Path, log: "_Log") -> Made:
+        """The one file that the download left. Raises FetchError where there is none, or something else."""
+        files = [path for path in work.iterdir() if path.is_file() and path.suffix not in (".part", ".ytdl")]
+        if len(files) != 1:
+            found = ", ".join(sorted(path.name for path in files)) or "no file"
+            raise FetchError("incomplete", clean_reason(f"yt-dlp reports success and leaves {found}. {log.last}"))
+        path = files[0]
+        size = path.stat().st_size
+        if size == 0:
+            raise FetchError("empty_file", "yt-dlp reports success for an empty file")
+        if size > self._options.largest_bytes:
+            raise FetchError("too_large", f"{size:,} bytes came, limit {self._options.largest_bytes:,}")
+        with path.open("rb") as file:
+            head = file.read(512).lstrip().lower()
+        if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b'{"')):
+            raise FetchError("not_media", f"yt-dlp reports success for a page: {head[:40]!r}")
+        form = f"{info.get('format_id')}, {info.get('height')}p, {info.get('ext')}"
+        facts = {
+            "uri": info.get("webpage_url"),
+            "title": info.get("title"),
+            "format": form,
+            "duration_s": info.get("duration"),
+        }
+        return Made(path, path.suffix, facts, (f"format {form}",))
+
+
+class _Log:
+    """Receives what yt-dlp says; keeps the last words."""
+
+    def __init__(self) -> None:
+        self.last = ""
+
+    def debug(self, message: str) -> None:
+        """Progress and details: not kept."""
+
+    def warning(self, message: str) -> None:
+        """Kept: the reason often stands in a warning, and the error says only that it failed."""
+        self.last = message
+
+    def error(self, message: str) -> None:
+        """Kept."""
+        self.last = message
+
+
+def _is_youtube(host: str) -> bool:
+    return any(host == name or host.endswith(f".{name}") for name in ("youtube.com", "youtu.be", "googlevideo.com"))
+
+
+def _as_fetch_error(error: Exception, log: _Log) -> FetchError:
+    """yt-dlp's error as plain data: it holds live responses, which cannot leave this process."""
+    message = str(error)
+    code = code_of_message(message)
+    inner = getattr(error, "exc_info", None)
+    status = getattr(inner[1], "status", None) if inner else None
+    if code == "unknown" and isinstance(status, int):
+        code = code_of_status(status)
+    if code == "unknown" and log.last:
+        code = code_of_message(log.last)
+    if code == "unknown" and not type(error).__module__.startswith("yt_dlp"):
+        code, message = "extractor", f"{type(error).__name__}: {message}"
+    return FetchError(code, clean_reason(message))

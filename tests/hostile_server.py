@@ -1,0 +1,217 @@
+"""A hostile little internet on loopback: every way in which a video host misbehaves, one path for each."""
+
+import hashlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+
+def body(name: str, size: int = 100_000) -> bytes:
+    """Content that looks like an MP4 file at its beginning, and differs from name to name."""
+    block = hashlib.sha256(name.encode()).digest()
+    return b"\0\0\0\x18ftypmp42" + (block * (size // 32 + 1))[: size - 12]
+
+
+class HostileServer(ThreadingHTTPServer):
+    """Counts requests by path, and remembers the Range headers that came."""
+
+    daemon_threads = True
+    block_on_close = False
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.requests: Counter[str] = Counter()
+        self.ranges: list[tuple[str, str | None]] = []
+        self.lock = threading.Lock()
+
+    def url(self, path: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}{path}"
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Clients that hang up are the point."""
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    server: HostileServer
+
+    def log_message(self, *args: Any) -> None:
+        """Silence."""
+
+    def do_HEAD(self) -> None:
+        self.send_error(405)
+
+    def do_GET(self) -> None:
+        path = self.path.split("?")[0]
+        with self.server.lock:
+            self.server.requests[path] += 1
+            self.server.ranges.append((path, self.headers.get("Range")))
+            count = self.server.requests[path]
+        self.close_connection = True
+        name = path.strip("/").split("/")[0].replace("-", "_")
+        getattr(self, f"_{name}", self._not_found)(path, count)
+
+    def _send(self, status: int, content: bytes = b"", **headers: str) -> None:
+        self.send_response(status)
+        fields = {"Content_Type": "video/mp4", "Content_Length": str(len(content)), **headers}
+        for field, value in fields.items():
+            if value:
+                self.send_header(field.replace("_", "-"), value)
+        self.end_headers()
+        self.wfile.write(content)
+
+    def _not_found(self, path: str, count: int) -> None:
+        self._send(404, b"no", Content_Type="text/plain")
+
+    def _ok(self, path: str, count: int) -> None:
+        self._send(200, body(path))
+
+    def _no_length(self, path: str, count: int) -> None:
+        self._send(200, body(path), Content_Length="")
+
+    def _status(self, path: str, count: int) -> None:
+        self._send(int(path.split("/")[2]), b"no", Content_Type="text/plain")
+
+    def _busy(self, path: str, count: int) -> None:
+        """429 with Retry-After once, then fine."""
+        if count == 1:
+            self._send(429, b"", Retry_After="7")
+        else:
+            self._ok(path, count)
+
+    def _always_busy(self, path: str, count: int) -> None:
+        self._send(429, b"")
+
+    def _shaky(self, path: str, count: int) -> None:
+        """500 twice, then fine."""
+        self._send(500, b"") if count < 3 else self._ok(path, count)
+
+    def _hop(self, path: str, count: int) -> None:
+        self._send(302, b"", Location="/ok/after-hop")
+
+    def _loop(self, path: str, count: int) -> None:
+        self._send(302, b"", Location=path)
+
+    def _to(self, path: str, count: int) -> None:
+        """Redirects to an address that must not be visited."""
+        self._send(302, b"", Location={"file": "file:///etc/passwd", "private": "http://10.0.0.1/"}[path.split("/")[2]])
+
+    def _page(self, path: str, count: int) -> None:
+        self._send(200, b"<!DOCTYPE html><html><body>Not here</body></html>", Content_Type="text/html; charset=utf-8")
+
+    def _page_as_video(self, path: str, count: int) -> None:
+        self._send(200, b"<!DOCTYPE html><html><body>404</body></html>")
+
+    def _message_as_video(self, path: str, count: int) -> None:
+        self._send(200, b'{"error": "quota"}')
+
+    def _empty(self, path: str, count: int) -> None:
+        self._send(200, b"")
+
+    def _huge(self, path: str, count: int) -> None:
+        self._send(200, b"\0" * 10, Content_Length=str(10 << 30))
+
+    def _endless(self, path: str, count: int) -> None:
+        self._send(200, b"", Content_Length="")
+        block = body(path, 65_536)
+        for _ in range(2_000):
+            self.wfile.write(block)
+
+    def _gzip(self, path: str, count: int) -> None:
+        self._send(200, b"\x1f\x8b" + b"\0" * 100, Content_Encoding="gzip")
+
+    def _short(self, path: str, count: int) -> None:
+        """Promises more than it sends, and names its content by nothing."""
+        self._send(200, body(path)[:1000], Content_Length="100000")
+
+    def _hang_up(self, path: str, count: int) -> None:
+        self.connection.close()
+
+    def _nonsense(self, path: str, count: int) -> None:
+        self.wfile.write(b"what?\r\n\r\n")
+
+    def _silent(self, path: str, count: int) -> None:
+        time.sleep(3)
+
+    def _drip(self, path: str, count: int) -> None:
+        self._send(200, b"\0", Content_Length="1000000")
+        for _ in range(200):
+            self.wfile.write(b"\0")
+            self.wfile.flush()
+            time.sleep(0.01)
+
+    def _resume(self, path: str, count: int) -> None:
+        """Breaks off once after 30,000 bytes; goes on by Range."""
+        self._ranged(path, count, tag='"one"', cut=30_000 if count == 1 else None)
+
+    def _changing(self, path: str, count: int) -> None:
+        """Breaks off, and is another file by the next request."""
+        self._ranged(f"{path}{min(count, 2)}", count, tag=f'"{min(count, 2)}"', cut=30_000 if count == 1 else None)
+
+    def _lying_range(self, path: str, count: int) -> None:
+        """Answers a Range with another span than was asked for."""
+        if count == 2:
+            self._send(206, body(path)[10:], ETag='"one"', Content_Range="bytes 10-99999/100000")
+        else:
+            self._ranged(path, count, tag='"one"', cut=30_000 if count == 1 else None)
+
+    def _ignores_range(self, path: str, count: int) -> None:
+        content = body(path)
+        if count == 1:
+            self._send(200, content[:30_000], Content_Length=str(len(content)), ETag='"one"')
+        else:
+            self._send(200, content, ETag='"one"')
+
+    def _not_satisfiable(self, path: str, count: int) -> None:
+        if count == 2:
+            self._send(416, b"")
+        else:
+            self._ranged(path, count, tag='"one"', cut=30_000 if count == 1 else None)
+
+    def _slow(self, path: str, count: int) -> None:
+        """Whole, but in small steps: time to kill the client."""
+        content = body(path)
+        first = int((self.headers.get("Range") or "bytes=0-").split("=")[1].rstrip("-"))
+        whole = f"bytes {first}-{len(content) - 1}/{len(content)}" if first else ""
+        self._send(
+            206 if first else 200, b"", Content_Length=str(len(content) - first), ETag='"s"', Content_Range=whole
+        )
+        for at in range(first, len(content), 2_000):
+            self.wfile.write(content[at : at + 2_000])
+            self.wfile.flush()
+            time.sleep(0.02 if first == 0 else 0)
+
+    def _ranged(self, name: str, count: int, tag: str, cut: int | None) -> None:
+        content = body(name)
+        wanted = self.headers.get("Range")
+        if wanted and self.headers.get("If-Range") == tag:
+            first = int(wanted.split("=")[1].rstrip("-"))
+            span = f"bytes {first}-{len(content) - 1}/{len(content)}"
+            self._send(206, content[first:], ETag=tag, Content_Range=span)
+        else:
+            self._send(200, content[:cut], ETag=tag, Content_Length=str(len(content)))
+
+    def _watch(self, path: str, count: int) -> None:
+        """A page with an embedded video."""
+        source = path.split("/", 2)[2]
+        video = f'<video src="/{source}"></video>'
+        page = f"<!DOCTYPE html><html><head><title>A film</title></head><body>{video}</body></html>"
+        self._send(200, page.encode(), Content_Type="text/html")
+
+
+@contextmanager
+def hostile_server() -> Iterator[HostileServer]:
+    """The server on a free port of loopback, stopped at the end."""
+    server = HostileServer()
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
