@@ -1,0 +1,67 @@
+"""`uniform export`: one file that opens by itself."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from typer.testing import CliRunner
+
+from cli.main import app
+from tests.tiny_run import tiny_config
+from uniform.model.checkpoint import load_model
+from uniform.training.trainer import train
+
+runner = CliRunner()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    torch.set_num_threads(1)
+    train(tiny_config(tmp_path, "run", "steps=2"))
+    return tmp_path / "run"
+
+
+def test_an_exported_file_holds_the_average_and_the_facts(run: Path) -> None:
+    result = runner.invoke(app, ["export", str(run), str(run / "model.safetensors")])
+    model, facts = load_model(run / "model.safetensors")
+    wanted, _ = load_model(run)
+
+    assert result.exit_code == 0, result.output
+    assert "written:" in result.output
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), wanted.parameters(), strict=True))
+    assert facts.step == 2
+    assert facts.identity["video codec"].startswith("dct ")
+
+
+def test_raw_weights_are_another_file(run: Path) -> None:
+    runner.invoke(app, ["export", str(run), str(run / "ema.safetensors")])
+    runner.invoke(app, ["export", str(run), str(run / "raw.safetensors"), "--raw"])
+    ema, raw = load_file(run / "ema.safetensors"), load_file(run / "raw.safetensors")
+
+    assert ema.keys() == raw.keys()
+    assert any(not torch.equal(ema[key], raw[key]) for key in ema)
+
+
+def test_the_diffusers_shape_has_its_two_files(run: Path) -> None:
+    result = runner.invoke(app, ["export", str(run / "checkpoints" / "step-00000002"), str(run / "hub"), "--diffusers"])
+    config = json.loads((run / "hub" / "config.json").read_bytes())
+
+    assert result.exit_code == 0, result.output
+    assert config["_class_name"] == "UniForm"
+    assert config["width"] == 32
+    assert config["uniform"]["identity"]["spec.fps"] == "17"
+    assert "task_embedder.weight" in load_file(run / "hub" / "diffusion_pytorch_model.safetensors")
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["export", str(tmp_path), str(tmp_path / "x.safetensors")])
+    assert result.exit_code == 1
+    assert "neither a weight file" in result.output
+
+
+def test_another_ending_is_refused(run: Path) -> None:
+    result = runner.invoke(app, ["export", str(run), str(run / "model.pth")])
+    assert result.exit_code == 1
+    assert "exported weights are a .safetensors file" in result.output

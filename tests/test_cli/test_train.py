@@ -1,0 +1,68 @@
+"""`uniform train` as a person types it."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from cli.main import app
+from cli.train import duration
+from tests.tiny_run import tiny_words
+
+runner = CliRunner()
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def test_train_shows_its_progress_and_names_the_checkpoint(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=4")])
+
+    assert result.exit_code == 0, result.output
+    assert f"checkpoint: {tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in result.output
+    for word in ("step 4/4", "v2a/audio_mse", "clips/s", "data wait", "left 0 s", "finished after step 4"):
+        assert word in result.output
+
+
+def test_shards_and_out_are_options(tmp_path: Path) -> None:
+    words = [word for word in tiny_words(tmp_path, "x", "steps=1") if not word.startswith(("data.sources", "out="))]
+    command = ["train", "toy", *words, "--shards", str(tmp_path / "shards"), "--out", str(tmp_path / "run")]
+    result = runner.invoke(app, command)
+
+    assert result.exit_code == 0, result.output
+    assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
+
+
+def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=100"), "--dry-run"])
+
+    assert result.exit_code == 0, result.output
+    for text in ("parameters", "tokens per clip      280", "4.5 steps per epoch, 22.2 epochs", "memory per device"):
+        assert text in result.output
+    assert "changes against preset 'toy'" in result.output
+    assert "model.width: 128 -> 32" in result.output
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_mistake_is_told_in_words_with_exit_code_1(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "optimiser.learning_rte=1")])
+
+    assert result.exit_code == 1
+    assert "did you mean 'learning_rate'" in result.output
+
+
+def test_a_folder_without_shards_is_told_in_words(tmp_path: Path) -> None:
+    result = runner.invoke(app, ["train", "toy", "--shards", str(tmp_path), "--out", str(tmp_path / "run")])
+
+    assert result.exit_code == 1
+    assert "card.json: not found" in result.output
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.6, "5 s"), (200, "3 min 20 s"), (25_500, "7 h 05 min"), (360_000, "4 d 4 h")]
+)
+def test_durations_are_written_in_two_units(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
