@@ -44,8 +44,9 @@ class TickPicker(Generic[T]):
     """
 
     def __init__(self, start_ns: int, fps: int, count: int) -> None:
-        self._ticks_ns = [start_ns + number * SECOND // fps for number in range(count)]
-        self._half_tick_ns = SECOND // (2 * fps)
+        # instants round up and takeovers down, so that an exact tie stays one: the later frame wins
+        self._ticks_ns = [start_ns - (-number * SECOND // fps) for number in range(count)]
+        self._half_tick_ns = -(-SECOND // (2 * fps))
         self._count = count
         self._next = 0
         self._held: tuple[int, T] | None = None
