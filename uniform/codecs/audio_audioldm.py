@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from uniform.codecs.base import CodecCard
+from uniform.codecs.catalogue import published
 from uniform.codecs.device import in_fixed_batches, pick_device, pick_dtype, precision
 from uniform.codecs.hub import Source, open_source
 from uniform.codecs.log_mel import MelFrontEnd, peak_normalise
@@ -34,13 +35,6 @@ from uniform.errors import ConfigError, InputError, SpecMismatchError, WeightsEr
 from uniform.spec import AUDIO_STRIDE, Spec
 
 CODE_VERSION = 1
-HUB_IDS = {
-    "audioldm": "cvssp/audioldm",
-    "audioldm-s-full-v2": "cvssp/audioldm-s-full-v2",
-    "audioldm-m-full": "cvssp/audioldm-m-full",
-    "audioldm-l-full": "cvssp/audioldm-l-full",
-}
-LICENCE = "CC-BY-NC-SA-4.0 (non-commercial)"
 PEAK = 0.5
 """Largest absolute sample of a waveform as the VAE was trained on it; loudness is lost."""
 VAE_FILES = ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin")
@@ -154,6 +148,11 @@ class AudioLdmCodec:
             pictures: Tensor = self.vae.decoder(hidden)
         return pictures.float().squeeze(1)
 
+    def halve_batches(self) -> bool:
+        """Halve what runs together, after memory ran out; False where only single clips are left."""
+        before, self._clip_batch = self._clip_batch, max(1, self._clip_batch // 2)
+        return self._clip_batch < before
+
     def _waveforms(self, latents: Tensor) -> Tensor:  # (B, 8, t, f) -> (B, 640 t + 32)
         log_mel = self.decode_log_mel(latents)
         with precision(self._device, torch.float32):  # the vocoder's bfloat16 is audible
@@ -193,7 +192,7 @@ def open_codec(
     """The codec with published weights.
 
     Args:
-        name: one of `HUB_IDS`.
+        name: "audioldm-s-full-v2" or another of AudioLDM's releases in the catalogue.
         spec: 16 kHz, hop 160; its mel bins are the vocoder's (64).
         weights: a folder with `vae/` and `vocoder/` as in the published repositories, or a hub id; None is the name's.
         revision: of the hub; None is what `uniform weights fetch` recorded.
@@ -212,7 +211,7 @@ def open_codec(
             f"{name}: spec '{spec.name}' has {spec.rate_hz} Hz and a hop of {spec.hop_samples}; the codec was trained "
             f"on {RATE_HZ} Hz and {HOP_SAMPLES}. Choose a spec that agrees."
         )
-    source = open_source(name, weights, HUB_IDS[name], revision)
+    source = open_source(name, weights, revision)
     if source.weight_file is not None:
         raise WeightsError(f"{name}: {weights} is a file; give the folder that holds vae/ and vocoder/")
     config_path = source.file("vae/config.json")
@@ -228,7 +227,7 @@ def open_codec(
         weights_sha256=weights_sha256(vae_path),
         shift=(0.0,) * spec.audio_channels,
         scale=(1.0 / scaling_factor,) * spec.audio_channels,
-        licence=LICENCE,
+        licence=published(name).terms,
     )
     return AudioLdmCodec(
         vae,
@@ -241,6 +240,14 @@ def open_codec(
         dtype=arithmetic,
         clip_batch=clip_batch or (1 if where.type == "cpu" else _GPU_CLIP_BATCH),
     )
+
+
+def needed_files(source: Source) -> list[Path]:
+    """Configs and weights of VAE and vocoder; downloaded where they have to be."""
+    config_path = source.file("vae/config.json")
+    source = source.at_commit_of(config_path)
+    vocoder_config = source.file("vocoder/config.json")
+    return [config_path, source.file(*VAE_FILES), vocoder_config, source.file(*VOCODER_FILES)]
 
 
 def _build_vae(config_path: Path, spec: Spec, name: str) -> tuple[Any, float]:

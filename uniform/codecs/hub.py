@@ -5,9 +5,11 @@ its name only when it is whole.
 """
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+from uniform.codecs.catalogue import published
+from uniform.codecs.record import recorded_commit
 from uniform.errors import WeightsError
 
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -26,6 +28,8 @@ class Source:
     """Branch, tag or commit on the hub; None is its main branch."""
     weight_file: Path | None = None
     """Set where the user named a file rather than a folder: it stands for the model's main weight file."""
+    cache_only: bool = False
+    """Look at what is on this machine; ask no hub."""
 
     def file(self, *names: str) -> Path:
         """Path of the first of `names` that exists, downloaded where it has to be.
@@ -57,7 +61,7 @@ class Source:
         unreached: WeightsError | None = None
         for name in names:
             try:
-                found = self._download(name, cache_only=unreached is not None)
+                found = self._download(name, cache_only=self.cache_only or unreached is not None)
             except WeightsError as error:
                 unreached = unreached or error  # another name may be in the cache; asking the hub again is of no use
                 continue
@@ -72,7 +76,7 @@ class Source:
         commit = commit_of(file)
         if self.hub_id is None or commit is None:
             return self
-        return Source(model=self.model, hub_id=self.hub_id, revision=commit)
+        return replace(self, revision=commit)
 
     def _download(self, name: str, *, cache_only: bool) -> Path | None:
         from huggingface_hub import constants, hf_hub_download
@@ -89,7 +93,8 @@ class Source:
         except RemoteEntryNotFoundError:
             return None
         except LocalEntryNotFoundError as error:
-            why = "offline mode is on" if constants.HF_HUB_OFFLINE else "the hub cannot be reached"
+            offline = self.cache_only or constants.HF_HUB_OFFLINE
+            why = "the hub is not asked" if offline else "the hub cannot be reached"
             raise WeightsError(self._unreached(name, f"{why}, and the file is not in the cache")) from error
         except (OSError, HTTPError, HFValidationError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -110,16 +115,19 @@ class Source:
         )
 
 
-def open_source(model: str, weights: str | None, hub_id: str, revision: str | None) -> Source:
+def open_source(model: str, weights: str | None, revision: str | None, *, cache_only: bool = False) -> Source:
     """The source that a codec's `weights` option names.
 
     Args:
-        model: codec name, for errors.
-        weights: folder, weight file or hub id; None is `hub_id`.
-        hub_id: the hub id that the codec uses by default.
-        revision: for the hub; None is the commit that `uniform weights fetch` recorded, else the main branch.
+        model: name in the catalogue.
+        weights: folder, weight file or hub id; None is the catalogue's hub id.
+        revision: for the hub; None is the commit that `uniform weights fetch` recorded, else the catalogue's, else the
+            main branch.
+        cache_only: ask no hub.
     Raises: WeightsError where `weights` is neither there nor a hub id.
     """
+    entry = published(model)
+    hub_id = entry.hub_id
     if weights is not None:
         path = Path(weights).expanduser()
         if path.is_dir():
@@ -129,7 +137,9 @@ def open_source(model: str, weights: str | None, hub_id: str, revision: str | No
         if not _HUB_ID.fullmatch(weights) or weights.startswith("."):
             raise WeightsError(f"{model}: {weights}: no such folder or file, and not a hub id of the form owner/name")
         hub_id = weights
-    return Source(model=model, hub_id=hub_id, revision=revision)
+    if revision is None:
+        revision = recorded_commit(hub_id) or (entry.revision if hub_id == entry.hub_id else None)
+    return Source(model=model, hub_id=hub_id, revision=revision, cache_only=cache_only)
 
 
 def commit_of(file: Path) -> str | None:

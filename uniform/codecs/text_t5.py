@@ -19,6 +19,7 @@ from torch import Tensor
 
 from uniform.codecs.base import CodecCard
 from uniform.codecs.caption_cleaning import CLEANING_VERSION, clean_caption
+from uniform.codecs.catalogue import published
 from uniform.codecs.device import pick_device, pick_dtype
 from uniform.codecs.hub import Source, open_source
 from uniform.codecs.weights import (
@@ -35,13 +36,6 @@ from uniform.errors import ConfigError, WeightsError
 from uniform.spec import Spec
 
 CODE_VERSION = 1
-HUB_IDS = {
-    "t5-v1_1-xxl": "DeepFloyd/t5-v1_1-xxl",
-    "t5-v1_1-large": "google/t5-v1_1-large",
-    "t5-v1_1-base": "google/t5-v1_1-base",
-    "flan-t5-xxl": "google/flan-t5-xxl",
-    "flan-t5-base": "google/flan-t5-base",
-}
 MAX_TOKENS = 300
 """Open-Sora 1.2 and PixArt-Sigma; PixArt-alpha had 120."""
 LENGTH_STEP = 16
@@ -132,6 +126,11 @@ class T5Codec:
         """Features that stand for no caption, float32 (tokens, width); the card's settings say where they are from."""
         return self.encode([""])[0] if self._null_features is None else self._null_features
 
+    def halve_batches(self) -> bool:
+        """Halve what runs together, after memory ran out; False where only single captions are left."""
+        before, self._batch = self._batch, max(1, self._batch // 2)
+        return self._batch < before
+
     def _text(self, caption: str) -> str:
         return clean_caption(caption) if self._cleaned else caption
 
@@ -174,7 +173,7 @@ def open_codec(
     """The codec with published weights.
 
     Args:
-        name: one of `HUB_IDS`.
+        name: "t5-v1_1-xxl", or another T5 of the catalogue.
         spec: not used; captions have no geometry.
         weights: a folder as transformers writes it (whole or in shards, .safetensors or .bin), or a hub id.
         revision: of the hub; None is what `uniform weights fetch` recorded.
@@ -189,7 +188,7 @@ def open_codec(
     if max_tokens < 1:
         raise ConfigError(f"codec '{name}': max_tokens is {max_tokens}; wanted 1 or more")
     where, arithmetic = pick_device(device), pick_dtype(dtype)
-    source = open_source(name, weights, HUB_IDS[name], revision)
+    source = open_source(name, weights, revision)
     if source.weight_file is not None:
         raise WeightsError(f"{name}: {weights} is a file; give the folder that holds config, weights and tokenizer")
     config_path = source.file("config.json")
@@ -213,6 +212,7 @@ def open_codec(
             "null_caption": null_source,
         },
         weights_sha256=files_sha256([*files, tokenizer_file]),
+        licence=published(name).terms,
     )
     return T5Codec(
         network,
@@ -226,6 +226,14 @@ def open_codec(
         dtype=arithmetic,
         batch=batch or (_CPU_BATCH if where.type == "cpu" else _GPU_BATCH),
     )
+
+
+def needed_files(source: Source) -> list[Path]:
+    """Config, weights (with their index, if they are in shards) and tokenizer; downloaded where they have to be."""
+    config_path = source.file("config.json")
+    source = source.at_commit_of(config_path)
+    main, tokenizer = source.file(*_WEIGHT_FILES), _tokenizer_files(source)
+    return list(dict.fromkeys([config_path, main, *_weight_files(source), *tokenizer]))
 
 
 def _build(config_path: Path, name: str) -> Any:
@@ -267,12 +275,15 @@ def _tied(entries: dict[str, Any]) -> dict[str, Any]:
     return entries if table is None else {**entries, **dict.fromkeys(_TIED, table)}
 
 
+def _tokenizer_files(source: Source) -> list[Path]:
+    optional = [source.find(name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
+    return [source.file("tokenizer.json", "spiece.model"), *(path for path in optional if path is not None)]
+
+
 def _open_tokenizer(source: Source, vocabulary: int, name: str) -> tuple[Any, Path]:
     from transformers import T5Tokenizer
 
-    file = source.file("tokenizer.json", "spiece.model")
-    for optional in ("tokenizer_config.json", "special_tokens_map.json"):
-        source.find(optional)
+    file = _tokenizer_files(source)[0]
     try:
         tokenizer = T5Tokenizer.from_pretrained(str(file.parent), local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError) as error:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from uniform.codecs.base import CodecCard
+from uniform.codecs.catalogue import published
 from uniform.codecs.device import pick_device, pick_dtype
 from uniform.codecs.hub import Source, open_source
 from uniform.codecs.opensora_vae import SPATIAL_SCALE, OpenSoraVae, VaeConfig
@@ -23,7 +24,6 @@ from uniform.errors import ConfigError, InputError, SpecMismatchError
 from uniform.spec import VIDEO_STRIDE_PX, Spec, latent_frames
 
 CODE_VERSION = 1
-HUB_ID = "hpcai-tech/OpenSora-VAE-v1.2"
 WEIGHT_FILES = ("model.safetensors", "pytorch_model.bin")
 
 _CPU_FRAME_BATCH, _GPU_FRAME_BATCH, _GPU_CHUNK_BATCH = 4, 32, 32
@@ -108,6 +108,13 @@ class OpenSoraCodec:
         frames = self.vae.spatial_decode(spatial.flatten(0, 1))
         return frames.reshape(len(latents), num_frames, *frames.shape[1:])
 
+    def halve_batches(self) -> bool:
+        """Halve what runs together, after memory ran out; False where only single frames and chunks are left."""
+        vae = self._vae
+        before = vae.frame_batch, vae.chunk_batch
+        vae.frame_batch, vae.chunk_batch = max(1, vae.frame_batch // 2), max(1, vae.chunk_batch // 2)
+        return before != (vae.frame_batch, vae.chunk_batch)
+
     def _noise(self, stage: str, clip: Tensor, shape: tuple[int, ...]) -> Tensor:
         pixels = hashlib.sha256(f"{self._seed}:{stage}:".encode())
         pixels.update(clip.cpu().contiguous().numpy().tobytes())
@@ -150,8 +157,8 @@ def open_codec(
     Args:
         name: "opensora-v1.2".
         spec: its chunk length must be the codec's.
-        weights: folder, weight file or hub id; None is `HUB_ID`. A `config.json` beside the weights may name other
-            sizes; without one the published sizes are demanded.
+        weights: folder, weight file or hub id; None is the catalogue's. A `config.json` beside the weights may name
+            other sizes; without one the published sizes are demanded.
         revision: of the hub; None is what `uniform weights fetch` recorded.
         device: auto, cpu, cuda, mps.
         dtype: float32 or bfloat16 (norms and posteriors stay float32).
@@ -164,9 +171,9 @@ def open_codec(
     if posterior not in ("mean", "sample"):
         raise ConfigError(f"posterior is '{posterior}'; known: mean, sample")
     where, precision = pick_device(device), pick_dtype(dtype)
-    source = open_source(name, weights, HUB_ID, revision)
-    path = source.weight_file or source.file(*WEIGHT_FILES)
-    config = _config(source.at_commit_of(path))
+    source = open_source(name, weights, revision)
+    path, *others = needed_files(source)
+    config = VaeConfig.from_json(read_json(others[0]), str(others[0])) if others else VaeConfig()
     if config.chunk_frames != spec.chunk_frames or config.temporal.channels != spec.video_channels:
         raise SpecMismatchError(
             f"{name}: {path} encodes chunks of {config.chunk_frames} frames to {config.temporal.channels} channels; "
@@ -194,6 +201,7 @@ def open_codec(
         weights_sha256=weights_sha256(path),
         shift=tuple(statistics["shift"].flatten().tolist()),
         scale=tuple(statistics["scale"].flatten().tolist()),
+        licence=published(name).terms,
     )
     return OpenSoraCodec(
         vae,
@@ -207,6 +215,8 @@ def open_codec(
     )
 
 
-def _config(source: Source) -> VaeConfig:
-    path = source.find("config.json")
-    return VaeConfig() if path is None else VaeConfig.from_json(read_json(path), str(path))
+def needed_files(source: Source) -> list[Path]:
+    """The weight file, and `config.json` where there is one; downloaded where they have to be."""
+    path = source.weight_file or source.file(*WEIGHT_FILES)
+    config = source.at_commit_of(path).find("config.json")
+    return [path] if config is None else [path, config]

@@ -7,8 +7,7 @@
 import contextlib
 import hashlib
 import json
-import pickle
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -40,11 +39,25 @@ def read_shapes(path: Path) -> Shapes:
 
 def read_state(path: Path, keys: Iterable[str] | None = None) -> dict[str, Tensor]:
     """Tensors of a weight file: all of them, or those of `keys`. Raises WeightsError as `read_shapes` does."""
+    if keys is None:
+        return dict(each_tensor(path))
+    wanted = set(keys)
+    return {key: tensor for key, tensor in each_tensor(path, wanted) if key in wanted}
+
+
+def each_tensor(path: Path, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """Key and tensor, one after the other: a file larger than the memory can be looked through."""
     if path.suffix in _PICKLES:
-        state = _read_pickle(path)
-        return state if keys is None else {key: state[key] for key in keys}
+        yield from _read_pickle(path).items()
+        return
     with _safetensors(path) as file:
-        return {key: file.get_tensor(key) for key in (file.keys() if keys is None else keys)}
+        for key in file.keys() if keys is None else keys:
+            yield key, file.get_tensor(key)
+
+
+def is_weight_file(path: Path) -> bool:
+    """Whether a file's name says that it holds tensors."""
+    return path.suffix == ".safetensors" or path.suffix in _PICKLES
 
 
 def _safetensors(path: Path) -> Any:
@@ -64,7 +77,9 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         loaded = torch.load(path, map_location="cpu", weights_only=True, mmap=_is_zip(path))
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: not found") from error
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # damaged bytes raise anything: torch's reader does not promise which
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
             f"{path}: refused ({first}). Only tensors are read from such a file and nothing in it is run. It is cut "
@@ -121,13 +136,13 @@ def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str, dtyp
     """
     wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     require_layout({key: tuple(tensor.shape) for key, tensor in state.items()}, wanted, where)
-    require_finite(state, where)
+    require_finite(state.items(), where)
     module.load_state_dict({key: tensor.to(dtype) for key, tensor in state.items()}, strict=True, assign=True)
 
 
-def require_finite(state: Mapping[str, Tensor], where: str) -> None:
+def require_finite(state: Iterable[tuple[str, Tensor]], where: str) -> None:
     """Refuse weights with NaN or infinity in them. Raises WeightsError that names the tensors."""
-    broken = [key for key, tensor in state.items() if not bool(torch.isfinite(tensor).all())]
+    broken = [key for key, tensor in state if not bool(torch.isfinite(tensor).all())]
     if broken:
         raise WeightsError(f"{where}: NaN or infinity in {len(broken)} tensors:\n{_listed(broken)}\nFetch it again.")
 

@@ -1,0 +1,75 @@
+"""`uniform weights`: which published weights there are, how to get them, and whether they are still whole."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from cli import console
+
+app = typer.Typer(help="List, fetch and verify the published weights of the frozen models.", no_args_is_help=True)
+
+
+@app.command("list")
+def list_weights() -> None:
+    """Show every known model: size, licence, hub id, and the commit that was fetched on this machine."""
+    from uniform.codecs.catalogue import catalogue
+    from uniform.codecs.record import cache_folder, read_records
+
+    records = read_records(cache_folder())
+    table = Table("name", "kind", "size", "licence", "hub id", "fetched", box=None, pad_edge=False)
+    for entry in catalogue().values():
+        record = records.get(entry.hub_id)
+        fetched = "no" if record is None else (record.commit or "yes")[:12]
+        size = f"{'about ' if entry.about else ''}{_gigabytes(entry.bytes)}"
+        table.add_row(entry.name, entry.kind, size, entry.terms, entry.hub_id, fetched)
+    console.out.print(table)
+
+
+@app.command()
+def fetch(
+    name: Annotated[str, typer.Argument(help="A name that `uniform weights list` shows.")],
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
+    copy_to: Annotated[
+        Path | None, typer.Option(help="Copy the files there too, for a machine without the hub.")
+    ] = None,
+) -> None:
+    """Download a model into the hub's cache and record commit and digests. Run it again to go on where it stopped."""
+    from uniform.codecs import fetch as weights
+    from uniform.codecs.catalogue import published
+
+    entry = published(name)
+    console.err.print(f"{name}: {_gigabytes(entry.bytes)} from {entry.hub_id}. Licence: {entry.terms}.", markup=False)
+    if entry.non_commercial:
+        console.err.print("These weights, and what is made with them, are not for commercial use.", style="bold yellow")
+    record = weights.fetch(name, revision=revision, copy_to=copy_to)
+    table = Table("file", "bytes", "sha256", box=None, pad_edge=False)
+    for file, facts in record.files.items():
+        table.add_row(file, f"{facts.bytes:,}", facts.sha256)
+    console.out.print(table)
+    console.out.print(f"{name}: fetched at commit {record.commit}", markup=False)
+    if copy_to is not None:
+        console.out.print(f'copied; the codec takes the folder by its option weights = "{copy_to}"', markup=False)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="A name that `uniform weights list` shows.")],
+    folder: Annotated[Path | None, typer.Option(help="Folder that holds the files, in place of the cache.")] = None,
+) -> None:
+    """Read a model's files to the last byte and hold them against the record of their fetch. A fault exits with 1."""
+    from uniform.codecs import fetch as weights
+
+    verdicts = weights.verify(name, folder=folder)
+    table = Table("file", "bytes", "sha256", "state", box=None, pad_edge=False)
+    for verdict in verdicts:
+        state = "[green]whole" if verdict.problem is None else f"[bold red]{verdict.problem}"
+        table.add_row(verdict.file, f"{verdict.bytes:,}", verdict.sha256, state)
+    console.out.print(table)
+    if any(verdict.problem is not None for verdict in verdicts):
+        raise typer.Exit(1)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f} GB"
