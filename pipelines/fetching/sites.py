@@ -36,7 +36,7 @@ class SiteOptions:
     timeout_s: float = 20.0
     rate_bytes_per_s: int | None = None
     extractors: tuple[str, ...] = ("youtube",)
-    """Names of yt-dlp extractors that may be used; "generic" reads any page."""
+    """Names of yt-dlp extractors that may be used; "generic" with "html5" reads any page."""
     extractor_args: Mapping[str, str] = field(default_factory=dict)
     """For instance player_client = "web", for the YouTube extractor; the place of PO-token plug-ins."""
     cookies_file: str | None = None
@@ -169,13 +169,10 @@ class SiteFetcher:
             head = file.read(512).lstrip().lower()
         if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b'{"')):
             raise FetchError("not_media", f"yt-dlp reports success for a page: {head[:40]!r}")
-        form = f"{info.get('format_id')}, {info.get('height')}p, {info.get('ext')}"
-        facts = {
-            "uri": info.get("webpage_url"),
-            "title": info.get("title"),
-            "format": form,
-            "duration_s": info.get("duration"),
-        }
+        height = f"{info['height']}p" if info.get("height") else "unknown height"
+        form = f"{info.get('format_id')}, {height}, {info.get('ext')}"
+        facts = {key: info.get(key) for key in ("webpage_url", "title", "duration")}
+        facts["format"] = form
         return Made(path, path.suffix, facts, (f"format {form}",))
 
 

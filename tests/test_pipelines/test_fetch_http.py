@@ -1,4 +1,4 @@
-"""HTTP against a hostile server: every clip is kept whole, or has the right code; nothing half-visible, nothing twice."""
+"""HTTP against a hostile server: every clip is kept whole or has its code; nothing is half-visible or had twice."""
 
 import hashlib
 import multiprocessing
@@ -238,8 +238,23 @@ def test_a_full_disk_is_transient_and_named(
 
 @pytest.mark.parametrize(
     "ip",
-    ["127.0.0.1", "10.1.2.3", "192.168.0.1", "172.16.0.1", "169.254.169.254", "0.0.0.0", "100.64.0.1", "224.0.0.1"]
-    + ["::1", "fe80::1", "fc00::1", "::ffff:10.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "::"],
+    [
+        "127.0.0.1",
+        "10.1.2.3",
+        "192.168.0.1",
+        "172.16.0.1",
+        "169.254.169.254",
+        "0.0.0.0",
+        "100.64.0.1",
+        "224.0.0.1",
+        "::1",
+        "fe80::1",
+        "fc00::1",
+        "::ffff:10.0.0.1",
+        "64:ff9b::7f00:1",
+        "2002:7f00:1::",
+        "::",
+    ],
 )
 def test_an_address_of_our_own_network_is_not_public(ip: str) -> None:
     assert not is_public(ip)

@@ -1,0 +1,125 @@
+"""yt-dlp against the hostile server: its successes are checked, its failures become plain data."""
+
+import pickle
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from pipelines.clip import Row
+from pipelines.fetching.base import FetchError
+from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.sites import SiteFetcher, SiteOptions
+from pipelines.fetching.store import MediaStore
+from tests.hostile_server import HostileServer, body, hostile_server
+from uniform.errors import ConfigError
+
+ROW = Row(
+    clip_id="0123456789abcdef",
+    dataset="web",
+    split="train",
+    source_kind="youtube",
+    source_id="a",
+    source_uri="",
+    start_ms=0,
+    duration_ms=4000,
+)
+POLICY = HostPolicy(requests_per_hour=3.6e6, burst=1000, breaker_refusals=2)
+
+
+@pytest.fixture
+def server() -> Iterator[HostileServer]:
+    with hostile_server() as running:
+        yield running
+
+
+def fetcher(folder: Path, allow: tuple[str, ...] = ("127.0.0.1",), **options: object) -> SiteFetcher:
+    pace = FilePace(folder / "pace", POLICY, sleep=lambda _: None)
+    chosen = SiteOptions(**{"extractors": ("generic", "html5"), "timeout_s": 1.0, **options})  # type: ignore[arg-type]
+    return SiteFetcher(MediaStore(folder), pace, chosen, allow)
+
+
+def error_of(one: SiteFetcher, url: str) -> FetchError:
+    with pytest.raises(FetchError) as caught:
+        one.fetch(replace(ROW, source_uri=url))
+    assert pickle.loads(pickle.dumps(caught.value)).code == caught.value.code
+    return caught.value
+
+
+def test_a_page_with_a_video_gives_the_video_with_its_facts(server: HostileServer, tmp_path: Path) -> None:
+    fetched = fetcher(tmp_path).fetch(replace(ROW, source_uri=server.url("/watch/ok/a.mp4")))
+
+    assert fetched.path.read_bytes() == body("/ok/a.mp4")
+    facts = fetched.path.with_suffix(".json").read_text()
+    assert '"title":"A film' in facts
+    assert fetched.notes == ("format 0, unknown height, mp4",)
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        ("/status/403", "http_403"),
+        ("/status/404", "http_404"),
+        ("/status/410", "http_410"),
+        ("/status/500", "http_5xx"),
+        ("/page/a", "not_media"),
+        ("/page-as-video/a.mp4", "not_media"),
+        ("/empty/a.mp4", "incomplete"),
+    ],
+)
+def test_failures_and_false_successes_have_codes(server: HostileServer, tmp_path: Path, path: str, code: str) -> None:
+    assert error_of(fetcher(tmp_path), server.url(path)).code == code
+    assert not list(tmp_path.rglob("*.mp4"))
+
+
+def test_a_file_over_the_limit_is_refused_and_not_skipped_silently(server: HostileServer, tmp_path: Path) -> None:
+    assert error_of(fetcher(tmp_path, largest_bytes=10_000), server.url("/ok/a.mp4")).code == "too_large"
+
+
+def test_what_an_earlier_attempt_left_is_not_gone_on_with(server: HostileServer, tmp_path: Path) -> None:
+    url = server.url("/ok/a.mp4")
+    key = MediaStore.key("youtube", "", url)
+    work = tmp_path / key[:2] / f".tmp-{key}"
+    work.mkdir(parents=True)
+    (work / "media.mp4.part").write_bytes(b"foreign" * 100)
+
+    assert fetcher(tmp_path).fetch(replace(ROW, source_uri=url)).path.read_bytes() == body("/ok/a.mp4")
+
+
+def test_refusals_of_the_machine_open_the_breaker(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path)
+    codes = [error_of(one, server.url(f"/always-busy/{n}")).code for n in range(3)]
+
+    assert codes == ["http_429", "http_429", "host_paused"]
+
+
+def test_an_address_of_our_own_network_and_another_scheme_are_refused(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path, allow=())
+
+    assert error_of(one, server.url("/ok/a.mp4")).code == "address_refused"
+    assert error_of(one, "file:///etc/passwd").code == "scheme_refused"
+    assert sum(server.requests.values()) == 0
+
+
+def test_an_extractor_that_is_not_named_is_not_used(server: HostileServer, tmp_path: Path) -> None:
+    error = error_of(fetcher(tmp_path, extractors=("youtube",)), server.url("/ok/a.mp4"))
+
+    assert error.code in ("not_media", "extractor", "unknown")
+    assert sum(server.requests.values()) == 0
+
+
+def test_the_cookies_file_stays_as_it_was(server: HostileServer, tmp_path: Path) -> None:
+    cookies = tmp_path / "cookies.txt"
+    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tsession\tsecret\n")
+    before = cookies.read_bytes()
+
+    fetcher(tmp_path / "run", cookies_file=str(cookies)).fetch(replace(ROW, source_uri=server.url("/ok/a.mp4")))
+
+    assert cookies.read_bytes() == before
+    assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
+
+
+def test_a_file_of_secrets_that_is_missing_is_named_before_anything_runs() -> None:
+    with pytest.raises(ConfigError, match=r"sites\.cookies_file"):
+        SiteOptions(cookies_file="/no/such/file")
