@@ -3,9 +3,6 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
-# One intra-op thread per process: the tests run side by side, and bytes must not depend on the machine's cores.
-export OMP_NUM_THREADS ?= 1
-
 .PHONY: help setup demo test test-slow check format clean
 
 help: ## Show this list
@@ -22,10 +19,10 @@ $(READY): requirements.lock pyproject.toml
 	touch $(READY)
 
 demo: setup ## The whole road on generated clips: manifest, shards, training, samples, one page
-	OMP_NUM_THREADS=2 $(BIN)/uniform demo --out demo
+	$(BIN)/uniform demo --out demo
 
 test: setup ## All tests (no network, no GPU)
-	$(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
 test-slow: setup ## Full-size networks and minutes of fuzzing
 	$(BIN)/pytest -m slow

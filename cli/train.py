@@ -21,6 +21,9 @@ def train(
     shards: Annotated[
         list[Path] | None, typer.Option("--shards", help="Folder of latent shards; may be repeated.")
     ] = None,
+    split: Annotated[
+        str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of this run.")] = None,
     accept: Annotated[
         list[str] | None,
@@ -35,7 +38,9 @@ def train(
 
     words = list(overrides or ())
     if shards:
-        words.append(f"data.sources=[{', '.join(f'{{folder={json.dumps(str(folder))}}}' for folder in shards)}]")
+        only = f", split={json.dumps(split)}" if split else ""
+        tables = ", ".join(f"{{folder={json.dumps(str(folder))}{only}}}" for folder in shards)
+        words.append(f"data.sources=[{tables}]")
     if out is not None:
         words.append(f"out={json.dumps(str(out))}")
     wanted = load_config(config, words)

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from uniform.codecs.device import pick_device
-from uniform.config import Document, build, nearest
+from uniform.codecs.options import parse_options
+from uniform.config import Document, build
 from uniform.diffusion.guidance import Guidance
 from uniform.diffusion.objective import DiffusionConfig, make_objective
-from uniform.errors import CheckpointError, InputError
+from uniform.errors import CheckpointError
 from uniform.fingerprint import digest
 from uniform.model.checkpoint import ModelFacts, load_model
 from uniform.sampling.conditions import CodecOptions, open_codecs
@@ -30,7 +31,7 @@ def open_sampler(checkpoint: Path, *, ema: bool = True, device: str = "auto", co
         codec: options of the codecs, each "KIND.OPTION=VALUE", for instance "video.weights=FOLDER".
     Raises: CheckpointError, InputError, WeightsError, SpecMismatchError; each says what to do next.
     """
-    options = _codec_options(codec)
+    options = CodecOptions(**parse_options(codec))
     model, facts = load_model(checkpoint, ema=ema)
     texts = list(facts.codecs.get("texts", {}).values())
     if not texts:
@@ -77,19 +78,6 @@ def sample_config(
 
 def _diffusion(facts: ModelFacts, checkpoint: Path) -> DiffusionConfig:
     return build(DiffusionConfig, facts.diffusion, Document(checkpoint, "", {}), "diffusion")
-
-
-def _codec_options(items: Sequence[str]) -> CodecOptions:
-    found: dict[str, dict[str, str]] = {"video": {}, "audio": {}, "text": {}}
-    for item in items:
-        key, equals, value = item.partition("=")
-        kind, dot, option = key.partition(".")
-        if not (equals and dot and option and value):
-            raise InputError(f"--codec {item}: wanted KIND.OPTION=VALUE, for instance video.weights=FOLDER")
-        if kind not in found:
-            raise InputError(f"--codec {item}: there is no codec for '{kind}'{nearest(kind, found)}")
-        found[kind][option] = value
-    return CodecOptions(**found)
 
 
 def _checksum(model: torch.nn.Module) -> list[float]:

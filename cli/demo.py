@@ -1,0 +1,118 @@
+"""`uniform demo`: the documented commands, one after the other, on generated clips; then one page that shows it all."""
+
+import json
+import shlex
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli import console
+
+MARKS_NAME = "done.json"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command of the demo."""
+
+    title: str
+    words: tuple[str, ...]
+    """The command's words after `uniform`."""
+    makes: Path
+    """What is there once the command has run."""
+
+    @property
+    def line(self) -> str:
+        """The command as a person would type it."""
+        return shlex.join(["uniform", *self.words])
+
+
+def demo(
+    out: Annotated[Path, typer.Option(help="Folder that receives everything.")] = Path("demo"),
+    clips: Annotated[int, typer.Option(min=32, help="Training clips to generate.")] = 160,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 120,
+    workers: Annotated[int, typer.Option(min=1, help="Ray workers for the preparation.")] = 2,
+) -> None:
+    """The whole road on generated clips: manifest, shards, training, a sample for each task, one page to look at.
+
+    Takes minutes on a laptop. What an earlier run finished is not done again.
+    """
+    from cli.demo_page import write_page
+
+    out.mkdir(parents=True, exist_ok=True)
+    shown = []
+    for step in _steps(out, clips, steps, workers):
+        _do(step, out)
+        shown.append((step.title, step.line))
+    page = write_page(out, shown)
+    console.out.print(f"\nEverything on one page: {page.absolute()}", markup=False)
+
+
+def _do(step: Step, out: Path) -> None:
+    """Run a step, unless an earlier demo finished it."""
+    console.out.print(f"\n[bold]{step.title}[/]")
+    console.out.print(f"$ {step.line}", markup=False, style="dim")
+    done = _read_marks(out)
+    if step.line in done and step.makes.exists():
+        console.out.print(f"  done before, in {done[step.line]:.1f} s", markup=False)
+        return
+    done[step.line] = _run(step.words)
+    (out / MARKS_NAME).write_text(json.dumps(done, indent=2))
+
+
+def _steps(out: Path, clips: int, steps: int, workers: int) -> Iterator[Step]:
+    """The demo's commands. Later ones are made up from what earlier ones left, so each is run before the next comes."""
+    world, shards, run, samples = out / "world", out / "shards", out / "run", out / "samples"
+    manifest, index, preview = world / "avworld_w1.toml", shards / "index.parquet", out / "preview"
+
+    def step(title: str, makes: Path, *words: object) -> Step:
+        return Step(title, tuple(str(word) for word in words), makes)
+
+    yield step("Generate a small data set", manifest, "world", "write", world, "--clips", clips)
+    yield step("Check its manifest", manifest, "manifest", "check", manifest)
+    prepare = ("--recipe", "toy", "--out", shards, "--workers", workers)
+    yield step("Prepare latent shards on local Ray", index, "pipeline", "run", manifest, *prepare)
+    yield step("Check the shards", index, "shards", "lint", shards)
+    sheet = preview / "contact_sheet.png"
+    yield step("Decode some latents", sheet, "shards", "preview", shards, "--split", "test", "--out", preview)
+    data = ("--shards", shards, "--split", "train")
+    yield step("Train the toy preset", run / "curve.png", "train", "toy", f"steps={steps}", *data, "--out", run)
+    common = ("--checkpoint", run, "--out", samples)
+    text = "a red ball bounces on the floor with a low tone"
+    yield step("Text to audible video", samples / "t2av.mp4", "sample", "--task", "t2av", "--text", text, *common)
+    given, start_s = _held_out_clip(world)
+    clip = (given, "--start", start_s)
+    yield step("Sound to video", samples / "a2v.mp4", "sample", "--task", "a2v", *clip, *common)
+    yield step("Video to sound", samples / "v2a.mp4", "sample", "--task", "v2a", *clip, *common)
+
+
+def _held_out_clip(world: Path) -> tuple[Path, float]:
+    """File and start, in seconds, of the first clip that training does not see."""
+    rows = (json.loads(line) for line in (world / "listing.jsonl").read_text(encoding="utf-8").splitlines())
+    row = next(row for row in rows if row["split"] == "test")
+    return world / row["path"], row["start_ms"] / 1000
+
+
+def _run(words: Sequence[str]) -> float:
+    """Run one command in a process of its own. Returns seconds; ends the demo where the command fails."""
+    started = time.monotonic()
+    run = subprocess.run([sys.executable, "-m", "cli.main", *words])
+    if run.returncode != 0:
+        console.err.print(f"the command failed with code {run.returncode}; the demo goes on there next time")
+        raise typer.Exit(run.returncode)
+    return time.monotonic() - started
+
+
+def _read_marks(out: Path) -> dict[str, float]:
+    """Seconds of each command that an earlier demo finished."""
+    try:
+        marks = json.loads((out / MARKS_NAME).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return marks if isinstance(marks, dict) else {}

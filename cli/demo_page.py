@@ -1,0 +1,30 @@
+"""The demo's page: players, pictures, the loss curve and the ledger's counts, from what the commands left."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+PAGE_NAME = "index.html"
+
+
+def write_page(out: Path, commands: Sequence[tuple[str, str]]) -> Path:
+    """Write `index.html` over everything that the demo made. Returns its path.
+
+    Args:
+        commands: title and command line of each step, in order.
+    """
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    from pipelines.folder import RunFolder
+    from pipelines.report import make_report
+    from uniform.atomic import write_bytes
+    from uniform.sampling.gallery import read_samples
+
+    pages = Environment(loader=PackageLoader("cli"), autoescape=True, undefined=StrictUndefined)
+    page = pages.get_template("demo.html.j2").render(
+        commands=commands,
+        report=make_report(RunFolder(out / "shards")),
+        samples=read_samples(out / "samples"),
+        previews=sorted(path.name for path in (out / "preview").glob("*.mp4")),
+    )
+    write_bytes(out / PAGE_NAME, page.encode())
+    return out / PAGE_NAME
