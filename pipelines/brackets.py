@@ -121,35 +121,38 @@ def run_pipeline(
     instances = run.recipe.until(until)
     with run.folder.locked(), writing_to(run.folder.path):
         run.folder.sweep()
-        units = run.units()
-        surveyor = Surveyor(run.folder, run.recipe, units)
-        survey = surveyor.survey(instances)
+        try:
+            return _run_locked(run, instances, engine, listener, replace_stale, began)
+        finally:
+            run.folder.sweep()  # workers that died left theirs behind
+
+
+def _run_locked(
+    run: Run, instances: Sequence[Instance], engine: Engine, listener: Listener, replace_stale: bool, began: float
+) -> Outcome:
+    units = run.units()
+    surveyor = Surveyor(run.folder, run.recipe, units)
+    survey = surveyor.survey(instances)
+    if not replace_stale:
+        survey.require_fresh(run.folder)
+    _withdraw(run.folder, survey)
+    run.write(units)
+    made = 0
+    for instance in instances:
+        states = surveyor.bracket(instance)
+        stale = Survey({instance.name: states})
         if not replace_stale:
-            survey.require_fresh(run.folder)
-        _withdraw(run.folder, survey)
-        run.write(units)
-        made = found = 0
-        for instance in instances:
-            states = surveyor.bracket(instance)
-            stale = Survey({instance.name: states})
-            if not replace_stale:
-                stale.require_fresh(run.folder)
-            _withdraw(run.folder, stale)
-            made_now = _bracket(run, units, surveyor, instance, states, engine, listener)
-            made, found = made + made_now, found + len(units) - made_now
-        tallies, final = final_tally(run.folder, [instance.name for instance in instances], units)
-        final.require_complete(str(run.folder.path))
-        indexed = (
-            close_index(run.folder, run.recipe, units, surveyor, final)
-            if len(instances) == len(run.recipe.names)
-            else None
-        )
+            stale.require_fresh(run.folder)
+        _withdraw(run.folder, stale)
+        made += _bracket(run, units, surveyor, instance, states, engine, listener)
+    tallies, final = final_tally(run.folder, [instance.name for instance in instances], units)
+    whole = len(instances) == len(run.recipe.names)
     return Outcome(
         stages=tallies,
         final=final,
         units_made=made,
-        units_found=found,
-        indexed=indexed,
+        units_found=len(units) * len(instances) - made,
+        indexed=close_index(run.folder, run.recipe, units, surveyor, final) if whole else None,
         seconds=time.monotonic() - began,
     )
 
