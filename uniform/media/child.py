@@ -12,6 +12,7 @@ import resource
 import shutil
 import signal
 import sys
+import traceback
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,10 @@ def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             return {"code": "disk_full", "reason": f"no space left for the decoded clip in {folder}"}
         return {"code": "decode_corrupt", "reason": f"{type(error).__name__}: {_words(error)}"}
+    except Exception as error:  # a fault of ours that one odd file has found: told, and no other clip suffers
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        where = f"{Path(place.filename).name}:{place.lineno}"
+        return {"code": "decode_crash", "reason": f"{type(error).__name__} at {where}: {_words(error)}"}
 
 
 def _request(fields: dict[str, Any]) -> Request:

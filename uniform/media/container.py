@@ -55,6 +55,8 @@ def open_source(path: Path) -> Source:
         raise _why_not_opened(path, error) from error
     try:
         video, audio = _best_video(container), _best_audio(container)
+        for stream in filter(None, (video, audio)):
+            stream.thread_type = "NONE"  # one core a worker: more threads only raise the cost of a clip
         clock = next(
             (stream for stream in (video, audio) if stream is not None and stream.start_time is not None), None
         )

@@ -127,8 +127,6 @@ class _Pass:
             for stream, consumer in ((self._source.video, self._reel), (self._source.audio, self._sound))
             if consumer is not None
         ]
-        for stream in wanted:
-            stream.thread_type = "NONE"
         timebases = {stream.index: Timebase(stream.time_base) for stream in wanted}
         too_late_ns = self._end_ns + OVERRUN_S * SECOND
         try:
