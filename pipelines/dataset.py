@@ -44,8 +44,9 @@ class ManifestTable:
                 self._check_glob(form)
 
     def _check_glob(self, form: Listing) -> None:
-        if self.kind != "local":
-            raise ConfigError(f'listing.glob finds files on disk; kind is "{self.kind}", it must be "local"')
+        if self.kind not in ("local", "archive"):
+            found = f'listing.glob finds files on disk; kind is "{self.kind}"'
+            raise ConfigError(f'{found}, it must be "local" or "archive"')
         for name, key in form.wanted_columns().items():
             if name not in GLOB_FIELDS:
                 found = f"'{form.name}': {key} names '{name}', which found files do not have"

@@ -85,7 +85,7 @@ class Listing:
     file: str | None = None
     """Path relative to the manifest; None where the user gives it by `--listing`."""
     glob: tuple[str, ...] = ()
-    """Patterns below the manifest's root, instead of a file: each match is a clip."""
+    """Patterns below the manifest's root, instead of a file: each match is a clip. For archives: "*.zip#*.mp4"."""
     format: Format | None = None
     """None takes it from the file's suffix."""
     encoding: str = "utf-8"

@@ -1,15 +1,8 @@
-"""Files below a data set's root: found, looked up under both Unicode spellings, and never outside it."""
+"""Paths below a data set's root: looked up under both Unicode spellings, and never outside it."""
 
 import os
 import unicodedata
-from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-
-from pipelines.listing_form import GLOB_FIELDS
-from pipelines.listing_text import Record
-
-SIDECAR_BYTES = 65_536
-"""A text beside a clip is a caption, not a book: the rest is left unread."""
 
 
 class OutsideRootError(Exception):
@@ -50,25 +43,3 @@ class RootFolder:
         if folder not in self._folders:
             self._folders[folder] = Path(os.path.realpath(folder)).is_relative_to(self._real_root)
         return self._folders[folder]
-
-
-def found_files(root: Path, patterns: Sequence[str]) -> Iterator[Record]:
-    """A record for each file below `root` that a pattern matches, in order of their names; hidden ones left out.
-
-    Fields: path, stem, folder (name of the folder it lies in; empty at the root), suffix, sidecar.
-    """
-    found = {path for pattern in patterns for path in root.glob(pattern) if path.is_file()}
-    relative = sorted(path.relative_to(root).as_posix() for path in found)
-    visible = [name for name in relative if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
-    for number, name in enumerate(visible, start=1):
-        pure = PurePosixPath(name)
-        values = (name, pure.stem, pure.parent.name, pure.suffix, _sidecar(root / name))
-        yield Record(number, dict(zip(GLOB_FIELDS, values, strict=True)))
-
-
-def _sidecar(path: Path) -> str:
-    text = path.with_suffix(".txt")
-    if not text.is_file() or text.is_symlink():
-        return ""
-    with text.open("rb") as file:
-        return file.read(SIDECAR_BYTES).decode("utf-8-sig", errors="replace").strip()

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 
 from pipelines.clip import Row
 from pipelines.dataset import Manifest, find_manifest, read_manifest
+from pipelines.found_sources import found_files, found_members
 from pipelines.label_names import read_label_names
 from pipelines.listing_checks import check_leaks, first_of_each, settle_duplicates
 from pipelines.listing_form import Listing
 from pipelines.listing_text import Record, begins_like, read_records
-from pipelines.local_paths import OutsideRootError, RootFolder, found_files
+from pipelines.local_paths import OutsideRootError, RootFolder
 from pipelines.problems import Problems
 from pipelines.sources import RowMaker
 from uniform.atomic import replacing
@@ -204,7 +205,10 @@ def _row_maker(manifest: Manifest, form: Listing, problems: Problems) -> RowMake
 
 
 def _records(manifest: Manifest, path: Path, form: Listing, problems: Problems) -> Iterable[Record]:
-    return found_files(manifest.root, form.glob) if form.glob else read_records(path, form, problems)
+    if not form.glob:
+        return read_records(path, form, problems)
+    find = found_members if manifest.kind == "archive" else found_files
+    return find(manifest.root, form.glob, sidecars="sidecar" in form.wanted_columns())
 
 
 def _check_files(manifest: Manifest, built: Built, before: int, places: list[tuple[str, int]]) -> None:

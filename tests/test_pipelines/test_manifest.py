@@ -1,6 +1,9 @@
 """The TOML of a data set, local files below its root, and the table of clips."""
 
+import io
+import tarfile
 import unicodedata
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -189,3 +192,43 @@ def test_a_root_that_is_not_there_is_named(home: Path) -> None:
 def test_an_unknown_name_lists_what_is_near() -> None:
     with pytest.raises(ManifestError, match="there is no manifest 'no_such_data_set'"):
         find_manifest("no_such_data_set")
+
+
+def test_the_members_of_an_archive_are_a_data_set(home: Path) -> None:
+    with zipfile.ZipFile(home / "videos" / "box.zip", "w") as archive:
+        for name in ("train/fire/1.mp4", "train/rain/2.MP4", "test/rain/3.webm", "train/fire/1.txt", "__MACOSX/1.mp4"):
+            archive.writestr(name, f"text of {name}\n")
+    (home / "own.toml").write_text(
+        'name = "own"\nkind = "archive"\nroot = "videos"\n'
+        '[listing]\nglob = ["*.zip"]\nderive.path = ".*#(?P<set>[^/]+)/.*"\n'
+        'columns = { labels = "folder", split = "set", caption = "sidecar" }\n'
+    )
+
+    rows = build_rows(read_manifest(home / "own.toml"))
+
+    assert [(row.source_uri, row.split, row.labels, row.caption) for row in rows] == [
+        ("box.zip#test/rain/3.webm", "test", ("rain",), None),
+        ("box.zip#train/fire/1.mp4", "train", ("fire",), "text of train/fire/1.txt"),
+        ("box.zip#train/rain/2.MP4", "train", ("rain",), None),
+    ]
+
+
+def test_members_are_chosen_by_a_pattern_behind_the_archive(home: Path) -> None:
+    with tarfile.open(home / "videos" / "box.tar", "w") as archive:
+        for name in ("a/1.mp4", "a/deep/2.mp4", "b/3.mp4"):
+            archive.addfile(tarfile.TarInfo(name), io.BytesIO())
+    (home / "own.toml").write_text(
+        'name = "own"\nkind = "archive"\nroot = "videos"\n[listing]\nglob = ["box.tar#a/*.mp4"]\n'
+    )
+
+    rows = build_rows(read_manifest(home / "own.toml"))
+
+    assert [row.source_uri for row in rows] == ["box.tar#a/1.mp4", "box.tar#a/deep/2.mp4"]
+
+
+def test_a_broken_archive_is_named(home: Path) -> None:
+    (home / "videos" / "box.zip").write_bytes(b"<html>gone</html>")
+    (home / "own.toml").write_text('name = "own"\nkind = "archive"\nroot = "videos"\n[listing]\nglob = ["*.zip"]\n')
+
+    with pytest.raises(ManifestError, match=r"box\.zip: cannot be read as an archive"):
+        build_rows(read_manifest(home / "own.toml"))
