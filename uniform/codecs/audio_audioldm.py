@@ -217,18 +217,9 @@ def open_codec(
     config_path = source.file("vae/config.json")
     source = source.at_commit_of(config_path)
     vae_path = source.file(*VAE_FILES)
-    vae, scaling_factor = _build_vae(config_path, spec, name)
-    layout = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
-    require_layout(_modern(read_shapes(vae_path)), layout, f"{name}: {vae_path}")
-    card = CodecCard(
-        name=name,
-        code_version=CODE_VERSION,
-        settings={"scaling_factor": scaling_factor, "peak": peak, "dtype": dtype, "posterior": "mean"},
-        weights_sha256=weights_sha256(vae_path),
-        shift=(0.0,) * spec.audio_channels,
-        scale=(1.0 / scaling_factor,) * spec.audio_channels,
-        licence=published(name).terms,
-    )
+    vae, scaling_factor = _build_vae(config_path, vae_path, spec, name)
+    settings = {"scaling_factor": scaling_factor, "peak": peak, "dtype": dtype, "posterior": "mean"}
+    card = _card(name, vae_path, settings, spec.audio_channels)
     return AudioLdmCodec(
         vae,
         vae_path,
@@ -250,7 +241,19 @@ def needed_files(source: Source) -> list[Path]:
     return [config_path, source.file(*VAE_FILES), vocoder_config, source.file(*VOCODER_FILES)]
 
 
-def _build_vae(config_path: Path, spec: Spec, name: str) -> tuple[Any, float]:
+def _card(name: str, vae_path: Path, settings: dict[str, Any], channels: int) -> CodecCard:
+    return CodecCard(
+        name=name,
+        code_version=CODE_VERSION,
+        settings=settings,
+        weights_sha256=weights_sha256(vae_path),
+        shift=(0.0,) * channels,
+        scale=(1.0 / settings["scaling_factor"],) * channels,
+        licence=published(name).terms,
+    )
+
+
+def _build_vae(config_path: Path, vae_path: Path, spec: Spec, name: str) -> tuple[Any, float]:
     from diffusers import AutoencoderKL
 
     values = read_json(config_path)
@@ -268,6 +271,8 @@ def _build_vae(config_path: Path, spec: Spec, name: str) -> tuple[Any, float]:
             f"{name}: {config_path}: {vae.config.in_channels} channels to {channels} at stride {stride}, factor "
             f"{factor}; wanted 1 to {spec.audio_channels} at stride {AUDIO_STRIDE}. These are another model's weights."
         )
+    layout = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
+    require_layout(_modern(read_shapes(vae_path)), layout, f"{name}: {vae_path}")
     return vae, factor
 
 

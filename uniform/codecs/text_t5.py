@@ -7,7 +7,6 @@ numbers do not depend on what else is in the batch.
 Source: Open-Sora 1.2 (T5 v1.1 XXL, 300 tokens, bfloat16); docs/paper_map.md.
 """
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -21,19 +20,13 @@ from uniform.codecs.base import CodecCard
 from uniform.codecs.caption_cleaning import CLEANING_VERSION, clean_caption
 from uniform.codecs.catalogue import published
 from uniform.codecs.device import pick_device, pick_dtype
-from uniform.codecs.hub import Source, open_source
-from uniform.codecs.weights import (
-    Shapes,
-    files_sha256,
-    load_strict,
-    read_json,
-    read_shapes,
-    read_state,
-    require_layout,
-    weights_sha256,
-)
+from uniform.codecs.hub import open_source
+from uniform.codecs.t5_files import build_network, encoder_half, needed_files, open_tokenizer, tied
+from uniform.codecs.weights import files_sha256, load_strict, read_shapes, read_state, weights_sha256
 from uniform.errors import ConfigError, WeightsError
 from uniform.spec import Spec
+
+__all__ = ["T5Codec", "needed_files", "open_codec"]
 
 CODE_VERSION = 1
 MAX_TOKENS = 300
@@ -43,14 +36,6 @@ LENGTH_STEP = 16
 NULL_KEY = "y_embedder.y_embedding"
 """Where PixArt's checkpoints keep the caption that stands for none."""
 
-_WEIGHT_FILES = (
-    "model.safetensors",
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-)
-_OTHER_HALF = ("decoder.", "lm_head.")
-_TIED = ("shared.weight", "encoder.embed_tokens.weight")
 _CPU_BATCH, _GPU_BATCH = 4, 32
 
 
@@ -102,8 +87,8 @@ class T5Codec:
         if not self._loaded:
             state: dict[str, Tensor] = {}
             for file in self._files:  # cast tensor by tensor: XXL in float32 is 19 GB
-                state |= {key: tensor.to(self._dtype) for key, tensor in _encoder_half(read_state(file)).items()}
-            load_strict(self._network, _tied(state), f"{self.card.name}: {self._files[0]}", self._dtype)
+                state |= {key: tensor.to(self._dtype) for key, tensor in encoder_half(read_state(file)).items()}
+            load_strict(self._network, tied(state), f"{self.card.name}: {self._files[0]}", self._dtype)
             self._network.tie_weights()
             self._network.requires_grad_(False).eval().to(self._device)
             self._loaded = True
@@ -193,27 +178,16 @@ def open_codec(
         raise WeightsError(f"{name}: {weights} is a file; give the folder that holds config, weights and tokenizer")
     config_path = source.file("config.json")
     source = source.at_commit_of(config_path)
-    network = _build(config_path, name)
-    files = _weight_files(source)
-    shapes: Shapes = {}
-    for file in files:
-        shapes |= _encoder_half(read_shapes(file))
-    layout = {key: tuple(tensor.shape) for key, tensor in network.state_dict().items()}
-    require_layout(_tied(shapes), layout, f"{name}: {files[0]}")
-    tokenizer, tokenizer_file = _open_tokenizer(source, network.config.vocab_size, name)
+    network, files = build_network(config_path, source, name)
+    tokenizer, tokenizer_file = open_tokenizer(source, network.config.vocab_size, name)
     null_features, null_source = _null_features(null_caption, int(network.config.d_model))
-    card = CodecCard(
-        name=name,
-        code_version=CODE_VERSION,
-        settings={
-            "max_tokens": max_tokens,
-            "dtype": dtype,
-            "cleaning": CLEANING_VERSION if clean else None,
-            "null_caption": null_source,
-        },
-        weights_sha256=files_sha256([*files, tokenizer_file]),
-        licence=published(name).terms,
-    )
+    settings = {
+        "max_tokens": max_tokens,
+        "dtype": dtype,
+        "cleaning": CLEANING_VERSION if clean else None,
+        "null_caption": null_source,
+    }
+    card = _card(name, settings, [*files, tokenizer_file])
     return T5Codec(
         network,
         tokenizer,
@@ -228,69 +202,14 @@ def open_codec(
     )
 
 
-def needed_files(source: Source) -> list[Path]:
-    """Config, weights (with their index, if they are in shards) and tokenizer; downloaded where they have to be."""
-    config_path = source.file("config.json")
-    source = source.at_commit_of(config_path)
-    main, tokenizer = source.file(*_WEIGHT_FILES), _tokenizer_files(source)
-    return list(dict.fromkeys([config_path, main, *_weight_files(source), *tokenizer]))
-
-
-def _build(config_path: Path, name: str) -> Any:
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import T5Config, T5EncoderModel
-
-    values = read_json(config_path)
-    if values.get("model_type") != "t5":
-        raise WeightsError(f"{name}: {config_path} is of model type '{values.get('model_type')}', wanted 't5'")
-    try:
-        config = T5Config.from_dict(values)
-        with torch.device("meta"):
-            return T5EncoderModel(config)
-    except (TypeError, ValueError, RuntimeError, KeyError, StrictDataclassError) as error:
-        raise WeightsError(f"{name}: {config_path} is not a T5's config ({error}). Fetch it again.") from error
-
-
-def _weight_files(source: Source) -> list[Path]:
-    main = source.file(*_WEIGHT_FILES)
-    if main.suffix != ".json":
-        return [main]
-    try:
-        names = sorted(set(json.loads(main.read_bytes())["weight_map"].values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise WeightsError(f"{main}: not an index of weight files ({error!r}). Fetch it again.") from error
-    if not names or any(not isinstance(name, str) or Path(name).name != name for name in names):
-        raise WeightsError(f"{main}: names files outside its folder, or none: {names[:3]}. Fetch it again.")
-    return [source.file(name) for name in names]
-
-
-def _encoder_half(entries: dict[str, Any]) -> dict[str, Any]:
-    """Without what belongs to the decoder: published checkpoints hold both halves."""
-    return {key: value for key, value in entries.items() if not key.startswith(_OTHER_HALF)}
-
-
-def _tied(entries: dict[str, Any]) -> dict[str, Any]:
-    """With the token table under both of its names; checkpoints hold it under one or both."""
-    table = next((entries[key] for key in _TIED if key in entries), None)
-    return entries if table is None else {**entries, **dict.fromkeys(_TIED, table)}
-
-
-def _tokenizer_files(source: Source) -> list[Path]:
-    optional = [source.find(name) for name in ("tokenizer_config.json", "special_tokens_map.json")]
-    return [source.file("tokenizer.json", "spiece.model"), *(path for path in optional if path is not None)]
-
-
-def _open_tokenizer(source: Source, vocabulary: int, name: str) -> tuple[Any, Path]:
-    from transformers import T5Tokenizer
-
-    file = _tokenizer_files(source)[0]
-    try:
-        tokenizer = T5Tokenizer.from_pretrained(str(file.parent), local_files_only=True)
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise WeightsError(f"{name}: {file} is not a T5 tokenizer ({error}). Fetch it again.") from error
-    if len(tokenizer) > vocabulary:
-        raise WeightsError(f"{name}: {file} has {len(tokenizer)} tokens, the network {vocabulary}: another model's.")
-    return tokenizer, file
+def _card(name: str, settings: dict[str, Any], files: list[Path]) -> CodecCard:
+    return CodecCard(
+        name=name,
+        code_version=CODE_VERSION,
+        settings=settings,
+        weights_sha256=files_sha256(files),
+        licence=published(name).terms,
+    )
 
 
 def _null_features(checkpoint: str | None, width: int) -> tuple[Tensor | None, str]:

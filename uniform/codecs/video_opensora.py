@@ -8,7 +8,7 @@ on its own, so every whole-second window of a longer clip's latent is exactly th
 
 import hashlib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -171,47 +171,52 @@ def open_codec(
     if posterior not in ("mean", "sample"):
         raise ConfigError(f"posterior is '{posterior}'; known: mean, sample")
     where, precision = pick_device(device), pick_dtype(dtype)
-    source = open_source(name, weights, revision)
-    path, *others = needed_files(source)
+    path, *others = needed_files(open_source(name, weights, revision))
     config = VaeConfig.from_json(read_json(others[0]), str(others[0])) if others else VaeConfig()
-    if config.chunk_frames != spec.chunk_frames or config.temporal.channels != spec.video_channels:
+    on_cpu, clip_chunks = where.type == "cpu", max(1, spec.frames // spec.chunk_frames)
+    vae = _network(
+        config,
+        spec,
+        path,
+        frame_batch=frame_batch or (_CPU_FRAME_BATCH if on_cpu else _GPU_FRAME_BATCH),
+        chunk_batch=chunk_batch or (clip_chunks if on_cpu else _GPU_CHUNK_BATCH),
+    )
+    settings = {
+        "chunk_frames": config.chunk_frames,
+        "spatial_scale": SPATIAL_SCALE,
+        "dtype": dtype,
+        "posterior": posterior if posterior == "mean" else f"sample, seed {seed}",
+    }
+    card = _card(name, path, settings)
+    return OpenSoraCodec(
+        vae, path, card, device=where, dtype=precision, compiled=compiled, posterior=posterior, seed=seed
+    )
+
+
+def _network(config: VaeConfig, spec: Spec, path: Path, *, frame_batch: int, chunk_batch: int) -> OpenSoraVae:
+    """The network without weights, after `path` was held against it."""
+    if (config.chunk_frames, config.temporal.channels) != (spec.chunk_frames, spec.video_channels):
         raise SpecMismatchError(
-            f"{name}: {path} encodes chunks of {config.chunk_frames} frames to {config.temporal.channels} channels; "
+            f"{path} encodes chunks of {config.chunk_frames} frames to {config.temporal.channels} channels; "
             f"spec '{spec.name}' has {spec.chunk_frames} and {spec.video_channels}. Choose a spec that agrees."
         )
-    on_cpu = where.type == "cpu"
     with torch.device("meta"):
-        vae = OpenSoraVae(
-            config,
-            frame_batch=frame_batch or (_CPU_FRAME_BATCH if on_cpu else _GPU_FRAME_BATCH),
-            chunk_batch=chunk_batch or (max(1, spec.frames // spec.chunk_frames) if on_cpu else _GPU_CHUNK_BATCH),
-        )
+        vae = OpenSoraVae(config, frame_batch=frame_batch, chunk_batch=chunk_batch)
     layout = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
-    require_layout(read_shapes(path), layout, f"{name}: {path}")
+    require_layout(read_shapes(path), layout, f"Open-Sora VAE 1.2: {path}")
+    return vae
+
+
+def _card(name: str, path: Path, settings: dict[str, Any]) -> CodecCard:
     statistics = read_state(path, ("shift", "scale"))
-    card = CodecCard(
+    return CodecCard(
         name=name,
         code_version=CODE_VERSION,
-        settings={
-            "chunk_frames": config.chunk_frames,
-            "spatial_scale": SPATIAL_SCALE,
-            "dtype": dtype,
-            "posterior": posterior if posterior == "mean" else f"sample, seed {seed}",
-        },
+        settings=settings,
         weights_sha256=weights_sha256(path),
         shift=tuple(statistics["shift"].flatten().tolist()),
         scale=tuple(statistics["scale"].flatten().tolist()),
         licence=published(name).terms,
-    )
-    return OpenSoraCodec(
-        vae,
-        path,
-        card,
-        device=where,
-        dtype=precision,
-        compiled=compiled,
-        posterior=posterior,
-        seed=seed,
     )
 
 
