@@ -3,7 +3,7 @@ import torch
 from torch import Tensor
 
 from uniform.codecs.base import VideoCodec, normalise, open_video_codec
-from uniform.codecs.block_spline import block_means, smooth_line
+from uniform.codecs.block_spline import block_amplitudes, block_means, smooth_line
 from uniform.codecs.video_dct import DctVideo
 from uniform.errors import ConfigError, InputError
 from uniform.spec import PAPER, TOY, Spec, latent_frames
@@ -151,9 +151,13 @@ def test_a_spec_with_another_channel_count_is_refused() -> None:
         open_video_codec("dct", Spec(name="wide", video_channels=16))
 
 
-@pytest.mark.parametrize(("size", "block"), [(64, 8), (72, 16), (8, 8), (8, 16)])
-def test_smooth_lines_keep_their_block_means(size: int, block: int) -> None:
-    means, smooth = torch.from_numpy(block_means(size, block)), torch.from_numpy(smooth_line(size, block))
+@pytest.mark.parametrize(("size", "block", "orders"), [(64, 8, 1), (72, 16, 1), (8, 8, 1), (8, 16, 1), (64, 8, 2)])
+def test_smooth_lines_keep_the_coefficients_of_their_blocks(size: int, block: int, orders: int) -> None:
+    amplitudes = torch.from_numpy(block_amplitudes(size, block, orders))
+    smooth = torch.from_numpy(smooth_line(size, block, orders))
+    blocks = len(block_means(size, block))
 
-    assert torch.allclose(means @ smooth, torch.eye(len(means), dtype=torch.float64), atol=1e-9)
-    assert torch.allclose(smooth.sum(1), torch.ones(size, dtype=torch.float64))  # a flat line stays flat
+    assert torch.allclose(amplitudes @ smooth, torch.eye(len(amplitudes), dtype=torch.float64), atol=1e-9)
+    flat = smooth[:, :blocks].sum(1)  # all means 1, no other order
+
+    assert torch.allclose(flat, torch.ones(size, dtype=torch.float64))

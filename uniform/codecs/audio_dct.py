@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from uniform.codecs.base import CodecCard
-from uniform.codecs.dct_blocks import dct_functions
+from uniform.codecs.block_spline import dct_functions
 from uniform.codecs.device import pick_device
 from uniform.codecs.griffin_lim import waveform_from_log_mel
 from uniform.codecs.log_mel import MelFrontEnd

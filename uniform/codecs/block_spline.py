@@ -1,4 +1,4 @@
-"""Matrices between a line of pixels and the means of its blocks: smooth pictures with exact block means.
+"""Matrices between a line of pixels and the DCT coefficients of its blocks: smooth pictures that keep them exactly.
 
 Applied to rows and to columns they do the same for a picture, because both are linear and act on different axes.
 """
@@ -14,20 +14,40 @@ def block_means(size: int, block: int) -> NDArray[np.float64]:
     """Matrix (blocks, size) that averages each block of `block` neighbours; the last block may be shorter."""
     blocks = -(-size // block)
     member = np.arange(size) // block == np.arange(blocks)[:, None]
-    return member / member.sum(axis=1, keepdims=True)
+    means: NDArray[np.float64] = member / member.sum(axis=1, keepdims=True)
+    return means
 
 
 @functools.lru_cache(maxsize=64)
-def smooth_line(size: int, block: int) -> NDArray[np.float64]:
-    """Matrix (size, blocks): block means to the line with these means and the least squared slope.
+def block_amplitudes(size: int, block: int, orders: int) -> NDArray[np.float64]:
+    """Matrix (orders x blocks, size): the means of all blocks, then their amplitudes of the next orders.
 
-    The line is a quadratic spline. `block_means(size, block) @ smooth_line(size, block)` is the identity.
+    `block` divides `size` unless only means are asked for.
     """
-    means = block_means(size, block)
-    blocks = len(means)
+    functions = dct_functions(block, orders)[1:] / block
+    higher = [np.kron(np.eye(size // block), function[None]) for function in functions]
+    return np.concatenate([block_means(size, block), *higher])
+
+
+@functools.lru_cache(maxsize=64)
+def smooth_line(size: int, block: int, orders: int = 1) -> NDArray[np.float64]:
+    """Matrix (size, orders x blocks): amplitudes of the blocks to the line that has them and the least squared slope.
+
+    For means alone the line is a quadratic spline. `block_amplitudes(...) @ smooth_line(...)` is the identity.
+    """
+    wanted = block_amplitudes(size, block, orders)
+    count = len(wanted)
     slope = np.diff(np.eye(size), axis=0)
-    # Least squares under the constraint of the means, by Lagrange multipliers.
-    system = np.block([[slope.T @ slope, means.T], [means, np.zeros((blocks, blocks))]])
-    wanted = np.vstack([np.zeros((size, blocks)), np.eye(blocks)])
-    solution: NDArray[np.float64] = np.linalg.solve(system, wanted)
+    # Least squares under the constraint of the amplitudes, by Lagrange multipliers.
+    system = np.block([[slope.T @ slope, wanted.T], [wanted, np.zeros((count, count))]])
+    solution: NDArray[np.float64] = np.linalg.solve(system, np.vstack([np.zeros((size, count)), np.eye(count)]))
     return solution[:size]
+
+
+def dct_functions(size: int, orders: int) -> NDArray[np.float64]:
+    """The first DCT-II functions with mean square 1, (orders, size); 0 where there are fewer than `orders`."""
+    order, place = np.arange(orders)[:, None], np.arange(size)[None]
+    functions: NDArray[np.float64] = np.sqrt(2.0) * np.cos(np.pi * (place + 0.5) * order / size)
+    functions[0] = 1.0
+    functions[size:] = 0.0
+    return functions

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from uniform.codecs.block_spline import block_means, smooth_line
+from uniform.codecs.block_spline import block_means, dct_functions, smooth_line
 from uniform.spec import VIDEO_STRIDE_PX
 
 _TO_YCBCR = np.array(
@@ -21,13 +21,15 @@ _TO_YCBCR = np.array(
 
 def to_ycbcr(rgb: Tensor) -> Tensor:
     """RGB in 0..255, (..., 3), to float32 YCbCr around -1..1, (3, ...)."""
-    planes = torch.tensordot(_tensor(_TO_YCBCR, rgb), rgb.float().div(127.5).sub(1), dims=([1], [rgb.dim() - 1]))
+    planes: Tensor = torch.tensordot(
+        _tensor(_TO_YCBCR, rgb), rgb.float().div(127.5).sub(1), dims=([1], [rgb.dim() - 1])
+    )
     return planes.contiguous()
 
 
 def to_rgb(planes: Tensor) -> Tensor:
     """The inverse of `to_ycbcr`: (3, ...) to float32 (..., 3), neither rounded nor clamped."""
-    rgb = torch.tensordot(planes, _tensor(np.linalg.inv(_TO_YCBCR), planes), dims=([0], [1]))
+    rgb: Tensor = torch.tensordot(planes, _tensor(np.linalg.inv(_TO_YCBCR), planes), dims=([0], [1]))
     return rgb.add_(1).mul_(127.5)
 
 
@@ -70,6 +72,17 @@ def spread(means: Tensor, height: int, width: int, block: int) -> Tensor:
     return rows @ means @ columns.T
 
 
+def spread_orders(mean: Tensor, down: Tensor, along: Tensor) -> Tensor:
+    """A smooth plane whose blocks have this mean and these first orders down and along: (h, w) each to (H, W)."""
+    rows, columns = mean.shape
+    height, width = rows * VIDEO_STRIDE_PX, columns * VIDEO_STRIDE_PX
+    # The product of both axes wants the mixed order too; a smooth plane through the means says what is likely.
+    mixed = block_orders(spread(mean, height, width, VIDEO_STRIDE_PX), 2)[1, 1]
+    amplitudes = torch.cat([torch.cat([mean, along], dim=1), torch.cat([down, mixed], dim=1)])  # (2 h, 2 w)
+    down_rows, along_columns = (_tensor(smooth_line(size, VIDEO_STRIDE_PX, 2), mean) for size in (height, width))
+    return down_rows @ amplitudes @ along_columns.T
+
+
 def spread_over_blocks(macroblocks: Tensor, rows: int, columns: int) -> Tensor:
     """Each macroblock's value for each of its blocks: (..., m, n) to (..., h, w)."""
     return macroblocks.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :rows, :columns]
@@ -94,22 +107,15 @@ def deinterleave(plane: Tensor) -> Tensor:
 def to_time_orders(planes: Tensor, orders: int) -> Tensor:
     """Amplitudes of the lowest DCT orders over the frames: (g, ...) to (orders, ...); orders above g - 1 are 0."""
     functions = _tensor(dct_functions(planes.shape[0], orders), planes)
-    return torch.tensordot(functions / planes.shape[0], planes, dims=([1], [0]))
+    amplitudes: Tensor = torch.tensordot(functions / planes.shape[0], planes, dims=([1], [0]))
+    return amplitudes
 
 
 def from_time_orders(amplitudes: Tensor, frames: int) -> Tensor:
     """The frames with these amplitudes and no others: (orders, ...) to (g, ...)."""
     functions = _tensor(dct_functions(frames, amplitudes.shape[0]), amplitudes)
-    return torch.tensordot(functions, amplitudes, dims=([0], [0]))
-
-
-def dct_functions(size: int, orders: int) -> NDArray[np.float64]:
-    """The first DCT-II functions with mean square 1, (orders, size); 0 where there are fewer than `orders`."""
-    order, place = np.arange(orders)[:, None], np.arange(size)[None]
-    functions = np.sqrt(2.0) * np.cos(np.pi * (place + 0.5) * order / size)
-    functions[0] = 1.0
-    functions[size:] = 0.0
-    return functions
+    planes: Tensor = torch.tensordot(functions, amplitudes, dims=([0], [0]))
+    return planes
 
 
 def _tensor(values: NDArray[np.float64], like: Tensor) -> Tensor:

@@ -14,8 +14,8 @@ for a block of 8 x 8 pixels; 2 x 2 blocks make a macroblock, which is one patch 
       (1, 1)  brightness, second order along the columns  Cr, first order in time
 
 So an event keeps its frame and its colour. Decoding is linear and keeps every coefficient, so that
-`analyse(synthesise(z)) == z`: a spline that preserves block means spreads them smoothly, and what it gets wrong in the
-other coefficients is added back with the DCT's own functions.
+`analyse(synthesise(z)) == z`: splines that preserve the blocks' lowest coefficients spread them smoothly, and what they
+get wrong in the second orders is added back with the DCT's own functions.
 
 T frames, T' latent frames, H x W pixels, h x w blocks, m x n macroblocks, g frames of a group.
 """
@@ -144,12 +144,12 @@ def _synthesise_frame(latent: Tensor) -> Tensor:  # (4, h, w) -> (3, 1, H, W)
     rows, columns = latent.shape[-2:]
     mean, down, along, mixed = latent * _tile(FRAME_DEVIATIONS, latent)
     cb, cr, down_2, along_2 = dct.deinterleave(mixed)
-    height, width = rows * VIDEO_STRIDE_PX, columns * VIDEO_STRIDE_PX
-    brightness = dct.spread(mean, height, width, VIDEO_STRIDE_PX)
+    brightness = dct.spread_orders(mean, down, along)
     found = dct.block_orders(brightness)
     second = torch.stack([down_2, along_2]) - dct.to_macroblocks(torch.stack([found[2, 0], found[0, 2]]))
     second = dct.spread_over_blocks(second, rows, columns)
-    missing = {(1, 0): down - found[1, 0], (0, 1): along - found[0, 1], (2, 0): second[0], (0, 2): second[1]}
+    missing = {(2, 0): second[0], (0, 2): second[1]}
+    height, width = brightness.shape
     colours = dct.spread(torch.stack([cb, cr]), height, width, MACROBLOCK_PX)
     return torch.cat([dct.add_orders(brightness, missing)[None], colours])[:, None]
 
