@@ -67,7 +67,8 @@ def nearest_numbers(start_s: float, count: int, fps: int = 17, source_fps: float
 
 def beep_start_s(waveform: NDArray[np.float32], rate_hz: int = 16_000) -> float:
     """When the beep begins."""
-    return float(np.flatnonzero(np.abs(waveform) > 0.2)[0]) / rate_hz
+    level = np.abs(waveform)
+    return float(np.flatnonzero(level > 0.4 * level.max())[0]) / rate_hz
 
 
 def ffmpeg(*arguments: object) -> None:

@@ -1,4 +1,4 @@
-"""The outermost structure of MP4 and QuickTime files: cut short, or encrypted? Read without any decoder."""
+"""The outermost structure of MP4, Matroska and RIFF files: cut short, or encrypted? Read without any decoder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +12,10 @@ CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"m
 TOP_LEVEL = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"uuid", b"pdin"}
 ENCRYPTED_ENTRIES = (b"encv", b"enca")
 """Sample entries of Common Encryption (ISO/IEC 23001-7)."""
+EBML_HEADER, MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
+STREAMED_RIFF = 0x7FFF_0000
+"""Lengths from here on are what writers put who cannot go back to the beginning."""
+HEAD_BYTES = 4096
 MAX_BOXES = 10_000
 MAX_ENTRIES_BYTES = 1 << 16
 
@@ -26,13 +30,17 @@ class Box:
     end: int
 
 
-def refuse_damaged_boxes(path: Path) -> None:
-    """Refuse an MP4 or QuickTime file that is cut short or encrypted; other files pass.
+def refuse_damaged_structure(path: Path) -> None:
+    """Refuse a file whose outermost boxes say that it is cut short or encrypted; other files pass.
 
     Raises: MediaError "truncated" or "encrypted".
     """
     size = path.stat().st_size
     with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+        for name, promised in (("RIFF chunk", _riff_end(head)), ("Matroska segment", _matroska_end(head))):
+            if promised is not None and promised > size:
+                raise MediaError("truncated", f"the {name} promises {promised:,} bytes; the file holds {size:,}")
         top = list(_boxes(file, 0, size))
         if not top or top[0].name not in TOP_LEVEL:
             return
@@ -47,6 +55,26 @@ def refuse_damaged_boxes(path: Path) -> None:
         for box in top:
             if box.name in CONTAINERS and _is_encrypted(file, box):
                 raise MediaError("encrypted", "the samples are encrypted (Common Encryption)")
+
+
+def _riff_end(head: bytes) -> int | None:
+    """Where the RIFF chunk of an AVI or WAV file ends; None for other files and for those written as a stream."""
+    length = int.from_bytes(head[4:8], "little")
+    if head[:4] != b"RIFF" or head[8:12] not in (b"AVI ", b"WAVE") or not 0 < length < STREAMED_RIFF:
+        return None
+    return 8 + length
+
+
+def _matroska_end(head: bytes) -> int | None:
+    """Where the segment of a Matroska or WebM file ends; None for other files and for those written as a stream."""
+    at = head.find(MATROSKA_SEGMENT)
+    if not head.startswith(EBML_HEADER) or at < 0 or at + 12 > len(head) or head[at + 4] == 0:
+        return None
+    width = 9 - head[at + 4].bit_length()  # the leading zero bits of the first byte tell the number's width
+    body = at + 4 + width
+    length = int.from_bytes(head[at + 4 : body], "big") & ((1 << 7 * width) - 1)
+    unknown = (1 << 7 * width) - 1
+    return None if length == unknown else body + length
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:

@@ -11,7 +11,7 @@ from typing import Any
 import av
 
 from uniform.errors import MediaError
-from uniform.media.boxes import refuse_damaged_boxes
+from uniform.media.boxes import refuse_damaged_structure
 from uniform.media.ticks import SECOND, Timebase
 
 FORMATS = (
@@ -45,7 +45,7 @@ def open_source(path: Path) -> Source:
     Raises: MediaError: empty_file, not_media, truncated, encrypted, decode_corrupt, too_large, unsupported.
     """
     _refuse_what_is_no_file(path)
-    refuse_damaged_boxes(path)
+    refuse_damaged_structure(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS.replace(";", ",")}
     try:  # the prefix keeps a name such as "-x.mp4" or "concat:a|b" from meaning anything but a name
         container = av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
