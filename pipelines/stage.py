@@ -55,7 +55,11 @@ class Context:
 
 @runtime_checkable
 class Stage(Protocol):
-    """The shape of every `Stage` dataclass; its fields are the options that a recipe may set."""
+    """The shape of every `Stage` dataclass; its fields are the options that a recipe may set.
+
+    It may also have `reads`: the manifest columns that change its results, besides those that a clip's id is a hash
+    of. When one of them changes, its units are stale. Without `reads`, every column counts.
+    """
 
     @property
     def needs(self) -> Sequence[str]:

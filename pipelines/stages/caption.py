@@ -27,6 +27,7 @@ class Stage:
 
     needs = ()
     gives = ("caption", "origin")
+    reads = ("labels", "caption", "caption_origin", "split")  # columns of the row that change a caption
     resources = Resources(cpus=0.1, memory_gb=0.2)
 
     source: Literal["labels", "given"] = "labels"

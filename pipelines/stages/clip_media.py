@@ -31,6 +31,7 @@ class Stage:
 
     needs: ClassVar[tuple[str, ...]] = ("source",)  # absolute path of the media file
     gives: ClassVar[tuple[str, ...]] = ("mp4",)  # bytes: H.264 + FLAC in MP4, geometry of the spec
+    reads: ClassVar[tuple[str, ...]] = ()  # of the row only its start, which the clip's id tells
     store: ClassVar[Store] = Store("tar", "clips")
     resources: ClassVar[Resources] = Resources(cpus=1.0, memory_gb=1.5)
 
