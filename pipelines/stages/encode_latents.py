@@ -42,6 +42,7 @@ class Stage:
 
     needs: ClassVar[tuple[str, ...]] = ("mp4",)  # bytes: a clip of the spec's geometry
     gives: ClassVar[tuple[str, ...]] = (VIDEO_MEMBER, AUDIO_MEMBER, META_MEMBER)
+    reads: ClassVar[tuple[str, ...]] = ("split", "labels", "license", "extra")  # they go into META_MEMBER
     store: ClassVar[Store] = Store("tar", LATENTS)
 
     video: str = "dct"

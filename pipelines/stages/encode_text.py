@@ -33,6 +33,7 @@ class Stage:
 
     needs: ClassVar[tuple[str, ...]] = ("caption",)
     gives: ClassVar[tuple[str, ...]] = (TEXT_MEMBER,)
+    reads: ClassVar[tuple[str, ...]] = ()  # nothing of the row: only the caption
 
     set: str = "labels"
     """Name of the set of captions: the features are the column `text-<set>`."""
