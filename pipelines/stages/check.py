@@ -2,7 +2,7 @@
 
 Thresholds measured on 36 audible clips from the wild and a dozen made ones, 17 fps, 256 x 256, 16 kHz:
 
-    brightest swing of an 8 x 8 block   still picture 0.1, natural clips 45 to 254 (of 255)
+    widest swing of a block's luma      still picture 0.1, natural clips 45 to 254 (of 255)
     RMS level                           silent tracks -180 dBFS, the quietest phone clip -50 dBFS
     samples at full scale               loud clips up to 1.4 %
 """
@@ -20,8 +20,9 @@ from uniform.errors import ConfigError, MediaError
 from uniform.media.clipfile import read_clip
 from uniform.spec import Spec
 
-BLOCK_PX = 8
-"""Luma is averaged over blocks of this side, so that the codec's noise does not pass for motion."""
+BLOCKS = 32
+SMALLEST_BLOCK_PX = 4
+"""Luma is averaged over blocks, a 32nd of the picture's height, so that noise does not pass for motion: 8 px of 256."""
 FULL_SCALE = 0.999
 """A sample at or above this is taken as clipped."""
 
@@ -32,6 +33,7 @@ class Stage:
 
     needs = ("mp4",)
     gives = ()
+    reads = ()
     store = Store("ledger")
     resources = Resources(cpus=1.0, memory_gb=0.5)
 
@@ -54,7 +56,7 @@ class Stage:
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         """The thresholds, and the version of the measures."""
-        return {"version": 1, **asdict(self)}
+        return {"version": 2, **asdict(self)}
 
     def open(self, context: Context) -> Work:
         """Nothing to load."""
@@ -92,10 +94,11 @@ class Stage:
 
 
 def block_luma(frames: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Mean luma (BT.601) of each block: (T, H, W, 3) uint8 -> (T, H // 8, W // 8) float32, 0..255."""
-    rows, columns = frames.shape[1] // BLOCK_PX, frames.shape[2] // BLOCK_PX
-    kept = frames[:, : rows * BLOCK_PX, : columns * BLOCK_PX]
-    means = kept.reshape(len(frames), rows, BLOCK_PX, columns, BLOCK_PX, 3).mean(axis=(2, 4), dtype=np.float32)
+    """Mean luma (BT.601) of square blocks: (T, H, W, 3) uint8 -> (T, H // block, W // block) float32, 0..255."""
+    block = max(frames.shape[1] // BLOCKS, SMALLEST_BLOCK_PX)
+    rows, columns = frames.shape[1] // block, frames.shape[2] // block
+    kept = frames[:, : rows * block, : columns * block]
+    means = kept.reshape(len(frames), rows, block, columns, block, 3).mean(axis=(2, 4), dtype=np.float32)
     luma: NDArray[np.float32] = means @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     return luma
 

@@ -26,17 +26,18 @@ YOUTUBE = HostPolicy(requests_per_hour=250.0, burst=1)
 class Stage:
     """Fetches by the row's `source_kind`; several clips of one source fetch it once.
 
-    Files from the network and from archives go to `media` below the run's folder, or to the folder that the option
+    Files from the network and from archives go to `sources` below the run's folder, or to the folder that the option
     names, which several runs may share. Local files stay where they are.
     """
 
     needs = ()
     gives = ("source", "source_bytes", "source_sha256")
+    reads = ("source_kind", "source_uri", "expected_digest")
     store = Store("table", "media")
     resources = Resources(cpus=0.25, memory_gb=0.5)
 
-    media: str | None = None
-    """Folder for fetched sources; None is `media` below the run's folder."""
+    sources: str | None = None
+    """Folder for fetched sources; None is `sources` below the run's folder."""
     allow_hosts: tuple[str, ...] = ()
     """Hosts that may have private or local addresses."""
     refusals_h: float | None = 24.0
@@ -53,7 +54,7 @@ class Stage:
 
     def open(self, context: Context) -> Work:
         """The fetchers of this worker, by kind."""
-        folder = Path(self.media).expanduser() if self.media else context.folder / "media"
+        folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
         store = MediaStore(folder, self.refusals_h)
         pace = FilePace(folder / "pace", self.pace, self.hosts)
         remote = RemoteFetcher(store, pace, self.http.largest_bytes)

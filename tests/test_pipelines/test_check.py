@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pipelines.clip import Clip, Row
 from pipelines.codes import CODES
 from pipelines.stage import Context
+from pipelines.stages import clip_media
 from pipelines.stages.check import Stage
 from uniform.errors import ConfigError
 from uniform.media.clipfile import write_clip
-from uniform.spec import TOY
+from uniform.spec import PAPER, TOY
 
 ROW = Row(
     clip_id="0123456789abcdef",
@@ -37,9 +38,9 @@ def moving() -> NDArray[np.uint8]:
 
 
 def noisy_still() -> NDArray[np.uint8]:
-    """A still picture with the noise of a camera (deviation 3 levels)."""
+    """A still picture with the noise of a camera (deviation 2 levels)."""
     picture = RANDOM.integers(40, 200, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
-    noise = RANDOM.normal(0, 3, (TOY.frames, 64, 64, 3))
+    noise = RANDOM.normal(0, 2, (TOY.frames, 64, 64, 3))
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
@@ -99,3 +100,24 @@ def test_damaged_bytes_are_a_code_not_a_crash() -> None:
 def test_a_threshold_out_of_range_is_refused(option: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         Stage(**option)  # type: ignore[arg-type]
+
+
+CLIPS = Path(__file__).parents[3] / "shared" / "clips"
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason="the folder of real clips is not beside the repository")
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [
+        ("d35_static_image.mp4", "still"),
+        ("d34_digital_silence.mp4", "silent"),
+        ("b39_mkv_bad_container.mkv", "silent"),
+        ("r01_frog_cc0.mp4", None),
+        ("n13_donkey.mp4", None),
+    ],
+)
+def test_real_clips_are_judged_as_a_person_would(name: str, code: str | None) -> None:
+    normalise = clip_media.Stage().open(Context(spec=PAPER))
+    (clip,) = Stage().open(Context(spec=PAPER))(normalise(iter([Clip(ROW, {"source": str(CLIPS / name)})])))
+
+    assert (clip.verdict.code if clip.verdict else None) == code, clip.verdict
