@@ -50,7 +50,7 @@ def _magnitudes(mel: Tensor, filters: Tensor, fits: int) -> Tensor:
 
     Multiplicative updates (Lee and Seung 2000) from the clipped pseudo-inverse: non-negative at every step.
     """
-    magnitudes = (torch.linalg.pinv(filters) @ mel).clamp(min=FLOOR)
+    magnitudes: Tensor = (torch.linalg.pinv(filters) @ mel).clamp(min=FLOOR)
     wanted = filters.T @ mel
     for _ in range(fits):
         magnitudes = magnitudes * wanted / (filters.T @ (filters @ magnitudes) + 1e-10)
