@@ -1,16 +1,19 @@
 """A batch of clips as the trainer gets it. B clips, M tokens, D numbers per token."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from uniform.latents.draws import Positions
 from uniform.pair import Pair
 
-logger = logging.getLogger(__name__)
+Text = npt.NDArray[Any] | Tensor
+"""float16 (tokens, D): an array in memory, which may be a view of a shard, or a tensor on an accelerator."""
 
 
 @dataclass(frozen=True)
@@ -40,21 +43,19 @@ class Batch:
             tensor.record_stream(torch.cuda.current_stream(tensor.device))
 
 
-def pad_texts(texts: Sequence[Tensor], tokens: int | None) -> tuple[Tensor, Tensor]:
+def pad_texts(texts: Sequence[Text], tokens: int | None) -> tuple[Tensor, Tensor]:
     """Texts of different lengths as one tensor.
 
     Args:
-        texts: B tensors (tokens, D), each with one token at least.
-        tokens: M; longer texts are cut to it with a warning. None is the longest text.
+        texts: B of (tokens, D), each with one token at least; all arrays, or all tensors.
+        tokens: M; longer texts are cut to it. None is the longest text.
     Returns: (B, M, D), zero behind each text's end, in the texts' dtype; bool (B, M), True where there is a token.
     """
-    longest = max(len(text) for text in texts)
-    length = tokens or longest
-    if longest > length:
-        logger.warning("a text of %d tokens is cut to data.pad_text_to = %d", longest, length)
-    packed = texts[0].new_zeros((len(texts), length, texts[0].shape[-1]))
-    mask = torch.zeros((len(texts), length), dtype=torch.bool)
+    length = tokens or max(len(text) for text in texts)
+    lengths = torch.tensor([len(text) for text in texts])
+    mask = torch.arange(length) < lengths[:, None]
+    shape = (len(texts), length, texts[0].shape[-1])
+    packed: Any = texts[0].new_zeros(shape) if isinstance(texts[0], Tensor) else np.zeros(shape, texts[0].dtype)
     for row, text in enumerate(texts):
-        packed[row, : len(text)] = text[:length]
-        mask[row, : len(text)] = True
-    return packed, mask
+        packed[row, : text.shape[0]] = text[:length]
+    return packed if isinstance(packed, Tensor) else torch.from_numpy(packed), mask

@@ -15,9 +15,8 @@ import torch
 from torch import Tensor
 
 from uniform.errors import ConfigError, ShardError
-from uniform.latents.batch import Batch, pad_texts
-from uniform.latents.draws import Positions
-from uniform.latents.mixture import Mixture, Plan
+from uniform.latents.batch import Batch, Text, pad_texts
+from uniform.latents.mixture import PLAN_FIELDS, Mixture, Plan
 from uniform.latents.read_ahead import read_ahead
 from uniform.latents.residency import DiskStore, Verify, open_stores
 from uniform.pair import Pair
@@ -91,6 +90,7 @@ class Loader:
         self._lock = threading.Lock()
         self._scales = {name: self._card_numbers(name) for name in ("video", "audio")}
         self._raw: Pair | None = None
+        self._cut = False
         self._stream = _side_stream(self.device)
         self.text_width = self._first_text_width()
 
@@ -101,7 +101,7 @@ class Loader:
 
     def clip_ids(self, step: int) -> list[str]:
         """Ids of the whole global batch at `step`, over all processes, as planned."""
-        return self._names(self.mixture.plan(self._positions(step, 0, self.config.global_batch)))
+        return self._names(self.mixture.span(step * self.config.global_batch, self.config.global_batch))
 
     def read(self, step: int) -> tuple[Batch, ...]:
         """This process's micro-batches at `step`.
@@ -111,10 +111,9 @@ class Loader:
         with self._lock, torch.cuda.stream(self._stream):
             share = self.config.global_batch // self.processes
             size = share // self.micro_batches
-            first = self.rank * share
+            first = step * self.config.global_batch + self.rank * share
             return tuple(
-                self._batch(self.mixture.plan(self._positions(step, first + part * size, size)))
-                for part in range(self.micro_batches)
+                self._batch(self.mixture.span(first + part * size, size)) for part in range(self.micro_batches)
             )
 
     def stream(self, start: int, stop: int | None = None) -> Generator[tuple[Batch, ...]]:
@@ -133,18 +132,19 @@ class Loader:
     def prefetch(self, step: int) -> None:
         """Tell the kernel which bytes this process reads at `step`."""
         share = self.config.global_batch // self.processes
-        plan = self.mixture.plan(self._positions(step, self.rank * share, share))
+        plan = self.mixture.span(step * self.config.global_batch + self.rank * share, share)
         for number, store in enumerate(self._stores):
             if isinstance(store, DiskStore):
                 store.prefetch(plan.clip[plan.source == number])
 
-    def _positions(self, step: int, slot: int, count: int) -> Positions:
-        begin = step * self.config.global_batch + slot
-        return np.arange(begin, begin + count, dtype=np.int64)
-
     def _batch(self, plan: Plan) -> Batch:
         plan, raw = self._sound(plan)
-        text, mask = pad_texts(self._texts(plan), self.config.pad_text_to)
+        texts, limit = self._texts(plan), self.config.pad_text_to
+        longest = max(len(text) for text in texts)
+        if limit is not None and longest > limit and not self._cut:
+            self._cut = True
+            logger.warning("texts, the first of %d tokens, are cut to data.pad_text_to = %d", longest, limit)
+        text, mask = pad_texts(texts, limit)
         clean = Pair(self._normalise(raw.video, "video"), self._normalise(raw.audio, "audio"))
         has_text = torch.from_numpy(plan.caption >= 0)
         batch = Batch(
@@ -205,7 +205,7 @@ class Loader:
         source = self.mixture.sources[plan.source[slot]]
         one = slice(slot, slot + 1)
         while True:
-            single = Plan(*(getattr(plan, name)[one] for name in ("positions", "source", "clip", "epoch", "caption")))
+            single = Plan(*(getattr(plan, name)[one] for name in PLAN_FIELDS))
             clip_id = str(source.index.clip_ids[plan.clip[slot]])
             try:
                 if clip_id not in self.corrupt:
@@ -224,13 +224,18 @@ class Loader:
             sets = np.flatnonzero(source.caption_weights[:, plan.clip[slot]])
             plan.caption[slot] = sets[0] if len(sets) else -1
 
-    def _texts(self, plan: Plan) -> list[Tensor]:
-        texts: list[Tensor | None] = [None] * len(plan.positions)
+    def _texts(self, plan: Plan) -> list[Text]:
+        texts: list[Text | None] = [None] * len(plan.positions)
         for number, store in enumerate(self._stores):
             slots = np.flatnonzero((plan.source == number) & (plan.caption >= 0))
             for slot, text in zip(slots.tolist(), store.texts(plan.clip[slots], plan.caption[slots]), strict=True):
                 texts[slot] = text
-        absent = torch.zeros((1, self.text_width), dtype=torch.float16)  # one zero token; has_text says that it is none
+        on_gpu = self.config.residency == "gpu"
+        absent: Text = (  # one zero token; has_text says that it is none
+            torch.zeros((1, self.text_width), dtype=torch.float16, device=self.device)
+            if on_gpu
+            else np.zeros((1, self.text_width), dtype=np.float16)
+        )
         return [absent if text is None else text for text in texts]
 
     def _first_text_width(self) -> int:

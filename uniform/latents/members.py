@@ -1,6 +1,7 @@
 """The arrays inside memory-mapped shards: a member is a view of the file's bytes, nothing is copied or unpickled."""
 
 import ast
+import math
 import mmap
 import struct
 import zlib
@@ -16,7 +17,7 @@ from uniform.errors import ShardError
 NPY_MAGIC = b"\x93NUMPY"
 _LENGTHS = {1: ("<H", 10), 2: ("<I", 12), 3: ("<I", 12)}
 """By major version of .npy: how the header's length is written, and where the header begins."""
-MAX_HEADER_BYTES = 4096
+USUAL_HEADER_BYTES, MAX_HEADER_BYTES = 128, 4096
 
 
 @lru_cache(maxsize=4096)
@@ -67,11 +68,12 @@ class Shard:
 
         Raises: ShardError that names the shard and `what` where these bytes are not such an array.
         """
-        start = self.map[offset : offset + min(length, MAX_HEADER_BYTES)]
+        start = self.map[offset : offset + min(length, USUAL_HEADER_BYTES)]
         try:
-            header = start[: _header_length(start)]
-            shape, dtype, begin = parse_header(header)
-            count = int(np.prod(shape, dtype=np.int64))
+            if len(start) >= 12 and _header_length(start) > len(start):
+                start = self.map[offset : offset + min(length, MAX_HEADER_BYTES)]
+            shape, dtype, begin = parse_header(start[: _header_length(start)])
+            count = math.prod(shape)
             if begin + count * dtype.itemsize != length:
                 raise ValueError(f"header says {shape} {dtype}, the index says {length} bytes")
         except ValueError as error:

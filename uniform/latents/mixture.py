@@ -81,6 +81,11 @@ class Plan:
     """Number in the source's caption sets; -1 where the clip has no text."""
 
 
+PLAN_FIELDS = ("positions", "source", "clip", "epoch", "caption")
+BLOCK = 4096
+"""Positions that `Mixture.span` plans at once."""
+
+
 class Mixture:
     """The sample at every global position, as a pure function of the sources and the seed."""
 
@@ -92,6 +97,7 @@ class Mixture:
         if not configs:
             raise ConfigError("data.source is empty; name at least one folder of latent shards")
         self.seed = seed
+        self._blocks: dict[int, Plan] = {}
         self.sources = tuple(_open(config) for config in configs)
         first = self.sources[0].index
         for source in self.sources[1:]:
@@ -140,6 +146,20 @@ class Mixture:
             draws = uniforms(self.seed, Stream.CAPTION, positions[rows[has]])
             caption[rows[has]] = choose(draws, weights[has])
         return Plan(positions, source, clip, epoch, caption)
+
+    def span(self, begin: int, count: int) -> Plan:
+        """`plan` of the positions from `begin` on, cut from large blocks: NumPy on short arrays is mostly overhead."""
+        parts = []
+        for block in range(begin // BLOCK, (begin + count - 1) // BLOCK + 1):
+            whole = self._blocks.get(block)  # other threads may clear them at any moment
+            if whole is None:
+                whole = self.plan(np.arange(block * BLOCK, (block + 1) * BLOCK, dtype=np.int64))
+                if len(self._blocks) >= 4:
+                    self._blocks.clear()
+                self._blocks[block] = whole
+            low, high = max(begin - block * BLOCK, 0), min(begin + count - block * BLOCK, BLOCK)
+            parts.append([getattr(whole, name)[low:high] for name in PLAN_FIELDS])
+        return Plan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def epochs(self, position: int) -> dict[str, float]:
         """Epochs that each source has given before global position `position`, by folder."""

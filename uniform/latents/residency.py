@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from uniform.errors import ShardError, SpecMismatchError
+from uniform.latents.batch import Text
 from uniform.latents.index import Places
 from uniform.latents.members import Shards
 from uniform.latents.mixture import Source
@@ -30,7 +31,7 @@ class Store(Protocol):
         """Write the raw float16 latents of clips `rows` to rows `slots` of `into`. Raises: ShardError."""
         ...
 
-    def texts(self, rows: Rows, captions: Rows) -> list[Tensor]:
+    def texts(self, rows: Rows, captions: Rows) -> list[Text]:
         """float16 (tokens, D) of each clip's text in the set with that number. Raises: ShardError."""
         ...
 
@@ -51,7 +52,7 @@ class DiskStore:
         self._copy("video", self.source.index.video, rows, into.video, slots)
         self._copy("audio", self.source.index.audio, rows, into.audio, slots)
 
-    def texts(self, rows: Rows, captions: Rows) -> list[Tensor]:
+    def texts(self, rows: Rows, captions: Rows) -> list[Text]:
         return [self._text(row, caption) for row, caption in zip(rows.tolist(), captions.tolist(), strict=True)]
 
     def prefetch(self, rows: Rows) -> None:
@@ -103,7 +104,7 @@ class DiskStore:
             )
         return array
 
-    def _text(self, row: int, caption: int) -> Tensor:
+    def _text(self, row: int, caption: int) -> Text:
         name = self.source.captions[caption]
         places = self.source.index.texts[name]
         what = f"the text '{name}' of clip {self.source.index.clip_ids[row]}"
@@ -113,7 +114,7 @@ class DiskStore:
             raise ShardError(f"{shard.path}: {what} is {array.dtype} {array.shape}; wanted float16 (tokens, width).")
         if self.verify != "never":
             self._check(name, places, row)
-        return torch.from_numpy(array.copy())
+        return array
 
     def _check(self, what: str, places: Places, row: int) -> None:
         if self.verify == "first" and self.seen[what][row]:
@@ -154,7 +155,7 @@ class ResidentStore:
         into.video.index_copy_(0, places, self.video.index_select(0, chosen))
         into.audio.index_copy_(0, places, self.audio.index_select(0, chosen))
 
-    def texts(self, rows: Rows, captions: Rows) -> list[Tensor]:
+    def texts(self, rows: Rows, captions: Rows) -> list[Text]:
         found = []
         for row, caption in zip(rows.tolist(), captions.tolist(), strict=True):
             tokens, starts = self._texts[caption]
@@ -162,13 +163,15 @@ class ResidentStore:
         return found
 
 
-def _pack(disk: DiskStore, source: Source, caption: int, device: torch.device) -> tuple[Tensor, list[int]]:
+def _pack(disk: DiskStore, source: Source, caption: int, device: torch.device) -> tuple[Text, list[int]]:
     """A caption set's tokens one after another, and where each clip's begin; a clip without a text has none."""
     present = np.flatnonzero(source.index.texts[source.captions[caption]].present)
     texts = disk.texts(present, np.full(len(present), caption, dtype=np.int64))
     lengths = np.zeros(len(source.index), dtype=np.int64)
     lengths[present] = [len(text) for text in texts]
-    return torch.cat(texts).to(device), [0, *np.cumsum(lengths).tolist()]
+    packed = np.concatenate(texts)
+    starts = [0, *np.cumsum(lengths).tolist()]
+    return packed if device.type == "cpu" else torch.from_numpy(packed).to(device), starts
 
 
 def _require_room(source: Source, device: torch.device) -> None:
