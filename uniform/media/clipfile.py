@@ -17,6 +17,7 @@ from uniform.atomic import replacing
 from uniform.errors import InputError, MediaError, SpecMismatchError
 from uniform.media.decord_alone import decord
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET, AudioCodec, Mp4Settings, picture_from_rgb, to_int16, write_mp4
+from uniform.media.picture import as_rgb
 from uniform.spec import Spec
 
 
@@ -80,10 +81,9 @@ def read_clip(source: bytes | Path, spec: Spec) -> tuple[NDArray[np.uint8], NDAr
     facts = probe(content)
     _check_geometry(name, facts, spec)
     try:
-        video = decord.VideoReader(io.BytesIO(content), num_threads=1)
-        frames = video.get_batch(range(len(video))).asnumpy()
+        frames = _frames(content)
         sound = decord.AudioReader(io.BytesIO(content), sample_rate=spec.rate_hz, mono=True)[:].asnumpy()[0]
-    except (decord.DECORDError, RuntimeError, IndexError) as error:
+    except (decord.DECORDError, av.FFmpegError, RuntimeError, IndexError) as error:
         raise MediaError("decode_corrupt", f"{name}: decord cannot read it ({str(error).splitlines()[0]})") from error
     if frames.shape[0] != spec.frames or sound.shape[0] < spec.samples:
         raise MediaError(
@@ -92,6 +92,17 @@ def read_clip(source: bytes | Path, spec: Spec) -> tuple[NDArray[np.uint8], NDAr
             f"its header promises {spec.frames} and {spec.samples:,}",
         )
     return frames, np.ascontiguousarray(sound[: spec.samples], dtype=np.float32)
+
+
+def _frames(content: bytes) -> NDArray[np.uint8]:
+    """(T, H, W, 3) RGB. decord 3.4 refuses widths whose rows FFmpeg pads (32, 48, 96, 144): PyAV reads those."""
+    try:
+        video = decord.VideoReader(io.BytesIO(content), num_threads=1)
+        frames: NDArray[np.uint8] = video.get_batch(range(len(video))).asnumpy()
+    except decord.DECORDError:
+        with av.open(io.BytesIO(content), "r", format="mp4") as container:
+            frames = np.stack([as_rgb(picture) for picture in container.decode(video=0)])
+    return frames
 
 
 def probe(source: bytes | Path) -> ClipFacts:
