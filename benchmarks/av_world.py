@@ -1,0 +1,251 @@
+"""Does UniForm learn the joint law of sound and picture? The whole road on generated clips, judged by exact truth.
+
+    write a world -> manifest -> latent shards -> train -> sample each task on held-out clips -> detectors -> table
+
+    python benchmarks/av_world.py --minutes 30 --seeds 0 1 2                the toy preset
+    python benchmarks/av_world.py --minutes 30 --blind                      control: modalities hidden from each other
+    python benchmarks/av_world.py --minutes 30 --tasks v2a                  a single-task model
+    python benchmarks/av_world.py --minutes 30 --objective epsilon          the paper's objective
+    python benchmarks/av_world.py --minutes 30 --layout tokens              another layout
+    python benchmarks/av_world.py --world w2 --minutes 30                   another world
+
+Every step is kept in --out and not done again. Each row of the table stands beside chance (exchanged partners) and the
+ceiling (truth through files and codecs, judged in the same way).
+"""
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "2")
+
+import numpy as np
+import torch
+
+from uniform.avworld.judge import Measure, Sample, as_json, judge, read_samples
+from uniform.avworld.observe import observe
+from uniform.avworld.roads import from_files, through_codecs
+from uniform.avworld.write import LISTING_NAME, write_world
+from uniform.codecs.base import open_audio_codec, open_video_codec
+from uniform.sampling.gallery import write_gallery
+from uniform.sampling.open import open_sampler, sample_config
+from uniform.sampling.request import Request
+from uniform.spec import TOY
+from uniform.tasks import Task
+from uniform.training.config import TrainConfig
+from uniform.training.presets import load_config
+from uniform.training.trainer import train
+
+ROOT = Path(__file__).parents[1]
+OBJECTIVES = {
+    "flow": ("diffusion.objective=flow", "model.learned_variance=false"),
+    "v": ("diffusion.objective=v", "model.learned_variance=false"),
+    "epsilon": ("diffusion.objective=epsilon", "model.learned_variance=true"),
+}
+LAYOUTS = {
+    "shared": ("model.layout=grid", "model.share=shared"),
+    "split": ("model.layout=grid", "model.share=split"),
+    "tokens": ("model.layout=tokens", "model.share=shared"),
+}
+BARS = {("v2a", "audio_f1"): 0.95, ("a2v", "video_f1"): 0.90, ("t2av", "joint_f1"): 0.70}
+"""World w1 with flow or v, 30 minutes on two cores."""
+TRIAL_STEPS = 12
+
+
+def main() -> None:
+    """Run, print the table, write results.json."""
+    arguments = _arguments()
+    torch.set_num_threads(arguments.threads)
+    world = arguments.out / arguments.world
+    manifest = write_world(
+        arguments.world, TOY, world, train_clips=arguments.clips, test_clips=arguments.test_clips, seed=0
+    )
+    shards = world / "shards"
+    if not (shards / "index.parquet").exists():
+        _uniform("pipeline", "run", manifest, "--recipe", arguments.recipe, "--out", shards, "--inline")
+    rows: dict[str, Any] = {"ceiling": as_json(_ceiling(world))}
+    for seed in arguments.seeds:
+        run = arguments.out / f"{_label(arguments)}-seed{seed}"
+        config = _config(arguments, shards, run, seed)
+        if not (run / "finished.json").exists():
+            began = time.monotonic()
+            outcome = train(config)
+            facts = {"steps": outcome.step, "loss": outcome.loss, "minutes": (time.monotonic() - began) / 60}
+            (run / "finished.json").write_text(json.dumps(facts))
+        rows[f"seed {seed}"] = {
+            "training": json.loads((run / "finished.json").read_text()),
+            **_sample_and_judge(arguments, run, world, seed),
+        }
+    facts = {"arguments": {k: str(v) for k, v in vars(arguments).items()}, "machine": _machine(), "rows": rows}
+    (arguments.out / f"{_label(arguments)}.json").write_text(json.dumps(facts, indent=1))
+    print(_table(rows, arguments))
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--world", default="w1")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--minutes", type=float, default=30.0, help="Training time; sets the number of steps.")
+    parser.add_argument("--steps", type=int, help="Training steps, instead of --minutes.")
+    parser.add_argument("--objective", choices=list(OBJECTIVES), help="Default: the preset's.")
+    parser.add_argument("--layout", choices=list(LAYOUTS), help="Default: the preset's.")
+    parser.add_argument("--blind", action="store_true", help="Control: hide the modalities from each other.")
+    parser.add_argument("--tasks", nargs="+", default=[str(task) for task in Task], help="Train these tasks only.")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Further changes to the preset.")
+    parser.add_argument("--preset", default="toy")
+    parser.add_argument("--recipe", default="toy")
+    parser.add_argument("--clips", type=int, default=2048, help="Training clips.")
+    parser.add_argument("--test-clips", type=int, default=96, help="Held-out clips per task and row.")
+    parser.add_argument("--guidance", type=float, default=2.0, help="Text guidance of the guided rows.")
+    parser.add_argument("--sampling-steps", type=int, help="Default: the solver's usual number.")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--out", type=Path, default=Path("bench/av_world"))
+    return parser.parse_args()
+
+
+def _label(arguments: argparse.Namespace) -> str:
+    parts = [arguments.world, arguments.preset]
+    parts += [value for value in (arguments.objective, arguments.layout) if value]
+    parts += ["blind"] if arguments.blind else []
+    parts += [] if len(arguments.tasks) == len(Task) else ["only", *arguments.tasks]
+    parts += [text.replace("/", "_") for text in arguments.set]
+    return "-".join(parts)
+
+
+def _config(arguments: argparse.Namespace, shards: Path, run: Path, seed: int) -> TrainConfig:
+    overrides = [
+        f'data.sources=[{{folder={json.dumps(str(shards))}, split="train"}}]',
+        f"seed={seed}",
+        f"compute.threads={arguments.threads}",
+        *OBJECTIVES.get(arguments.objective, ()),
+        *LAYOUTS.get(arguments.layout, ()),
+        *(f"tasks.{task}={float(str(task) in arguments.tasks)}" for task in Task),
+        f"model.blind={str(arguments.blind).lower()}",
+        *arguments.set,
+    ]
+    steps = arguments.steps or _steps_for(arguments, overrides, run)
+    return load_config(arguments.preset, [*overrides, f"steps={steps}", f"out={json.dumps(str(run))}"])
+
+
+def _steps_for(arguments: argparse.Namespace, overrides: list[str], run: Path) -> int:
+    """Steps that fit into --minutes on this machine, from a short trial. Kept, so that a stopped run goes on."""
+    kept = run.with_name(f"{run.name}-steps.json")
+    if not kept.exists():
+        trial = run.with_name(f"{run.name}-trial")
+        short = [*overrides, f"steps={TRIAL_STEPS}", "log.every=1", "log.tensorboard=false"]
+        stamps: list[float] = []
+
+        class Watch:
+            def started(self, facts: Mapping[str, Any]) -> None: ...
+            def validated(self, step: int, losses: Mapping[str, float]) -> None: ...
+            def saved(self, path: Path) -> None: ...
+            def ended(self, step: int, why: str) -> None: ...
+            def progressed(self, progress: object) -> None:
+                stamps.append(time.monotonic())
+
+        if not (trial / "checkpoints").exists():
+            train(load_config(arguments.preset, [*short, f"out={json.dumps(str(trial))}"]), [Watch()])
+        if len(stamps) < 3:
+            sys.exit(f"{trial} is the rest of a stopped trial; remove it and start again")
+        kept.write_text(json.dumps({"steps": int(arguments.minutes * 60 / np.median(np.diff(stamps)))}))
+    steps: int = json.loads(kept.read_text())["steps"]
+    return steps
+
+
+def _uniform(*words: object) -> None:
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "cli.main", *map(str, words)], cwd=ROOT, env=environment, check=True, stdout=sys.stderr
+    )
+
+
+def _ceiling(world: Path) -> dict[Task, dict[str, Measure]]:
+    """The held-out clips themselves, as files and after the codecs, judged as samples are."""
+    codecs = open_video_codec("dct", TOY), open_audio_codec("dct", TOY)
+    samples = []
+    for clip in through_codecs(from_files(world, TOY, "test"), TOY, *codecs):
+        seen = observe(clip.truth.world, clip.frames, clip.waveform, TOY)
+        samples += [Sample(task=task, truth=clip.truth, seen=seen) for task in Task]
+    return judge(samples, TOY)
+
+
+def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, seed: int) -> dict[str, Any]:
+    sampler = open_sampler(run)
+    rows: dict[str, Any] = {}
+    for name, text, guidance in (
+        ("text", True, 1.0),
+        (f"text, guidance {arguments.guidance:g}", True, arguments.guidance),
+        ("no text", False, 1.0),
+    ):
+        folder = run / f"samples-{name.replace(', ', '-').replace(' ', '')}"
+        config = sample_config(
+            sampler,
+            solver=None,
+            steps=arguments.sampling_steps,
+            cfg=guidance,
+            cfg_video=None,
+            cfg_audio=None,
+            cfg_given=1.0,
+            batch_clips=32,
+        )
+        tasks = [Task(task) for task in arguments.tasks if text or Task(task) is not Task.T2AV]
+        requests = [request for task in tasks for request in _requests(world, task, text, seed)]
+        sampler.run(requests, folder, config)
+        write_gallery(folder, f"AV world {arguments.world}, {name}")
+        rows[name] = as_json(judge(read_samples(folder, world, TOY), TOY))
+    return rows
+
+
+def _requests(world: Path, task: Task, text: bool, seed: int) -> list[Request]:
+    lines = [json.loads(line) for line in (world / LISTING_NAME).read_text().splitlines()]
+    return [
+        Request(
+            name=f"{task}-{number:04d}",
+            task=task,
+            text=line["caption"] if text else None,
+            media=None if task is Task.T2AV else world / line["path"],
+            start_ms=0 if task is Task.T2AV else line["start_ms"],
+            seed=1_000_000 * seed + number,
+        )
+        for number, line in enumerate(line for line in lines if line["split"] == "test")
+    ]
+
+
+def _table(rows: Mapping[str, Any], arguments: argparse.Namespace) -> str:
+    """Markdown: one line per row, task and score; beside each the interval, chance and the ceiling."""
+    lines = ["| run | row | task | score | value [95%] | chance | ceiling | bar |", "|---|---|---|---|---|---|---|---|"]
+    for run, content in rows.items():
+        if run == "ceiling":
+            continue
+        for row, judged in content.items():
+            for task, measures in judged.items() if row != "training" else ():
+                for score, found in measures.items():
+                    best = rows["ceiling"].get(task, {}).get(score, {}).get("mean", float("nan"))
+                    bar = BARS.get((task, score), "") if arguments.world == "w1" and row == "text" else ""
+                    lines.append(
+                        f"| {run} | {row} | {task} | {score} | {found['mean']:.3f} "
+                        f"[{found['low']:.3f}, {found['high']:.3f}] | {found['chance']:.3f} | {best:.3f} | {bar} |"
+                    )
+    return "\n".join(lines)
+
+
+def _machine() -> dict[str, Any]:
+    return {
+        "cpu": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "date": datetime.now(UTC).date().isoformat(),
+    }
+
+
+if __name__ == "__main__":
+    main()
