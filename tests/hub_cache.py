@@ -16,6 +16,16 @@ def use_cache(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
 
 
+def use_hub(monkeypatch: pytest.MonkeyPatch, cache: Path, url: str) -> None:
+    """Make `url` the hub and `cache` its cache of this process."""
+    use_cache(monkeypatch, cache)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", url)
+    monkeypatch.setattr(
+        constants, "HUGGINGFACE_CO_URL_TEMPLATE", f"{url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    )
+
+
 def put_in_cache(cache: Path, hub_id: str, folder: Path, commit: str = COMMIT) -> Path:
     """Copy `folder` into `cache` as the snapshot of `hub_id` that "main" points to; gives the snapshot's folder."""
     repository = cache / f"models--{hub_id.replace('/', '--')}"

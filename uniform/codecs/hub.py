@@ -79,7 +79,7 @@ class Source:
         return replace(self, revision=commit)
 
     def _download(self, name: str, *, cache_only: bool) -> Path | None:
-        from huggingface_hub import constants, hf_hub_download
+        from huggingface_hub import _CACHED_NO_EXIST, constants, hf_hub_download, try_to_load_from_cache
         from huggingface_hub.errors import (  # type: ignore[attr-defined]
             HFValidationError,
             HTTPError,
@@ -93,6 +93,8 @@ class Source:
         except RemoteEntryNotFoundError:
             return None
         except LocalEntryNotFoundError as error:
+            if try_to_load_from_cache(self.hub_id, name, revision=self.revision) is _CACHED_NO_EXIST:
+                return None  # the hub was asked earlier
             offline = self.cache_only or constants.HF_HUB_OFFLINE
             why = "the hub is not asked" if offline else "the hub cannot be reached"
             raise WeightsError(self._unreached(name, f"{why}, and the file is not in the cache")) from error
