@@ -40,7 +40,7 @@ class HostPolicy:
     quiet_hours: str | None = None
     """Local time in which the host is not asked, for instance "08:00-18:00"."""
     patience_s: float = 120.0
-    """Longest wait for a host; beyond it the clip is put back as transient."""
+    """Longest wait for a host that rests; beyond it the clip is put back as transient. A turn is always waited for."""
     backoff_s: float = 10.0
     """First rest after a refusal without Retry-After; doubles with each that follows."""
     breaker_refusals: int = 5
@@ -95,7 +95,7 @@ def reserve(state: HostState, policy: HostPolicy, host: str, now: float, chance:
 
     Args:
         chance: 0..1, for the jitter.
-    Raises: FetchError where the wait would pass the policy's patience, and nothing is taken then.
+    Raises: FetchError where the host rests for longer than the policy's patience, or is not to be asked now.
     """
     _check_hour(policy, host, now)
     if state.day != int(now // DAY_S):
@@ -103,12 +103,12 @@ def reserve(state: HostState, policy: HostPolicy, host: str, now: float, chance:
     if policy.daily_requests is not None and state.used_today >= policy.daily_requests:
         until = _clock_time((state.day + 1) * DAY_S)
         raise FetchError("daily_budget", f"{host}: {policy.daily_requests:,} requests are used up; again from {until}")
-    free_at = max(state.free_at, now)
+    if state.blocked_until - now > policy.patience_s:
+        until = _clock_time(state.blocked_until)
+        raise FetchError("host_paused", f"{host} rests until {until}: {state.reason}")
+    free_at = max(state.free_at, state.blocked_until, now)
     start = max(free_at - (policy.burst - 1) * policy.interval_s, state.blocked_until, now)
-    if start - now > policy.patience_s:
-        why = state.reason if state.blocked_until > now else "more requests wait than its pace allows"
-        raise FetchError("host_paused", f"{host} rests until {_clock_time(start)}: {why}")
-    state.free_at = max(free_at, state.blocked_until) + policy.interval_s * (1 + policy.jitter * chance)
+    state.free_at = free_at + policy.interval_s * (1 + policy.jitter * chance)
     state.used_today += 1
     return start - now
 
@@ -156,9 +156,13 @@ class FilePace:
     def take(self, host: str) -> None:
         """Wait for this host's next turn. Raises FetchError: host_paused, daily_budget, quiet_hours."""
         name, policy = self._policy(host)
-        wait_s = self._update(name, lambda state, now: reserve(state, policy, name, now, self._chance()))
-        if wait_s > 0:
+        while True:
+            wait_s = self._update(name, lambda state, now: reserve(state, policy, name, now, self._chance()))
+            if wait_s <= 0:
+                return
             self._sleep(wait_s)
+            if not self._update(name, lambda state, now: state.blocked_until > now):
+                return  # otherwise the host has refused somebody else in the meantime
 
     def report(self, host: str, refusal: str | None, retry_after_s: float | None = None) -> None:
         """Say how the host answered."""

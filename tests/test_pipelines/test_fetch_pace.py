@@ -56,15 +56,38 @@ def test_workers_share_one_bucket(tmp_path: Path) -> None:
     assert waits == pytest.approx([10.0 * n for n in range(1, 30)])
 
 
-def test_a_wait_beyond_patience_puts_the_clip_back_and_takes_nothing() -> None:
+def test_a_long_rest_puts_the_clip_back_and_takes_nothing() -> None:
+    policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0, patience_s=15.0)
+    state = HostState(blocked_until=NOON + 20, reason="HTTP 429")
+    for _ in range(3):
+        with pytest.raises(FetchError, match=r"host_paused: h rests until .*: HTTP 429"):
+            reserve(state, policy, "h", NOON, 0.0)
+
+    assert reserve(state, policy, "h", NOON + 6, 0.0) == pytest.approx(14.0)
+
+
+def test_a_turn_is_waited_for_however_many_wait() -> None:
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0, patience_s=15.0)
     state = HostState()
 
-    assert [reserve(state, policy, "h", NOON, 0.0) for _ in range(2)] == [0.0, 10.0]
-    for _ in range(3):
-        with pytest.raises(FetchError, match="host_paused: h rests until"):
-            reserve(state, policy, "h", NOON, 0.0)
-    assert reserve(state, policy, "h", NOON + 10, 0.0) == pytest.approx(10.0)
+    assert [reserve(state, policy, "h", NOON, 0.0) for _ in range(5)] == [0.0, 10.0, 20.0, 30.0, 40.0]
+
+
+def test_who_waited_waits_again_where_the_host_refused_somebody_meanwhile(tmp_path: Path) -> None:
+    now, slept = [NOON], []
+    policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0)
+    pace = FilePace(tmp_path, policy, clock=lambda: now[0], sleep=lambda wait_s: sleep(wait_s))
+
+    def sleep(wait_s: float) -> None:
+        slept.append(wait_s)
+        now[0] += wait_s
+        if len(slept) == 1:
+            pace.report("h.example", "HTTP 429", 30.0)
+
+    pace.take("h.example")
+    pace.take("h.example")
+
+    assert slept == [10.0, 30.0]
 
 
 def test_a_refusal_makes_the_host_rest_as_long_as_it_says() -> None:
