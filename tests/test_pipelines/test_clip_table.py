@@ -161,14 +161,13 @@ def read_with_ffmpeg(path: Path, video: int, audio: int) -> Reading:
     square = "scale='trunc(iw*max(sar,1e-3))':ih,setsar=1,crop='min(iw,ih)':'min(iw,ih)'"
     picture = f"showinfo,{square},scale={SIDE}:{SIDE}:flags=area,format=gray"
     program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-copyts", "-y"]
-    program += ["-i", f"file:{path}"]
+    program += ["-threads", "1", "-t", "4.6", "-i", f"file:{path}"]
     pictures = subprocess.run(
-        [*program, "-map", f"0:{video}", "-frames:v", "620" if "120fps" in path.name else "180",
-         "-vf", picture, "-fps_mode", "passthrough", "-f", "rawvideo", "-"],
+        [*program, "-map", f"0:{video}", "-vf", picture, "-fps_mode", "passthrough", "-f", "rawvideo", "-"],
         capture_output=True, check=True,
     )  # fmt: skip
     sound = subprocess.run(
-        [*program, "-map", f"0:{audio}", "-frames:a", "1200", "-af",
+        [*program, "-map", f"0:{audio}", "-af",
          f"ashowinfo,aresample={RATE_HZ}:async=1:min_hard_comp=0.03,aformat=s16:channel_layouts=mono",
          "-f", "s16le", "-"],
         capture_output=True, check=True,

@@ -131,7 +131,9 @@ class _Pass:
         too_late_ns = self._end_ns + OVERRUN_S * SECOND
         try:
             for packet in self._source.container.demux(*wanted):
-                timebase = timebases[packet.stream_index]
+                timebase = timebases.get(packet.stream_index)
+                if timebase is None:  # a stream that came up on the way
+                    continue
                 if packet.pts is not None and timebase.ns(packet.pts) > too_late_ns:
                     break
                 if packet.stream.type == "video":
