@@ -13,6 +13,7 @@ from uniform.media.clipfile import probe, write_clip
 from uniform.spec import TOY
 
 RUNNER = CliRunner()
+CLIPS = Path(__file__).parents[3] / "shared" / "clips"
 
 
 @pytest.fixture(scope="module")
@@ -36,6 +37,17 @@ def test_roundtrip_writes_the_clip_before_and_after_and_its_scores(film: Path, t
     assert (both.frames, both.width_px) == (2 * TOY.frames, 2 * TOY.width_px + 8)
     assert both.samples >= 2 * TOY.samples
     assert (tmp_path / "both.png").read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.skipif(not CLIPS.is_dir(), reason=f"the real clips are not here: {CLIPS}")
+@pytest.mark.parametrize(("name", "least_db"), [("r12_bbb_5.1_sar.mp4", 24.0), ("n07_drum_bass.mp4", 19.0)])
+def test_real_clips_come_back_recognisable(name: str, least_db: float, tmp_path: Path) -> None:
+    result = RUNNER.invoke(app, ["codec", "roundtrip", str(CLIPS / name), "--out", str(tmp_path), "--device", "cpu"])
+
+    assert result.exit_code == 0, result.output
+    scores = json.loads((tmp_path / "scores.json").read_text())["scores"]
+    assert scores["psnr_db"] > least_db
+    assert scores["mel_error"] < 0.15
 
 
 def test_roundtrip_of_a_file_that_is_no_media_says_so(tmp_path: Path) -> None:

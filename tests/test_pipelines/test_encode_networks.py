@@ -81,7 +81,7 @@ def _save(folder: Path, file: str, state: dict[str, torch.Tensor], config: dict[
 
 @pytest.fixture(scope="module")
 def clips() -> list[Clip]:
-    return [generated_clip(number, SMALL) for number in range(7)]
+    return [generated_clip(number, SMALL) for number in range(4)]
 
 
 def run(stage: Stage, clips: list[Clip]) -> list[tuple[bytes, bytes]]:
@@ -105,12 +105,10 @@ def test_the_networks_fill_the_same_members(stage: Stage, clips: list[Clip]) -> 
     assert told["video"]["weights_sha256"] != told["audio"]["weights_sha256"]
 
 
-def test_a_clip_gives_the_same_bytes_alone_in_a_batch_of_seven_and_in_another_order(
-    stage: Stage, clips: list[Clip]
-) -> None:
-    together = run(changed(stage, batch_clips=7), clips)
+def test_a_clip_gives_the_same_bytes_alone_in_a_batch_and_in_another_order(stage: Stage, clips: list[Clip]) -> None:
+    together = run(changed(stage, batch_clips=4), clips)
 
-    assert [run(stage, [clip])[0] for clip in clips[:3]] == together[:3]
+    assert [run(stage, [clip])[0] for clip in clips[:2]] == together[:2]
     assert run(changed(stage, batch_clips=3), clips[::-1]) == together[::-1]
 
 
