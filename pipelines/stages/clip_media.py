@@ -58,7 +58,7 @@ class Stage:
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         """What the bytes of a clip depend on. Limits are left out: they decide whether, not how."""
-        libraries = {name: list(version) for name, version in av.library_versions.items()}
+        libraries = {"av": av.__version__, **{name: list(version) for name, version in av.library_versions.items()}}
         options = {"fit": self.fit, "crf": self.crf, "preset": CLIP_PRESET}
         return {"code_version": CODE_VERSION, "options": options, "spec": asdict(spec), "libraries": libraries}
 

@@ -167,10 +167,19 @@ class _Pass:
                 code = "no_audio" if self._first_sound_ns is None else "decode_corrupt"
                 raise MediaError(code, f"{self._bad_sound_packets} packets of sound in the clip cannot be decoded")
             waveform, remarks = self._sound.render(self._request.spec.rate_hz)
-            notes += remarks
+            notes += self._remarks_on_lead() + remarks
             if self._bad_sound_packets:
                 notes.append(f"{self._bad_sound_packets} packets of sound cannot be decoded")
         return Decoded(pictures=pictures, waveform=waveform, notes=notes)
+
+    def _remarks_on_lead(self) -> list[str]:
+        """Sound that the file plays before its first picture is not in the clip: the picture sets the clock."""
+        if self._reel is None or self._first_sound_ns is None or self._request.start_ms > 0:
+            return []
+        lead_ns = self._start_ns - self._first_sound_ns
+        if lead_ns < SECOND // self._request.spec.fps:
+            return []
+        return [f"audio begins {round(1000 * lead_ns / SECOND):,} ms before the picture; that much is left out"]
 
     def _take_picture(self, packet: Any) -> None:
         assert self._reel is not None

@@ -8,7 +8,7 @@ hundred files so that no leak lasts.
 import contextlib
 import json
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -176,15 +176,17 @@ class MediaSandbox:
         assert self._child.stdout is not None
         handle = self._child.stdout.fileno()
         received = b""
-        while not received.endswith(b"\n"):
-            left_s = limit_s - (time.monotonic() - started)
-            if left_s <= 0 or not select.select([handle], [], [], left_s)[0]:
-                self._end_child()
-                raise MediaError("decode_timeout", f"decoding took longer than {limit_s:g} s")
-            chunk = os.read(handle, 1 << 16)
-            if not chunk:
-                raise self._died(started)
-            received += chunk
+        with selectors.DefaultSelector() as selector:
+            selector.register(handle, selectors.EVENT_READ)
+            while not received.endswith(b"\n"):
+                left_s = limit_s - (time.monotonic() - started)
+                if left_s <= 0 or not selector.select(left_s):
+                    self._end_child()
+                    raise MediaError("decode_timeout", f"decoding took longer than {limit_s:g} s")
+                chunk = os.read(handle, 1 << 16)
+                if not chunk:
+                    raise self._died(started)
+                received += chunk
         return received
 
     def _died(self, started: float) -> MediaError:
