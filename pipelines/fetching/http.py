@@ -37,6 +37,8 @@ class HttpLimits:
 
     largest_bytes: int = 2 << 30
     attempts: int = 4
+    retry_s: float = 2.0
+    """Rest after a failed attempt; doubles with each, up to half a minute."""
     timeout_s: float = 30.0
     """For a connection, and for each read."""
     slowest_bytes_per_s: float = 2_000.0
@@ -85,7 +87,7 @@ class HttpFetcher:
                 if final or attempt == self._limits.attempts or error.code in ("quiet_hours", "tls", "too_slow"):
                     raise
                 if error.code not in _REFUSALS:  # after those the pace itself makes us wait
-                    self._sleep(min(2.0**attempt, 30.0))
+                    self._sleep(min(self._limits.retry_s * 2 ** (attempt - 1), 30.0))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _attempt(self, uri: str, part: "_Part") -> Made:
