@@ -146,3 +146,23 @@ def test_selective_checkpointing_repeats_no_matrix_product_and_full_repeats_all(
 
     assert cost["selective"] == cost["none"]
     assert cost["full"] == pytest.approx(cost["none"] + 1, abs=0.05)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("mode", get_args(Checkpointing))
+def test_compiled_blocks_give_the_same_output_and_gradient(mode: Checkpointing) -> None:
+    torch.manual_seed(0)
+    block, text = Block(D, H, 4, temporal=True, qk_norm=True), torch.randn(B, 3, D)
+    block.checkpointing = mode
+
+    def run() -> list[Tensor]:
+        block.zero_grad()
+        out = block(tokens(), context(), text)
+        out.square().sum().backward()
+        return [out.detach(), *(parameter.grad.clone() for parameter in block.parameters())]
+
+    plain = run()
+    block.compile()
+
+    assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(run(), plain, strict=True))

@@ -244,6 +244,20 @@ def test_remembered_text_gives_the_same_answer() -> None:
     assert torch.equal(model(noisy, time, task, memory).video, model(noisy, time, task, text, mask, None, drop).video)
 
 
+@torch.no_grad()
+def test_bfloat16_autocast_stays_near_float32() -> None:
+    model = tiny(replace(TINY, share="split"))
+    noisy, *rest = inputs()
+
+    out = model(noisy, *rest)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = model(noisy, *rest)
+
+    assert rounded.video.dtype == torch.float32
+    assert apart(rounded.video, out.video) < 0.05
+    assert apart(rounded.audio, out.audio) < 0.05
+
+
 def test_same_seed_same_network_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(1)
     first = UniForm(TINY, VIDEO, AUDIO, seed=3).state_dict()

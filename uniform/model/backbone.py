@@ -3,6 +3,7 @@
 Shapes: B clips, T latent frames, S tokens per frame, D width, L distinct times per clip, M text tokens.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple, cast
 
 import torch
@@ -14,10 +15,10 @@ from uniform.model.embed import CaptionEmbed, PatchEmbed, ScalarEmbed, drop_capt
 
 
 class TextMemory(NamedTuple):
-    """Captions as the blocks read them. They do not depend on the time: make once, use for every sampling step."""
+    """Captions as the blocks read them; they do not depend on the time."""
 
-    blocks: list[Memory]
-    """Spatial block 0, temporal block 0, spatial block 1, ..."""
+    captions: Sequence[Tensor | Memory]
+    """For spatial block 0, temporal block 0, spatial block 1, ...: embedded text (B, M, D), or keys and values."""
     mask: Tensor
     """Bool (B, 1, 1, M)"""
 
@@ -78,8 +79,8 @@ class Backbone(nn.Module):
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
         return [block for pair in pairs for block in pair if isinstance(block, Block)]
 
-    def remember(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextMemory:
-        """Captions to every block's keys and values.
+    def read(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextMemory:
+        """Embed captions; each block makes its own keys and values of them.
 
         Args:
             text: (B, M, text width); text_mask: bool (B, M), True = token, None = all; at least one per row.
@@ -89,8 +90,14 @@ class Backbone(nn.Module):
         if drop_text is not None:
             null = self.y_embedder.y_embedding[: self.config.null_tokens]
             text, mask = drop_captions(text, mask, drop_text, null)
-        embedded = self.y_embedder(text)  # (B, M, D)
-        return TextMemory([block.cross_attn.remember(embedded) for block in self.blocks], mask[:, None, None])
+        embedded: Tensor = self.y_embedder(text)  # (B, M, D)
+        return TextMemory([embedded] * len(self.blocks), mask[:, None, None])
+
+    def remember(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextMemory:
+        """As `read`, with every block's keys and values: make once, use for every sampling step."""
+        captions, mask = self.read(text, text_mask, drop_text)
+        pairs = zip(self.blocks, captions, strict=True)
+        return TextMemory([block.cross_attn.remember(each) for block, each in pairs if isinstance(each, Tensor)], mask)
 
     def run_blocks(
         self,
@@ -117,7 +124,7 @@ class Backbone(nn.Module):
             rotation=rotation_table(self.rope.freqs, x.shape[1]),
             visible=visible,
         )
-        for block, caption in zip(self.blocks, memory.blocks, strict=True):
+        for block, caption in zip(self.blocks, memory.captions, strict=True):
             x = block(x, context, caption)
         return x, times
 

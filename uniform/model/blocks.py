@@ -10,12 +10,7 @@ from typing import Any, NamedTuple, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import (
-    CheckpointPolicy,
-    checkpoint,
-    create_selective_checkpoint_contexts,
-    noop_context_fn,
-)
+from torch.utils.checkpoint import CheckpointPolicy, checkpoint, create_selective_checkpoint_contexts
 
 from uniform.model.config import Checkpointing
 from uniform.model.embed import Mlp
@@ -158,13 +153,18 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_ratio * width, width)
         self.checkpointing: Checkpointing = "none"
 
-    def forward(self, x: Tensor, context: Context, memory: Memory) -> Tensor:  # (B, T, S, D)
+    def forward(self, x: Tensor, context: Context, caption: Tensor | Memory) -> Tensor:  # (B, T, S, D)
+        """`caption` is embedded text (B, M, D), or what `cross_attn.remember` made of it."""
         if self.checkpointing == "none" or not torch.is_grad_enabled():
-            return self._forward(x, context, memory)
-        context_fn = _keep_products if self.checkpointing == "selective" else noop_context_fn
-        return cast(Tensor, checkpoint(self._forward, x, context, memory, use_reentrant=False, context_fn=context_fn))
+            return self._forward(x, context, caption)
+        if self.checkpointing == "full":
+            again = checkpoint(self._forward, x, context, caption, use_reentrant=False)
+        else:
+            again = checkpoint(self._forward, x, context, caption, use_reentrant=False, context_fn=_keep_products)
+        return cast(Tensor, again)
 
-    def _forward(self, x: Tensor, context: Context, memory: Memory) -> Tensor:
+    def _forward(self, x: Tensor, context: Context, caption: Tensor | Memory) -> Tensor:
+        memory = self.cross_attn.remember(caption) if isinstance(caption, Tensor) else caption
         modulation = pick(self.scale_shift_table + context.modulation, context.level)  # (B, t, s, 6, D)
         s1, c1, g1, s2, c2, g2 = torch.unbind(modulation, -2)
         x = x + (g1 * self.attn(modulate(x, s1, c1), context)).to(x.dtype)

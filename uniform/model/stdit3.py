@@ -52,6 +52,6 @@ class STDiT3(Backbone):
         if noised_frames is not None:
             level = 1 - noised_frames.long()[:, :, None]  # (B, T, 1)
             levels = torch.stack([time, torch.zeros_like(time)], dim=1)
-        memory = self.remember(text, text_mask) if isinstance(text, Tensor) else text
+        memory = self.read(text, text_mask) if isinstance(text, Tensor) else text
         x, times = self.run_blocks(x, levels, level, memory, fps)
         return unpatch(self.final_layer(x, times, level), video.patch, video.rows, video.columns).float()

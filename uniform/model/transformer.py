@@ -93,7 +93,7 @@ class UniForm(Backbone):
         """
         if isinstance(text, Tensor):
             self._check_text(text)
-            text = self.remember(text, text_mask, drop_text)
+            text = self.read(text, text_mask, drop_text)
         self._check_latents(noisy)
         x = self._embed(noisy, task)  # (B, T, S, D)
         levels = torch.stack([time.video, time.audio, torch.zeros_like(time.video)], dim=1).float()  # (B, 3)
