@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from uniform.atomic import write_bytes
 from uniform.errors import ShardError, SpecMismatchError
-from uniform.fingerprint import digest
+from uniform.fingerprint import canonical_json, digest
 from uniform.spec import Spec
 
 FORMAT_VERSION = 1
@@ -43,9 +43,7 @@ TEXT_MEMBER = "text.npy"
 INDEX_NAME = "index.parquet"
 CARD_NAME = "card.json"
 
-PLACE = pa.struct(
-    [("shard", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64()), ("crc32", pa.uint32())]
-)
+PLACE = pa.struct([("shard", pa.string()), ("offset", pa.int64()), ("bytes", pa.int64()), ("crc32", pa.uint32())])
 """Where a member's bytes lie: file name in the folder, offset of its data in the tar, length, zlib.crc32."""
 
 TEXT_PLACE = pa.struct(
@@ -151,6 +149,12 @@ def identity(card: Card) -> dict[str, str]:
     for kind, codec in (("video", card.video), ("audio", card.audio)):
         facts[f"{kind} codec"] = f"{codec['name']} {codec['fingerprint']}"
     return facts
+
+
+def codec_facts(card: Mapping[str, Any]) -> dict[str, str]:
+    """The facts of one codec's card (`CodecCard.as_dict`) that must agree, in the same words from memory or a file."""
+    names = ("name", "code_version", "settings", "weights_sha256", "fingerprint")
+    return {name: canonical_json(card.get(name)).strip('"') for name in names}
 
 
 def require_same(found: Mapping[str, str], wanted: Mapping[str, str], where: str, mend: str) -> None:

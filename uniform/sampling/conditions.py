@@ -24,8 +24,7 @@ from uniform.codecs.base import (
     open_video_codec,
 )
 from uniform.errors import InputError, MediaError
-from uniform.fingerprint import canonical_json
-from uniform.latents.format import require_same
+from uniform.latents.format import codec_facts, require_same
 from uniform.media.sandbox import MediaSandbox
 from uniform.pair import Pair
 from uniform.sampling.request import Request
@@ -72,17 +71,12 @@ def open_codecs(spec: Spec, cards: Mapping[str, Mapping[str, Any]], options: Cod
     )
     for kind, codec in (("video", codecs.video), ("audio", codecs.audio), ("text", codecs.text)):
         require_same(
-            _facts(codec.card.as_dict()),
-            _facts(cards[kind]),
+            codec_facts(codec.card.as_dict()),
+            codec_facts(cards[kind]),
             f"the {kind} codec",
             "Give the weights and settings that the training shards were made with (see their card.json).",
         )
     return codecs
-
-
-def _facts(card: Mapping[str, Any]) -> dict[str, str]:
-    shown = ("name", "code_version", "settings", "weights_sha256", "fingerprint")
-    return {name: canonical_json(card.get(name)).strip('"') for name in shown}  # JSON: a card may come from a file
 
 
 @dataclass(frozen=True)

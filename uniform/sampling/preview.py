@@ -11,8 +11,7 @@ import torch
 from uniform.atomic import write_bytes
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.errors import InputError
-from uniform.fingerprint import canonical_json
-from uniform.latents.format import require_same
+from uniform.latents.format import codec_facts, require_same
 from uniform.latents.index import Index, Places, open_index
 from uniform.latents.members import Shards
 from uniform.media.clipfile import write_clip
@@ -69,14 +68,9 @@ def _codecs(index: Index, options: Mapping[str, Mapping[str, Any]]) -> tuple[Vid
     audio = open_audio_codec(card.audio["name"], index.spec, **options.get("audio", {}))
     mend = "Give the weights and settings that card.json names (--codec KIND.OPTION=VALUE)."
     for kind, codec, told in (("video", video, card.video), ("audio", audio, card.audio)):
-        found, wanted = _shown(codec.card.as_dict()), _shown(told)
+        found, wanted = codec_facts(codec.card.as_dict()), codec_facts(told)
         require_same(found, wanted, f"the {kind} codec that would decode {index.folder}", mend)
     return video, audio
-
-
-def _shown(card: Mapping[str, Any]) -> dict[str, str]:
-    names = ("name", "code_version", "settings", "weights_sha256", "fingerprint")
-    return {name: canonical_json(card.get(name)) for name in names}
 
 
 def _entry(index: Index, shards: Shards, row: int, video: VideoCodec, audio: AudioCodec) -> Entry:
