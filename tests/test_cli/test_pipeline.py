@@ -1,0 +1,125 @@
+"""`uniform pipeline` over real, generated clips: plan, run, status, explain, retry, report."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from typer.testing import CliRunner, Result
+
+from cli.main import app
+from uniform.avworld.write import write_world
+from uniform.spec import TOY
+
+ROOT = Path(__file__).parents[2]
+
+
+def uniform(*arguments: object, code: int = 0) -> Result:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, [str(argument) for argument in arguments])
+    assert result.exit_code == code, f"{result.output}\n{result.exception!r}"
+    return result
+
+
+@pytest.fixture(scope="module")
+def manifest(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_world("w1", TOY, tmp_path_factory.mktemp("world"), train_clips=4, test_clips=1, seed=7)
+
+
+@pytest.fixture(scope="module")
+def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run with one file missing."""
+    out = tmp_path_factory.mktemp("shards") / "run"
+    files = sorted(path for path in manifest.parent.rglob("*") if path.suffix in (".mp4", ".mov", ".mkv", ".webm"))
+    files[0].rename(files[0].with_suffix(".away"))
+    told = uniform("pipeline", "run", manifest, "--recipe", "toy", "--out", out, "--inline")
+    files[0].with_suffix(".away").rename(files[0])
+    assert "4 clips in" in told.output
+    assert "1 missing_source" in told.output
+    return out
+
+
+def test_plan_shows_new_units_and_writes_nothing(manifest: Path, tmp_path: Path) -> None:
+    told = uniform("pipeline", "plan", manifest, "--recipe", "toy", "--out", tmp_path / "out", "--limit", 3)
+
+    assert "3 clips in 1 units of 8; spec 'toy'" in told.output
+    assert not (tmp_path / "out").exists()
+
+
+def test_status_counts_by_stage_and_code(finished: Path) -> None:
+    told = uniform("pipeline", "status", finished)
+
+    assert "fetch_media: 1 missing_source (uniform pipeline retry asks again)" in told.output
+    assert "5 clips planned in 1 units" in told.output
+
+
+def test_plan_of_a_changed_recipe_says_what_is_stale_and_run_refuses(finished: Path, tmp_path: Path) -> None:
+    toy = (ROOT / "data_manifests" / "recipes" / "toy.toml").read_text()
+    changed = tmp_path / "changed.toml"
+    changed.write_text(toy.replace('use = "clip_media"', 'use = "clip_media"\nfit = "squash"'))
+
+    plan = uniform("pipeline", "plan", finished, "--recipe", changed)
+    refused = uniform("pipeline", "run", finished, "--recipe", changed, "--inline", code=1)
+
+    assert "stale: clip_media, unit 0: provenance.options.fit: crop -> squash" in plan.output
+    assert "provenance.options.fit: crop -> squash" in refused.output
+    assert "--replace-stale" in refused.output
+
+
+def test_explain_tells_a_clips_story(finished: Path) -> None:
+    ids = pq.read_table(finished / "index.parquet")["clip_id"].to_pylist()
+
+    told = uniform("pipeline", "explain", finished, ids[0])
+
+    assert all(stage in told.output for stage in ("fetch_media", "clip_media", "encode_latents", "latents-000000.tar"))
+
+
+def test_report_writes_a_page(finished: Path) -> None:
+    uniform("pipeline", "report", finished, "--html", finished / "page.html")
+
+    assert "missing_source" in (finished / "page.html").read_text()
+
+
+def test_retry_and_run_bring_the_missing_clip_in(finished: Path) -> None:
+    retried = uniform("pipeline", "retry", finished, "--code", "missing_source")
+    told = uniform("pipeline", "run", finished, "--inline")
+
+    assert "Planned again in 1 units: 1 to 1" in retried.output
+    assert "5 clips in" in told.output
+    assert json.loads((finished / "card.json").read_text())["counts"] == {"ok": 5}
+    assert "No clip has the code" in uniform("pipeline", "retry", finished, "--code", "missing_source").output
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "{manifest}"), "a run needs --recipe"),
+        (("run", "{manifest}", "--recipe", "toy"), "a run needs --out"),
+        (("run", "{manifest}", "--recipe", "toi", "--out", "{tmp}"), "did you mean 'toy'"),
+        (("run", "{tmp}", "--inline"), "is not the folder of a run"),
+        (("run", "{manifest}", "--recipe", "toy", "--out", "{tmp}", "--until", "encode"), "has no stage 'encode'"),
+        (("run", "{manifest}", "--recipe", "toy", "--out", "{tmp}", "--inline", "--workers", "2"), "leave out"),
+        (("status", "{tmp}"), "is not the folder of a run"),
+        (("retry", "{tmp}", "--code", "http_429"), "is not the folder of a run"),
+    ],
+)
+def test_wrong_use_is_refused_with_the_way_out(
+    arguments: tuple[str, ...], message: str, manifest: Path, tmp_path: Path
+) -> None:
+    filled = [argument.format(manifest=manifest, tmp=tmp_path) for argument in arguments]
+
+    told = uniform("pipeline", *filled, *(["--inline"] if "--until" in filled else []), code=1)
+
+    assert message in told.output
+    assert not list(tmp_path.glob("*.tar"))
+
+
+def test_the_command_ends_with_code_1_and_no_trace_where_the_user_can_mend(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "cli.main", "pipeline", "status", str(tmp_path)]
+
+    run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
+
+    assert run.returncode == 1
+    assert run.stderr.startswith("error: ")
+    assert "Traceback" not in run.stderr

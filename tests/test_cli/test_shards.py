@@ -1,0 +1,46 @@
+"""`uniform shards`: lint and info."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from cli.main import app
+from pipelines.brackets import InlineEngine, LogListener, run_pipeline
+from tests.test_pipelines.fakes import fake_run
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("shards") / "run"
+    run_pipeline(fake_run(out), InlineEngine(), LogListener())
+    return out
+
+
+def test_lint_says_how_many_clips_are_sound(shards: Path) -> None:
+    result = CliRunner().invoke(app, ["shards", "lint", str(shards)])
+
+    assert (result.exit_code, "clips, no problem found" in result.output) == (0, True)
+
+
+def test_lint_ends_with_code_1_on_a_shard_cut_in_half(shards: Path, tmp_path: Path) -> None:
+    for path in shards.iterdir():
+        if path.is_file():
+            content = path.read_bytes()
+            (tmp_path / path.name).write_bytes(
+                content[: len(content) // 2] if "latents-000000" in path.name else content
+            )
+
+    result = CliRunner().invoke(app, ["shards", "lint", str(tmp_path)])
+
+    assert result.exit_code == 1
+    assert "latents-000000.tar" in result.output
+    assert "make the units again" in result.output
+
+
+def test_info_tells_spec_codecs_and_captions(shards: Path) -> None:
+    result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["shards", "info", str(shards)])
+
+    assert result.exit_code == 0
+    for part in ("spec.fps: 17", "video codec: fake", "captions 'labels': letters", "split train", "latents: 4 shards"):
+        assert part in result.output

@@ -1,0 +1,136 @@
+"""Units on Ray: the same results as in one process, and workers that die, hang on bugs, or cannot be had."""
+
+import logging
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipelines.brackets import InlineEngine, LogListener, Outcome, run_pipeline
+from pipelines.prepare import Run, new_run
+from pipelines.stage import Resources
+from tests.test_pipelines.fakes import Cut, Look, fake_run, recipe, results, rows
+from uniform.avworld.write import write_world
+from uniform.errors import PipelineError
+from uniform.spec import TOY
+
+ROOT = Path(__file__).parents[2]
+TOY_RECIPE = ROOT / "data_manifests" / "recipes" / "toy.toml"
+pytestmark = pytest.mark.ray
+
+
+def on_ray(run: Run, workers: int = 2) -> Outcome:
+    from pipelines.runner import RayEngine
+
+    with RayEngine(workers=workers) as engine:
+        return run_pipeline(run, engine, LogListener())
+
+
+@pytest.fixture(autouse=True)
+def _connected(ray_address: str) -> None:
+    """Every test here works on the shared instance."""
+
+
+def test_a_clip_that_kills_workers_is_found_and_rejected_and_the_rest_of_its_unit_lives(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    victim = rows(20)[5].clip_id
+    caplog.set_level(logging.WARNING)
+
+    outcome = on_ray(
+        fake_run(tmp_path / "out", made=recipe(cut=Cut(kills=(victim,), reject_every=None), look=Look(floor=0)))
+    )
+
+    assert outcome.final.codes == {"kills_worker": 1, "ok": 19}
+    ledger = pq.read_table(tmp_path / "out" / "ledger" / "cut").to_pylist()
+    (found,) = [row for row in ledger if row["code"] == "kills_worker"]
+    assert (found["clip_id"], found["status"], found["permanent"]) == (victim, "rejected", True)
+    assert sum("its worker died" in line for line in caplog.messages) == 3
+    others = pq.read_table(tmp_path / "out" / "index.parquet")["clip_id"].to_pylist()
+    assert sorted([*others, victim]) == sorted(row.clip_id for row in rows(20))
+
+
+def test_a_bug_on_ray_is_named_and_other_units_are_kept(tmp_path: Path) -> None:
+    clip_id = rows(20)[3].clip_id
+
+    with pytest.raises(PipelineError) as stopped:
+        on_ray(fake_run(tmp_path, made=recipe(cut=Cut(raises=clip_id))))
+
+    for part in ("stage 'cut', unit 1", clip_id, "ZeroDivisionError", "fakes.py"):
+        assert part in str(stopped.value)
+    assert not (tmp_path / "commits" / "cut" / "000001.json").exists()
+    outcome = on_ray(fake_run(tmp_path))
+    assert outcome.units_found >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hungry(Cut):
+    """A stage that wants more than any test machine has."""
+
+    resources = Resources(cpus=0.1, gpus=64)
+
+
+def test_resources_that_the_cluster_lacks_are_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"stage 'cut' wants 1 cores, 64 accelerators for one worker, but Ray has"):
+        on_ray(fake_run(tmp_path, made=recipe(cut=Hungry())))
+
+
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    from pipelines.runner import RayEngine
+
+    def refused(**options: Any) -> None:
+        raise ConnectionError(f"nobody listens at {options['address']}")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    message = r"Ray did not start \(nobody listens at 127.0.0.1:1\).*--inline"
+    with RayEngine(address="127.0.0.1:1") as engine, pytest.raises(PipelineError, match=message):
+        run_pipeline(fake_run(tmp_path), engine, LogListener())
+
+
+def test_workers_must_be_one_or_more() -> None:
+    from pipelines.runner import RayEngine
+
+    with pytest.raises(PipelineError, match="--workers is 0"):
+        RayEngine(workers=0)
+
+
+@pytest.mark.parametrize("moment", [9])
+def test_the_real_stages_killed_inline_and_ended_on_ray_give_the_same_bytes(moment: int, tmp_path: Path) -> None:
+    """Media files through fetch, clip, check, caption, text and encode: six stages, three units."""
+    manifest = write_world("w1", TOY, tmp_path / "world", train_clips=5, test_clips=1, seed=3)
+    small = tmp_path / "small.toml"
+    small.write_text(TOY_RECIPE.read_text().replace("unit_clips = 8", "unit_clips = 2"))
+    there = run_pipeline(new_run([manifest], small, tmp_path / "peace"), InlineEngine(), LogListener())
+
+    out = tmp_path / "killed"
+    command = [
+        sys.executable,
+        "-m",
+        "cli.main",
+        "pipeline",
+        "run",
+        manifest,
+        "--recipe",
+        small,
+        "--out",
+        out,
+        "--inline",
+    ]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL) as driver:
+        while len(list((out / "commits").rglob("*.json"))) < moment:
+            assert driver.poll() is None
+            time.sleep(0.005)
+        driver.kill()
+    again = on_ray(new_run([manifest], small, out))
+
+    assert (there.final.kept, there.indexed) == (6, 6)
+    assert 0 < again.units_made <= 18 - moment
+    assert results(out) == results(tmp_path / "peace")
