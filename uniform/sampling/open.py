@@ -3,7 +3,6 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -53,27 +52,32 @@ def open_sampler(checkpoint: Path, *, ema: bool = True, device: str = "auto", co
 
 def sample_config(
     sampler: Sampler,
-    *,
     solver: str | None,
     steps: int | None,
-    cfg: float | None,
-    cfg_video: float | None,
-    cfg_audio: float | None,
-    cfg_given: float,
-    **others: Any,
+    *,
+    cfg: float | None = None,
+    cfg_video: float | None = None,
+    cfg_audio: float | None = None,
+    cfg_given: float | None = None,
+    batch_clips: int = 4,
+    keep_latents: bool = False,
 ) -> SampleConfig:
-    """Settings with the model's usual values wherever None came in; `others` are further fields of SampleConfig.
+    """Settings with the model's usual values wherever None came in.
 
     Raises: InputError for a scale that is not above 0.
     """
     usual_solver, usual_steps = USUAL_SOLVER[sampler.origin["objective"]]
     text = sampler.origin["guidance"] if cfg is None else cfg
     guidance = Guidance(
-        video=text if cfg_video is None else cfg_video, audio=text if cfg_audio is None else cfg_audio, given=cfg_given
+        video=text if cfg_video is None else cfg_video,
+        audio=text if cfg_audio is None else cfg_audio,
+        given=1.0 if cfg_given is None else cfg_given,
     )
     chosen = solver or usual_solver
     count = steps if steps is not None else usual_steps if chosen == usual_solver else 50
-    return SampleConfig(solver=chosen, steps=count, guidance=guidance, **others)
+    return SampleConfig(
+        solver=chosen, steps=count, guidance=guidance, batch_clips=batch_clips, keep_latents=keep_latents
+    )
 
 
 def _diffusion(facts: ModelFacts, checkpoint: Path) -> DiffusionConfig:
