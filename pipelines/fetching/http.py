@@ -25,7 +25,7 @@ from pipelines.fetching.pace import Pace
 from pipelines.fetching.store import Made, MediaStore
 from uniform.fingerprint import canonical_json
 
-CHUNK_BYTES = 1 << 16
+CHUNK_BYTES = 1 << 18
 HOPS = 5
 SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".flv", ".gif"}
 _REFUSALS = ("http_429", "http_5xx")

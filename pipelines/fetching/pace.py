@@ -23,6 +23,8 @@ from uniform.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 DAY_S = 86_400
+PAGE_BYTES = 1_024
+LONGEST_REASON = 200
 _SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 T = TypeVar("T")
 
@@ -125,7 +127,7 @@ def learn(state: HostState, policy: HostPolicy, refusal: str | None, retry_after
         rest_s = max(rest_s, policy.breaker_pause_s * 2 ** min(state.pauses, 16))
         state.refusals, state.pauses = 0, state.pauses + 1
     state.blocked_until = max(state.blocked_until, now + min(rest_s, DAY_S))
-    state.reason = refusal
+    state.reason = refusal[:LONGEST_REASON]
     return opened
 
 
@@ -188,9 +190,9 @@ class FilePace:
             fcntl.flock(file, fcntl.LOCK_EX)
             state = _state(file.read())
             result = change(state, self._clock())
+            page_text = json.dumps({"host": name, **dataclasses.asdict(state)}).encode()
             file.seek(0)
-            file.truncate()
-            file.write(json.dumps({"host": name, **dataclasses.asdict(state)}).encode())
+            file.write(page_text.ljust(PAGE_BYTES))  # always as long: cutting a file costs more than all the rest
             return result
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any
 
 from pipelines.codes import CODES
 from pipelines.fetching.base import Fetched, FetchError
-from uniform.atomic import TEMPORARY_PREFIX, replacing, write_bytes
+from uniform.atomic import TEMPORARY_PREFIX
 from uniform.fingerprint import canonical_json, file_sha256
 
 
@@ -105,8 +106,9 @@ class MediaStore:
     def _commit(self, key: str, made: Made) -> Fetched:
         size_bytes, sha256 = made.path.stat().st_size, file_sha256(made.path)
         path = self._place(key, made.suffix)
-        with replacing(path) as temporary:
-            made.path.replace(temporary)
+        with made.path.open("rb") as file:
+            os.fsync(file.fileno())
+        made.path.replace(path)
         facts = {
             **made.facts,
             "suffix": made.suffix,
@@ -115,12 +117,12 @@ class MediaStore:
             "notes": list(made.notes),
             "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock())),
         }
-        write_bytes(self._place(key, ".json"), canonical_json(facts).encode())
+        _put(self._place(key, ".json"), canonical_json(facts))
         return Fetched(path, size_bytes, sha256, made.notes)
 
     def _remember(self, key: str, error: FetchError) -> None:
         refusal = {"code": error.code, "reason": error.reason, "time": self._clock()}
-        write_bytes(self._place(key, ".refused.json"), canonical_json(refusal).encode())
+        _put(self._place(key, ".refused.json"), canonical_json(refusal))
 
     def _raise_remembered(self, key: str) -> None:
         refusal = _read_json(self._place(key, ".refused.json"))
@@ -155,9 +157,17 @@ def _still_named(handle: int, path: Path) -> bool:
     return named.st_ino == os.fstat(handle).st_ino
 
 
+def _put(path: Path, text: str) -> None:
+    """Write a small file, whole or not at all. Not synced: what a power cut takes is fetched again."""
+    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def _read_json(path: Path) -> dict[str, Any] | None:
+    """The facts in `path`; None where there are none, or a power cut took them."""
     try:
         found = json.loads(path.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return None
     return found if isinstance(found, dict) else None

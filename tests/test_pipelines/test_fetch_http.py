@@ -42,12 +42,26 @@ def server() -> Iterator[HostileServer]:
         yield running
 
 
-def fetcher(folder: Path, policy: HostPolicy = OPEN, slept: list[float] | None = None, **limits: object) -> HttpFetcher:
+class Hours:
+    """A clock that only moves when somebody sleeps."""
+
+    def __init__(self) -> None:
+        self.now, self.slept = 1_750_000_000.0, [0.0]
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, wait_s: float) -> None:
+        self.slept.append(wait_s)
+        self.now += wait_s
+
+
+def fetcher(folder: Path, policy: HostPolicy = OPEN, hours: Hours | None = None, **limits: object) -> HttpFetcher:
     """A fetcher whose waits are noted instead of waited for."""
-    note = (slept if slept is not None else []).append
-    pace = FilePace(folder / "pace", policy, sleep=note)
+    hours = hours or Hours()
+    pace = FilePace(folder / "pace", policy, clock=hours.time, sleep=hours.sleep)
     bounds = HttpLimits(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
-    return HttpFetcher(MediaStore(folder), pace, bounds, ("127.0.0.1",), sleep=note)
+    return HttpFetcher(MediaStore(folder), pace, bounds, ("127.0.0.1",), sleep=hours.sleep)
 
 
 def code_for(one: HttpFetcher, url: str) -> str:
@@ -166,10 +180,10 @@ def test_a_file_that_was_cut_on_disk_is_fetched_again(server: HostileServer, tmp
 
 
 def test_retry_after_is_waited_for(server: HostileServer, tmp_path: Path) -> None:
-    slept: list[float] = []
-    fetcher(tmp_path, slept=slept).fetch(replace(ROW, source_uri=server.url("/busy/a")))
+    hours = Hours()
+    fetcher(tmp_path, hours=hours).fetch(replace(ROW, source_uri=server.url("/busy/a")))
 
-    assert max(slept) == pytest.approx(7.0, abs=0.5)
+    assert max(hours.slept) == pytest.approx(7.0)
 
 
 def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: HostileServer, tmp_path: Path) -> None:

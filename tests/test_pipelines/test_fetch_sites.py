@@ -25,7 +25,7 @@ ROW = Row(
     start_ms=0,
     duration_ms=4000,
 )
-POLICY = HostPolicy(requests_per_hour=3.6e6, burst=1000, breaker_refusals=2)
+POLICY = HostPolicy(requests_per_hour=3.6e6, burst=1000, backoff_s=0.0, breaker_refusals=2)
 
 
 @pytest.fixture
