@@ -9,8 +9,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import av
-
 from pipelines.clip import Clip
 from pipelines.codes import CODES
 from pipelines.stage import Context, Resources, Store, Work
@@ -57,10 +55,13 @@ class Stage:
             )
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
-        """What the bytes of a clip depend on. Limits are left out: they decide whether, not how."""
-        libraries = {"av": av.__version__, **{name: list(version) for name, version in av.library_versions.items()}}
+        """What a clip depends on. Limits are left out: they decide whether, not how.
+
+        So are FFmpeg's versions: a security release must not make weeks of clips stale. Where one changes what is
+        decoded, CODE_VERSION is raised by hand.
+        """
         options = {"fit": self.fit, "crf": self.crf, "preset": CLIP_PRESET}
-        return {"code_version": CODE_VERSION, "options": options, "spec": asdict(spec), "libraries": libraries}
+        return {"code_version": CODE_VERSION, "options": options, "spec": asdict(spec)}
 
     def open(self, context: Context) -> Work:
         """The work; its child process starts with the first clip and ends with the worker."""
