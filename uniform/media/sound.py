@@ -6,6 +6,7 @@ the count of samples by more than `GAP_NS`; smaller differences are the rounding
 """
 
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import av
@@ -31,7 +32,7 @@ class Run:
     start_ns: int
     form: tuple[int, str, tuple[str, ...]]
     """Rate in Hz, sample format, names of the speakers."""
-    parts: list[NDArray[Any]] = field(default_factory=list)
+    queue: av.AudioFifo = field(default_factory=av.AudioFifo)
 
     @property
     def rate_hz(self) -> int:
@@ -43,9 +44,13 @@ class Run:
         """Names of the channels, in their order."""
         return self.form[2]
 
+    @cached_property
     def channels(self) -> NDArray[np.float32]:
-        """(channels, samples), full scale = 1.0, finite."""
-        joined = np.concatenate(self.parts, axis=1)
+        """(channels, samples), full scale = 1.0, finite. Nothing may be queued afterwards."""
+        whole = self.queue.read()
+        if whole is None:
+            return np.zeros((len(self.speakers), 0), np.float32)
+        joined: NDArray[Any] = whole.to_ndarray()
         if not self.form[1].endswith("p"):  # packed: one row in which the channels take turns
             joined = joined.reshape(-1, len(self.speakers)).T
         if joined.dtype.kind == "u":
@@ -90,7 +95,8 @@ class SoundCollector:
         if not (follows and self._run_open and self._runs[-1].form == form):
             self._runs.append(Run(start_ns, form))
             self._run_open = True
-        self._runs[-1].parts.append(frame.to_ndarray())
+        frame.pts = None  # the queue would insist on its own idea of continuity
+        self._runs[-1].queue.write(frame)
 
     def render(self, rate_hz: int) -> tuple[NDArray[np.float32], list[str]]:
         """The clip's sound, (samples,) mono, and remarks on what was done to it.
@@ -132,7 +138,7 @@ class SoundCollector:
 def _inside(run: Run, start_ns: int, end_ns: int) -> NDArray[np.float32]:
     first = max(0, (start_ns - run.start_ns) * run.rate_hz // SECOND)
     last = max(0, (end_ns - run.start_ns) * run.rate_hz // SECOND)
-    return run.channels()[:, first:last]
+    return run.channels[:, first:last]
 
 
 def _weights(run: Run) -> NDArray[np.float32]:
@@ -144,7 +150,7 @@ def _weights(run: Run) -> NDArray[np.float32]:
 
 
 def _mix(run: Run, channel: int | None) -> NDArray[np.float32]:
-    samples = run.channels()
+    samples = run.channels
     mono: NDArray[np.float32] = samples[channel] if channel is not None else _weights(run) @ samples
     return mono
 
