@@ -94,6 +94,14 @@ CODES: dict[str, Code] = {
     # captions
     "caption_missing": Code("rejected", "no label or text to make a caption of"),
     "caption_empty": Code("rejected", "the caption is empty after cleaning"),
+    "caption_echo": Code("rejected", "the model repeated its prompt, or the marks of a dialogue"),
+    "caption_filler": Code("rejected", "the model only said what cannot be seen or heard"),
+    "caption_cut": Code("rejected", "the caption ends in mid-sentence at the model's limit, with no whole sentence"),
+    "caption_loop": Code("rejected", "the model repeated itself"),
+    "caption_refusal": Code("rejected", "the model refused or spoke of itself"),
+    "caption_language": Code("rejected", "the caption is no language: signs, code or broken characters"),
+    "caption_long": Code("rejected", "more words than the text encoder keeps"),
+    "caption_server": Code("transient", "the caption server did not answer, or not with a caption"),
     # encoding
     "roundtrip_poor": Code("rejected", "the decoded latent is too far from the clip"),
     "not_finite": Code("rejected", "the latent holds NaN or infinity"),

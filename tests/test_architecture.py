@@ -24,6 +24,7 @@ FLOORS = {
     "uniform.model": 3,
     "uniform.latents": 3,
     "uniform.codecs": 3,
+    "uniform.captioning": 3,
     "uniform.avworld": 4,
     "uniform.training": 4,
     "uniform.sampling": 4,
