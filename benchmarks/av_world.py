@@ -17,6 +17,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -116,7 +117,7 @@ def _label(arguments: argparse.Namespace) -> str:
     parts += [value for value in (arguments.objective, arguments.layout) if value]
     parts += ["blind"] if arguments.blind else []
     parts += [] if len(arguments.tasks) == len(Task) else ["only", *arguments.tasks]
-    parts += [text.replace("/", "_") for text in arguments.set]
+    parts += [re.sub(r"[^\w.=]+", "_", text) for text in arguments.set]
     return "-".join(parts)
 
 

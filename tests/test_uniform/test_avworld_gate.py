@@ -109,6 +109,16 @@ def test_knocks_from_outside_the_picture_are_not_the_balls() -> None:
     assert len(seen.sounds_s) > len(seen.sounds_of_pitch_s[pitch])
 
 
+def test_a_silent_still_clip_earns_nothing() -> None:
+    """Nothing to see agrees with nothing to hear, but that is no synchrony."""
+    truth = make_clip("w1", 0, TOY).truth
+    nothing = observe("w1", np.zeros((34, 64, 64, 3), np.uint8), np.zeros(TOY.samples, np.float32), TOY)
+
+    scores = score_clip(truth, nothing, TOY)
+
+    assert scores["joint_f1"] == scores["audio_f1"] == scores["video_f1"] == scores["law"] == scores["pitch"] == 0.0
+
+
 def test_area_under_curve_by_hand() -> None:
     assert area_under_curve([1.0, 2.0, 3.0, 4.0], [False, True, False, True]) == 0.75
     assert area_under_curve([1.0, 1.0], [True, False]) == 0.5

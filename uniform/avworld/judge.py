@@ -24,8 +24,8 @@ from uniform.tasks import Task
 
 PARTNERS = 4
 """Chance: each sample is judged as if it belonged to this many other clips."""
-_NOT_OF_T2AV = ("audio_f1", "video_f1", "audio_r", "video_r", "lag_error_s")
-"""Scores against one clip's times; a caption does not tell times."""
+_OF_T2AV = ("joint_f1", "swapped_f1", "joint_r", "lag_frames", "joint_lag_error_s", "law", "colour", "pitch")
+"""Scores that need no clip's times, for a caption tells none; and what a caption does tell."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,7 +136,7 @@ def _scores(task: Task, truth: Truth, seen: Observation, spec: Spec) -> dict[str
     if task is Task.A2V:
         return score_video(truth, seen, spec)
     scores = score_audio(truth, seen, spec) | score_video(truth, seen, spec) | score_joint(truth, seen, spec)
-    return {name: value for name, value in scores.items() if name not in _NOT_OF_T2AV}
+    return {name: scores[name] for name in (*_OF_T2AV, "level_db", "sounding") if name in scores}
 
 
 def _with_sound_of(picture: Observation, sound: Observation) -> Observation:

@@ -6,42 +6,54 @@ A score that does not apply to a clip is absent, never 0: a silent ghost has no 
 from collections.abc import Sequence
 
 import numpy as np
+from scipy.ndimage import uniform_filter1d
 from scipy.stats import rankdata
 
 from uniform.avworld.observe import Observation, SeenBall
 from uniform.avworld.scene import PITCH_OF_COLOUR, Truth
-from uniform.evaluation.event_f1 import event_f1, match_times
+from uniform.evaluation.event_f1 import EventScore, event_f1, match_times
 from uniform.spec import Spec
 
+Times = Sequence[float] | np.ndarray
+"""Seconds, ascending."""
 BORDER_S = 0.12
 """Events nearer to the begin or end of a clip are not judged: two frames are needed on both sides of an impact."""
 _LONGEST_DELAY_S = 0.2
 """World w6: a sound later than this belongs to no impact."""
 _LONGEST_LAG_FRAMES = 4
+_SMOOTH_FRAMES = 5
+"""World w3: the speed changes below 1 Hz, so 0.3 s of averaging takes away noise and leaves the curve."""
 
 
-def f1_of_times(true_s: Sequence[float] | np.ndarray, found_s: Sequence[float] | np.ndarray, spec: Spec) -> float:
-    """Event F1 with a tolerance of one frame, judged away from the borders."""
+def compare_times(true_s: Times, found_s: Times, spec: Spec) -> EventScore:
+    """Events against events with a tolerance of one frame, judged away from the borders."""
     inside = (BORDER_S, spec.duration_s - BORDER_S)
-    return event_f1(np.asarray(true_s), np.asarray(found_s), 1 / spec.fps, inside).f1
+    return event_f1(np.asarray(true_s), np.asarray(found_s), 1 / spec.fps, inside)
+
+
+def f1_of_times(true_s: Times, found_s: Times, spec: Spec) -> float:
+    """Event F1 of `compare_times`; 0 where there is no event at all, for every clip of a world with balls has some."""
+    score = compare_times(true_s, found_s, spec)
+    return score.f1 if score.matched + score.missed + score.false else 0.0
 
 
 def score_audio(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
     """The sound against the truth.
 
-    Returns: some of audio_f1 (events), pitch (1 right, 0 wrong), audio_r (w3: correlation of loudness and speed),
-        level_db and sounding (w4), lag_error_s (w6).
+    Returns: some of audio_f1 (events), audio_count (found per true event), audio_offset_ms (median distance of matched
+        events), pitch (1 right, 0 wrong), audio_r (w3: correlation of loudness and speed), level_db and sounding (w4),
+        lag_error_s (w6).
     """
     scores: dict[str, float] = {}
     sounding = [ball for ball in truth.balls if ball.pitch is not None]
     if truth.world == "w3":
-        scores["audio_r"] = correlation(_true_speed(truth, spec), seen.loudness)
+        scores["audio_r"] = correlation(_true_speed(truth, spec), _smooth(seen.loudness))
     elif truth.world in ("w2", "w5"):
         scores["audio_f1"] = float(
             np.mean([f1_of_times(ball.sounds_s, seen.sounds_of_pitch_s[ball.pitch or ""], spec) for ball in sounding])
         )
     elif sounding:
-        scores["audio_f1"] = f1_of_times(sounding[0].sounds_s, seen.sounds_s, spec)
+        scores |= _timing("audio", sounding[0].sounds_s, seen.sounds_s, spec)
         scores["pitch"] = float(seen.pitch == sounding[0].pitch)
     if truth.world == "w4":
         scores |= {"level_db": seen.level_db, "sounding": float(bool(sounding))}
@@ -54,14 +66,14 @@ def score_audio(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]
 def score_video(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
     """The picture against the truth.
 
-    Returns: some of video_f1 (events; a ball of a missing colour scores 0), colour (share of right ones),
-        video_r (w3: correlation of the seen and the true speed).
+    Returns: some of video_f1 (events; a ball of a missing colour scores 0), video_count, video_offset_ms, colour (share
+        of right ones), video_r (w3: correlation of the seen and the true speed).
     """
     if truth.world == "w3":
-        return {"video_r": correlation(_true_speed(truth, spec), seen.speed_hz)}
+        return {"video_r": correlation(_true_speed(truth, spec), _smooth(seen.speed_hz))}
     scores = {"colour": float(np.mean([ball.colour in _colours(seen) for ball in truth.balls]))}
     if len(truth.balls) == 1:
-        scores["video_f1"] = f1_of_times(truth.balls[0].impacts_s, seen.balls[0].impacts_s, spec)
+        scores |= _timing("video", truth.balls[0].impacts_s, seen.balls[0].impacts_s, spec)
     else:
         by_colour = {ball.colour: ball.impacts_s for ball in seen.balls}
         sounding = [ball for ball in truth.balls if ball.pitch is not None]
@@ -83,10 +95,8 @@ def score_joint(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]
         joint_r and lag_frames (w3), joint_lag_error_s (w6).
     """
     if truth.world == "w3":
-        return {
-            "joint_r": correlation(seen.speed_hz, seen.loudness),
-            "lag_frames": float(best_lag(seen.speed_hz, seen.loudness)),
-        }
+        speed, loud = _smooth(seen.speed_hz), _smooth(seen.loudness)
+        return {"joint_r": correlation(speed, loud), "lag_frames": float(best_lag(speed, loud))}
     if truth.world in ("w2", "w5"):
         coloured = [ball for ball in seen.balls if ball.colour in PITCH_OF_COLOUR]
         if not coloured:
@@ -100,7 +110,7 @@ def score_joint(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]
         return {}
     scores = {
         "joint_f1": f1_of_times(seen.balls[0].impacts_s + truth.delay_s, seen.sounds_s, spec),
-        "law": float(seen.pitch == PITCH_OF_COLOUR.get(seen.balls[0].colour)),
+        "law": float(seen.pitch is not None and seen.pitch == PITCH_OF_COLOUR.get(seen.balls[0].colour)),
     }
     if truth.world == "w6":
         lag = median_lag(seen.balls[0].impacts_s, seen.sounds_s)
@@ -147,6 +157,18 @@ def area_under_curve(levels: Sequence[float], positive: Sequence[bool]) -> float
     return float((ranks[marks].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
+def _timing(name: str, true_s: Times, found_s: Times, spec: Spec) -> dict[str, float]:
+    """F1 of one stream of events, how many were found per true one, and how far off the matched ones are."""
+    score = compare_times(true_s, found_s, spec)
+    scores = {
+        f"{name}_f1": f1_of_times(true_s, found_s, spec),
+        f"{name}_count": (score.matched + score.false) / max(1, score.matched + score.missed),
+    }
+    if score.matched:
+        scores[f"{name}_offset_ms"] = 1000 * float(np.median(np.abs(score.offsets_s)))
+    return scores
+
+
 def _mean_f1(balls: Sequence[SeenBall], heard: Sequence[np.ndarray], spec: Spec) -> float:
     scores = [f1_of_times(ball.impacts_s, sounds, spec) for ball, sounds in zip(balls, heard, strict=True)]
     return float(np.mean(scores))
@@ -159,4 +181,9 @@ def _colours(seen: Observation) -> set[str]:
 def _true_speed(truth: Truth, spec: Spec) -> np.ndarray:
     clock_s = np.arange(len(truth.speed_hz)) * spec.duration_s / len(truth.speed_hz)
     speed: np.ndarray = np.interp(np.arange(spec.frames) / spec.fps, clock_s, np.array(truth.speed_hz))
-    return speed
+    return _smooth(speed)
+
+
+def _smooth(series: np.ndarray) -> np.ndarray:
+    smooth: np.ndarray = uniform_filter1d(np.asarray(series, np.float64), _SMOOTH_FRAMES, mode="nearest")
+    return smooth
