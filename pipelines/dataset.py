@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipelines.listing_form import GLOB_FIELDS, Kind, Listing
+from pipelines.shipped import shipped_manifests
 from uniform.config import build, nearest, read_toml
 from uniform.errors import ConfigError, ManifestError
 
@@ -104,9 +105,9 @@ def find_manifest(name: str) -> Path:
     path = Path(name)
     if path.suffix == ".toml" or path.exists():
         return path
-    folders = (Path("data_manifests"), Path(__file__).parents[1] / "data_manifests")
-    for folder in folders:
-        if (folder / f"{name}.toml").is_file():
-            return folder / f"{name}.toml"
-    known = sorted({file.stem for folder in folders for file in folder.glob("*.toml")})
-    raise ManifestError(f"there is no manifest '{name}'{nearest(name, known)}. Give a name of these, or a TOML file.")
+    known = shipped_manifests()
+    if name not in known:
+        raise ManifestError(
+            f"there is no manifest '{name}'{nearest(name, known)}. Give a name of these, or a TOML file."
+        )
+    return known[name]

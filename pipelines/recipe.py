@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-import pipelines
+from pipelines.shipped import shipped_recipes
 from pipelines.stage import Stage, check_order, stage_class
 from uniform.config import Document, build, convert, nearest, read_toml
 from uniform.errors import ConfigError
@@ -159,10 +159,7 @@ def recipe_path(source: str | Path) -> Path:
     """The file of a recipe that is given by path or by name. Raises ConfigError that lists the known names."""
     if isinstance(source, Path) or source.endswith(".toml") or "/" in source:
         return Path(source)
-    package = Path(pipelines.__file__).parent
-    # A checkout keeps its recipes beside the package, an installation inside it.
-    folders = [package.parent / "data_manifests" / "recipes", package / "recipes"]
-    known = {path.stem: path for folder in reversed(folders) for path in sorted(folder.glob("*.toml"))}
+    known = shipped_recipes()
     if source not in known:
         raise ConfigError(
             f"there is no recipe '{source}'{nearest(source, known)}. "

@@ -21,7 +21,14 @@ def test_the_wheel_holds_exactly_uniform_pipelines_and_cli(tmp_path: Path) -> No
 
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"uniform", "pipelines", "cli"}
-    for data in ("uniform/presets/toy.toml", "uniform/presets/paper.toml", "uniform/latents/format.py"):
+    for data in (
+        "uniform/presets/toy.toml",
+        "uniform/presets/paper.toml",
+        "uniform/latents/format.py",
+        "pipelines/data_manifests/vggsound.toml",
+        "pipelines/data_manifests/recipes/toy.toml",
+        "cli/templates/demo.html.j2",
+    ):
         assert data in names
     assert not any(name.endswith((".pyc", ".orig")) or "__pycache__" in name for name in names)
 
