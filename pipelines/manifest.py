@@ -28,7 +28,17 @@ from uniform.atomic import replacing
 from uniform.config import nearest
 from uniform.errors import ManifestError
 
-__all__ = ["Built", "Manifest", "build_rows", "find_manifest", "inspect", "read_manifest", "read_rows", "write_parquet"]
+__all__ = [
+    "Built",
+    "Manifest",
+    "build_rows",
+    "clips_of",
+    "find_manifest",
+    "inspect",
+    "read_manifest",
+    "read_rows",
+    "write_parquet",
+]
 
 SCHEMA = pa.schema(
     [
@@ -51,6 +61,34 @@ SCHEMA = pa.schema(
 )
 """Columns of manifest.parquet: the fields of `pipelines.clip.Row`, in their order."""
 WRITE_ROWS = 16_384
+
+
+def clips_of(
+    path: Path, listing: Path | None = None, root: Path | None = None, *, partial: bool = False
+) -> tuple[list[Row], dict[str, Path]]:
+    """The clips of a manifest, or of a table that was built before, and the folder of each data set in it.
+
+    Args:
+        path: a TOML file, or a manifest.parquet.
+        listing: for a manifest that does not bring its own.
+        root: folder of the media; a table of local files or archives needs it.
+        partial: accept a listing that holds another number of lines than was published.
+    Raises: ManifestError, ConfigError.
+    """
+    if path.suffix != ".parquet":
+        manifest = read_manifest(path)
+        manifest = manifest if root is None else manifest.with_root(root)
+        return build_rows(manifest, listing, partial=partial), {manifest.name: manifest.root}
+    if listing is not None:
+        raise ManifestError(f"{path} is a table of clips; --listing goes with a manifest (TOML)")
+    rows = read_rows(path)
+    if not rows:
+        raise ManifestError(f"{path}: the table holds no clip. Build it again: uniform manifest build MANIFEST")
+    if root is None and any(row.source_kind in ("local", "archive") for row in rows):
+        raise ManifestError(
+            f"{path}: its clips are files, and a table does not say where. Give their folder by --root."
+        )
+    return rows, {row.dataset: (root or path.parent).absolute() for row in rows}
 
 
 SAMPLE_RECORDS = 50

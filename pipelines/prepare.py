@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from pipelines.clip import Row
 from pipelines.folder import RunFolder, writing_to
-from pipelines.manifest import build_rows, read_manifest
+from pipelines.manifest import clips_of
 from pipelines.recipe import Recipe, read_recipe, recipe_path
 from pipelines.stage import Context
 from pipelines.units import Units, first_units, in_order, table_of
@@ -95,7 +95,7 @@ def new_run(
     root: Path | None = None,
     partial: bool = False,
 ) -> Run:
-    """A run over the data sets of one or more manifests.
+    """A run over the data sets of one or more manifests, or of tables built from them.
 
     Args:
         recipe: name of a built-in recipe, or a TOML file.
@@ -109,11 +109,11 @@ def new_run(
     rows: list[Row] = []
     roots: dict[str, Path] = {}
     for path in manifests:
-        manifest = read_manifest(path)
-        manifest = manifest if root is None else manifest.with_root(root)
-        rows += build_rows(manifest, listing, partial=partial)
-        if roots.setdefault(manifest.name, manifest.root) != manifest.root:
-            raise ManifestError(f"{path}: a second data set called '{manifest.name}' with another root; rename one")
+        clips, folders = clips_of(path, listing, root, partial=partial)
+        rows += clips
+        for name, folder in folders.items():
+            if roots.setdefault(name, folder) != folder:
+                raise ManifestError(f"{path}: a second data set called '{name}' with another root; rename one")
     return Run(
         folder=RunFolder(out),
         recipe=read_recipe(recipe),

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.clip import Row
-from pipelines.manifest import build_rows, find_manifest, inspect, read_manifest, read_rows, write_parquet
+from pipelines.manifest import build_rows, clips_of, find_manifest, inspect, read_manifest, read_rows, write_parquet
 from uniform.errors import ConfigError, ManifestError
 
 FOLDER = 'name = "own"\nroot = "videos"\n[listing]\nglob = ["**/*.mp4"]\n'
@@ -232,3 +232,22 @@ def test_a_broken_archive_is_named(home: Path) -> None:
 
     with pytest.raises(ManifestError, match=r"box\.zip: cannot be read as an archive"):
         build_rows(read_manifest(home / "own.toml"))
+
+
+def test_a_table_stands_for_its_manifest_where_its_files_are_named(home: Path) -> None:
+    rows = rows_listed(home, "b.mp4", "dog/a.mp4")
+    write_parquet(rows[:1], home / "some.parquet")
+
+    assert clips_of(home / "own.toml") == (rows, {"own": home / "videos"})
+    assert clips_of(home / "some.parquet", root=home / "videos") == (rows[:1], {"own": home / "videos"})
+    with pytest.raises(ManifestError, match=r"Give their folder by --root"):
+        clips_of(home / "some.parquet")
+    with pytest.raises(ManifestError, match=r"--listing goes with a manifest"):
+        clips_of(home / "some.parquet", home / "own.csv")
+
+
+def test_an_empty_table_is_refused(home: Path) -> None:
+    write_parquet([], home / "none.parquet")
+
+    with pytest.raises(ManifestError, match="holds no clip"):
+        clips_of(home / "none.parquet")
