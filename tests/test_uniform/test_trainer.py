@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,7 +18,9 @@ from uniform.training import trainer
 from uniform.training.checkpoints import find_checkpoints
 from uniform.training.observer import Progress
 from uniform.training.run_folder import locked, read_journal
+from uniform.training.sample_losses import read_sample_losses
 from uniform.training.trainer import train
+from uniform.training.validation import Validation
 
 
 class Notes:
@@ -253,3 +256,33 @@ def test_a_finished_run_started_again_does_nothing(tmp_path: Path) -> None:
 
     assert second.step == 3
     assert (first.checkpoint / "model.safetensors").stat().st_mtime_ns == before
+
+
+def test_the_best_checkpoint_on_validation_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shard_folder(tmp_path / "valid", clips=8, seed=9, dataset="valid")
+    means = iter([3.0, 1.0, 2.0, 2.5])
+    monkeypatch.setattr(Validation, "losses", lambda self: {"t2av/video_mse": next(means)})
+    validate = ("validation.every=1", f'validation.sources=[{{folder="{tmp_path / "valid"}"}}]')
+    train(tiny_config(tmp_path, "run", "steps=4", "checkpoint.every=1", "checkpoint.keep_last=1", *validate))
+
+    assert [path.name for path in find_checkpoints(tmp_path / "run" / "checkpoints")] == [
+        "step-00000002",
+        "step-00000004",
+    ]
+
+
+def test_each_samples_loss_is_kept_by_its_clip(tmp_path: Path) -> None:
+    words = ("log.sample_losses=true", "checkpoint.every=2")
+    train(tiny_config(tmp_path, "run", "steps=5", *words))
+    (tmp_path / "run" / "losses" / "steps-00000006-00000009-0.parquet").write_bytes(b"of a run that was lost")
+    train(tiny_config(tmp_path, "run", "steps=7", *words))
+
+    table = read_sample_losses(tmp_path / "run")
+    assert table is not None
+    assert table["position"].to_pylist() == list(range(7 * 4))
+    totals = np.array(table["video_mse"]) + np.array(table["audio_mse"])
+    assert totals.reshape(7, 4).mean(axis=1) == pytest.approx(losses(tmp_path / "run"), rel=1e-6)
+    assert all(
+        table["audio_mse"][row].as_py() == 0 for row, task in enumerate(table["task"].to_pylist()) if task == "a2v"
+    )
+    assert read_sample_losses(tmp_path) is None

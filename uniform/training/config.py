@@ -100,7 +100,7 @@ class CheckpointConfig:
     every: int = 1000
     """Steps between checkpoints; the last step and a stop by signal are always saved."""
     keep_last: int = 2
-    """Newest checkpoints that stay."""
+    """Newest checkpoints that stay; the one with the lowest validation loss stays too."""
     keep_every: int | None = None
     """Checkpoints at multiples of this many steps stay for ever; None keeps only the newest."""
     background: bool = True

@@ -46,5 +46,6 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> Path:
         path = write_checkpoint(self.folder, snapshot)
-        prune(self.folder, self.config.keep_last, self.config.keep_every)
+        best = snapshot.facts.get("best")
+        prune(self.folder, self.config.keep_last, self.config.keep_every, keep=None if best is None else best[1])
         return path

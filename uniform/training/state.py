@@ -41,6 +41,8 @@ class State:
     """Gradient norms of the last good steps."""
     skipped: int = 0
     """Bad steps in a row."""
+    best: tuple[float, int] | None = None
+    """Lowest mean validation loss so far, and its step."""
 
     def saw(self, clip_ids: Sequence[str]) -> None:
         """Add a global batch to the chain."""
@@ -56,7 +58,13 @@ class State:
         moments = {
             f"{kind}/{name}": tensor for name, kinds in self.optimiser.state().items() for kind, tensor in kinds.items()
         }
-        numbers = {"step": self.step, "chain": self.chain, "norms": list(self.norms), "skipped": self.skipped}
+        numbers: dict[str, Any] = {
+            "step": self.step,
+            "chain": self.chain,
+            "norms": list(self.norms),
+            "skipped": self.skipped,
+        }
+        numbers["best"] = self.best
         tensors = {MODEL: weights, EMA: {**weights, **whole(self.ema.shadow)}, OPTIMISER: whole(moments)}
         return Snapshot(facts={**facts, **numbers}, tensors=tensors)
 
@@ -76,6 +84,7 @@ class State:
         self.optimiser.load_state(state)
         self.step, self.chain, self.skipped = int(facts["step"]), str(facts["chain"]), int(facts["skipped"])
         self.norms = deque(facts["norms"], maxlen=NORMS_KEPT)
+        self.best = None if facts["best"] is None else (float(facts["best"][0]), int(facts["best"][1]))
 
 
 def load_weights(model: UniForm, tensors: dict[str, Tensor], source: Path) -> None:

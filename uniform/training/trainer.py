@@ -26,6 +26,7 @@ from uniform.training.observer import Observer, Progress, TensorBoard
 from uniform.training.optim import clip_gradients, learning_rate
 from uniform.training.parallel import plain, without_sync
 from uniform.training.run_folder import CHECKPOINTS_NAME, Journal, locked
+from uniform.training.sample_losses import SampleLosses
 from uniform.training.saver import Saver
 from uniform.training.setup import Prepared, prepare
 from uniform.training.speed import Speedometer
@@ -78,6 +79,11 @@ class Trainer:
         self.speed = Speedometer(prepared.state.model, self.config, self.processes, prepared.precision)
         self.validation = Validation(prepared) if self.config.validation.every else None
         self.journal = Journal(self.config.out, self.state.step) if self.processes.first else None
+        self.sample_losses = (
+            SampleLosses(self.config.out, self.processes.rank, self.state.step)
+            if self.config.log.sample_losses
+            else None
+        )
         self.steps_written: list[dict[str, Any]] = []
         self.last_loss = math.nan
 
@@ -99,7 +105,7 @@ class Trainer:
                         break
                     self.speed.step_ended()
                 self._save()
-                self.saver.wait()
+                self._announce(self.saver.wait())
         finally:
             stream.close()
             self.saver.close()
@@ -135,8 +141,10 @@ class Trainer:
             state.ema.update(dict(state.model.named_parameters()), state.step)
             state.norms.append(norm)
             state.skipped = 0
-            for losses in found:
+            for batch, losses in zip(batches, found, strict=True):
                 self.window.add(losses)
+                if self.sample_losses is not None:
+                    self.sample_losses.add(state.step + 1, batch, losses)
         else:
             state.optimiser.drop_gradients()
             self._bad_step(batches, found, loss, norm, spike)
@@ -220,20 +228,29 @@ class Trainer:
         self._write({"kind": "validation", "step": self.state.step, "losses": losses})
         for observer in self.observers:
             observer.validated(self.state.step, losses)
+        mean = sum(losses.values()) / len(losses)
+        if self.state.best is None or mean < self.state.best[0]:
+            self.state.best = (mean, self.state.step)
+            self._save()
 
     def _save(self) -> None:
         """Write the state down, once per step."""
         if self.saver.step == self.state.step:
             return
         with self.speed.paused():
+            if self.sample_losses is not None:
+                self.sample_losses.close_part()
             snapshot = self.state.snapshot(self.prepared.facts)
             self.saver.step = self.state.step
             if not self.processes.first:
                 return
             self._write_steps()
-            for path in self.saver.save(snapshot):
-                for observer in self.observers:
-                    observer.saved(path)
+            self._announce(self.saver.save(snapshot))
+
+    def _announce(self, paths: Sequence[Path]) -> None:
+        for path in paths:
+            for observer in self.observers:
+                observer.saved(path)
 
     def _write_steps(self) -> None:
         for line in self.steps_written:
