@@ -54,6 +54,11 @@ class ModelConfig:
         for name in ("depth", "width", "heads", "mlp_ratio", "text_width", "text_tokens", "null_tokens"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be 1 or more")
+        for name in ("patch", "audio_patch"):
+            if len(getattr(self, name)) != 2 or min(getattr(self, name)) < 1:
+                raise ConfigError(f"model.{name} is {getattr(self, name)}; it must be two numbers, 1 or more")
+        if self.input_sq_size < 1 or self.fps <= 0:
+            raise ConfigError(f"model.input_sq_size {self.input_sq_size} and fps {self.fps} must be above 0")
         if self.width % self.heads or (self.width // self.heads) % 2:
             raise ConfigError(
                 f"model.width is {self.width} and model.heads {self.heads}: a head would have "

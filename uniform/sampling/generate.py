@@ -70,7 +70,7 @@ def noise_source(
 
     Drawn on the CPU, so that a seed gives the same noise on any device.
     """
-    streams = [[torch.Generator().manual_seed(2 * seed + which) for seed in seeds] for which in (0, 1)]
+    streams = [[torch.Generator().manual_seed((2 * seed + which) % 2**64) for seed in seeds] for which in (0, 1)]
 
     def draw() -> Pair:
         return Pair(
