@@ -1,0 +1,109 @@
+"""PLLaVA's published weights: a PEFT-wrapped state, merged in one pass over its shards; or a folder merged before.
+
+The low-rank updates of the query and value maps are added with alpha 4 over rank 128, as every published script does;
+training had alpha 32. Names become those of transformers' LLaVA. Source: magic-research/PLLaVA; docs/captions.md.
+"""
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from uniform.codecs.weights import Shapes, each_tensor, read_shapes
+from uniform.errors import WeightsError
+
+_WRAPPED = re.compile(r"(?P<map>.+)\.(?P<part>base_layer\.weight|lora_[AB](\.default)?\.weight)")
+_WRAPPER = ("language_model.base_model.model.", "language_model.")
+_NAMES = (
+    ("language_model.model.", "model.language_model."),
+    ("language_model.lm_head.", "lm_head."),
+    ("vision_tower.vision_model.", "model.vision_tower."),
+    ("multi_modal_projector.", "model.multi_modal_projector."),
+)
+"""Beginnings of published names, and what transformers calls them now."""
+_BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
+"""Tables that old checkpoints carry along; they follow from the config."""
+
+
+def library_name(key: str) -> str:
+    """What transformers calls the tensor that a checkpoint calls `key`."""
+    if key.startswith(_WRAPPER[0]):
+        key = _WRAPPER[1] + key.removeprefix(_WRAPPER[0])
+    for before, after in _NAMES:
+        if key.startswith(before):
+            return after + key.removeprefix(before)
+    return key
+
+
+def merged_shapes(files: Sequence[Path], where: str) -> Shapes:
+    """Names and shapes after the merge; no number is read.
+
+    Raises: WeightsError where an update lacks a half or does not fit its map, or a tensor is there twice.
+    """
+    found: Shapes = {}
+    parts: dict[str, dict[str, tuple[int, ...]]] = {}
+    for file in files:
+        for key, shape in read_shapes(file).items():
+            name, part = _split(key)
+            if name is None:
+                continue
+            if part is not None:
+                parts.setdefault(name, {})[part] = shape
+            elif name in found:
+                raise WeightsError(f"{where}: '{name}' is in two shards; give a folder with one model in it")
+            else:
+                found[name] = shape
+    for name, shapes in parts.items():
+        if "base" not in shapes and name in found:
+            shapes["base"] = found[name]  # older PEFT left the map its own name
+        if missing := {"base", "A", "B"} - shapes.keys():
+            raise WeightsError(f"{where}: the update of '{name}' lacks {', '.join(sorted(missing))}. Fetch it again.")
+        rank = shapes["A"][0]
+        if shapes["A"] != (rank, shapes["base"][1]) or shapes["B"] != (shapes["base"][0], rank):
+            raise WeightsError(f"{where}: the update of '{name}' does not fit: {shapes}. Fetch it again.")
+        found[name] = shapes["base"]
+    return found
+
+
+def merged_tensors(files: Sequence[Path], alpha: float, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
+    """Names and tensors after the merge, each as soon as its parts were met; W + alpha / rank * B A, in float32.
+
+    Args:
+        files: the shards, as `merged_shapes` accepted them.
+        alpha: weight of the updates.
+        dtype: of the tensors that come out.
+    """
+    updated = {name for file in files for key in read_shapes(file) for name, part in [_split(key)] if part and name}
+    waiting: dict[str, dict[str, Tensor]] = {}
+    for file in files:
+        for key, tensor in each_tensor(file):
+            name, part = _split(key)
+            if name is None:
+                continue
+            if name not in updated:
+                yield name, tensor.to(dtype)
+                continue
+            parts = waiting.setdefault(name, {})
+            parts[part or "base"] = tensor
+            if len(parts) == 3:
+                yield name, _merge(waiting.pop(name), alpha).to(dtype)
+    assert not waiting, "merged_shapes found every part"
+
+
+def _merge(parts: Mapping[str, Tensor], alpha: float) -> Tensor:
+    rank = parts["A"].shape[0]
+    return parts["base"].float() + (alpha / rank) * (parts["B"].float() @ parts["A"].float())
+
+
+def _split(key: str) -> tuple[str | None, str | None]:
+    """Name of the tensor's map, and which part of it: base, A, B, or None for a whole tensor. A buffer has no name."""
+    if key.endswith(_BUFFERS):
+        return None, None
+    wrapped = _WRAPPED.fullmatch(key)
+    if wrapped is None:
+        return library_name(key).replace(".base_layer.bias", ".bias"), None
+    part = wrapped["part"]
+    name = library_name(f"{wrapped['map']}.weight")
+    return name, "base" if part.startswith("base") else part[len("lora_")]
