@@ -103,7 +103,7 @@ def _with_defaults(form: Listing) -> Listing:
 def find_manifest(name: str) -> Path:
     """The path that `name` is, or the manifest of that name that comes with the toolkit. Raises ManifestError."""
     path = Path(name)
-    if path.suffix == ".toml" or path.exists():
+    if path.suffix in (".toml", ".parquet") or path.is_file():
         return path
     known = shipped_manifests()
     if name not in known:

@@ -91,25 +91,27 @@ def _decoded(path: Path, encoding: str) -> str:
 
 
 def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -> Iterator[Record]:
+    """Keys may be missing on some lines (the field is empty there), but not on all: that is a slip of the map."""
     wanted = listing.wanted_columns()
+    seen: dict[str, None] = {}
     for number, line in enumerate(_lines(text), start=1):
         if not line.strip() or (listing.comment and line.startswith(listing.comment)):
             continue
-        place = f"{path}:{number}"
         try:
             # A float keeps its digits: 1.005 s is 1,005 ms.
             values = json.loads(line, parse_float=str, parse_constant=_no_constant)
         except (ValueError, RecursionError) as error:
-            problems.error(place, None, quoted(line), "one JSON object", f"{error}.")
+            problems.error(f"{path}:{number}", None, quoted(line), "one JSON object", f"{error}.")
             continue
         if not isinstance(values, dict):
-            problems.error(place, None, quoted(line), "one JSON object", "Write {...} on each line.")
+            problems.error(f"{path}:{number}", None, quoted(line), "one JSON object", "Write {...} on each line.")
             continue
-        missing = [name for name in wanted if name not in values]
-        for name in missing:
-            problems.error(place, name, "no such key", f"'{name}' ({wanted[name]})", f"Add it{nearest(name, values)}")
-        if not missing:
-            yield Record(number, values)
+        seen.update(dict.fromkeys(values))
+        yield Record(number, {**dict.fromkeys(wanted), **values})
+    for name, key in wanted.items():
+        if seen and name not in seen:
+            fix = f"Change listing.{key}{nearest(name, seen)}"
+            problems.error(str(path), name, "no line with this key", f"'{name}', asked for by {key}", fix)
 
 
 def _parquet_records(path: Path, listing: Listing, problems: Problems) -> Iterator[Record]:

@@ -144,6 +144,14 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(0.01)
 
+    def _trickle(self, path: str, count: int) -> None:
+        """A drip of a kilobyte at a time."""
+        self._send(200, b"", Content_Length="1000000")
+        for _ in range(60):
+            self.wfile.write(b"\0" * 2_000)
+            self.wfile.flush()
+            time.sleep(0.03)
+
     def _resume(self, path: str, count: int) -> None:
         """Breaks off once after 30,000 bytes; goes on by Range."""
         self._ranged(path, count, tag='"one"', cut=30_000 if count == 1 else None)

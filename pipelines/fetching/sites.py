@@ -7,7 +7,8 @@ is imported on first use: that takes half a second and a hundred megabytes.
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from uniform.errors import ConfigError
 
 FORMAT = "b[height>=256][height<=480]/wv*[height>=256]+wa/b[height>=256]/wv*+wa/w"
 """The smallest format that is large enough; one file with both streams before two that must be merged."""
+BREAKS = ("connection", "timeout", "incomplete", "data_forbidden", "http_5xx", "dns")
+"""Codes after which another attempt may do better at once."""
 REFUSALS = ("sign_in", "rate_limited", "http_429")
 """Codes that are about this machine, not about the video: they count for the host's breaker."""
 
@@ -33,7 +36,12 @@ class SiteOptions:
 
     format: str = FORMAT
     largest_bytes: int = 2 << 30
+    attempts: int = 2
+    """For breaks on the way; what the site refuses is not asked twice."""
     timeout_s: float = 20.0
+    """For a connection, and for each read."""
+    longest_s: float = 3_600.0
+    """For one video; a drip is given up."""
     rate_bytes_per_s: int | None = None
     extractors: tuple[str, ...] = ("youtube",)
     """Names of yt-dlp extractors that may be used; "generic" with "html5" reads any page."""
@@ -76,17 +84,23 @@ class SiteFetcher:
         host = urlsplit(uri).hostname or ""
         if not _is_youtube(host):
             checked_target(uri, self._allowed)
-        self._pace.take(host)
-        shutil.rmtree(work)  # nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together
-        work.mkdir()
-        try:
-            with tempfile.TemporaryDirectory(prefix="uniform-fetch-") as private:
-                made = self._download(uri, key, work, Path(private))
-        except FetchError as error:
-            self._pace.report(host, error.reason if error.code in REFUSALS else None)
-            raise
-        self._pace.report(host, None)
-        return made
+        for attempt in range(1, self._options.attempts + 1):
+            self._pace.take(host)
+            shutil.rmtree(
+                work
+            )  # nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together
+            work.mkdir()
+            try:
+                with tempfile.TemporaryDirectory(prefix="uniform-fetch-") as private:
+                    made = self._download(uri, key, work, Path(private))
+            except FetchError as error:
+                self._pace.report(host, error.reason if error.code in REFUSALS else None)
+                if error.code not in BREAKS or attempt == self._options.attempts:
+                    raise
+            else:
+                self._pace.report(host, None)
+                return made
+        raise AssertionError("unreachable: the last attempt returns or raises")
 
     def _download(self, uri: str, key: str, work: Path, private: Path) -> Made:
         from yt_dlp import YoutubeDL
@@ -127,6 +141,7 @@ class SiteFetcher:
             "ratelimit": options.rate_bytes_per_s,
             "geo_bypass": False,
             "ffmpeg_location": options.ffmpeg,
+            "progress_hooks": [self._guard(time.monotonic())],
             "extractor_args": {"youtube": {name: [value] for name, value in options.extractor_args.items()}},
         }
         if options.cookies_file is not None:
@@ -136,6 +151,18 @@ class SiteFetcher:
             if proxies:
                 parameters["proxy"] = proxies[int(key, 16) % len(proxies)]
         return parameters
+
+    def _guard(self, began: float) -> Callable[[Mapping[str, Any]], None]:
+        """A hook that ends a download which takes too long or grows too large, whatever was announced."""
+
+        def watch(progress: Mapping[str, Any]) -> None:
+            elapsed, size = time.monotonic() - began, int(progress.get("downloaded_bytes") or 0)
+            if elapsed > self._options.longest_s:
+                raise FetchError("too_slow", f"{size:,} bytes in {elapsed:.0f} s")
+            if size > self._options.largest_bytes:
+                raise FetchError("too_large", f"more than {self._options.largest_bytes:,} bytes came")
+
+        return watch
 
     def _check(self, info: Mapping[str, Any] | None) -> None:
         """Judge what would be downloaded. Raises FetchError."""

@@ -77,6 +77,11 @@ def test_a_file_over_the_limit_is_refused_and_not_skipped_silently(server: Hosti
     assert error_of(fetcher(tmp_path, largest_bytes=10_000), server.url("/ok/a.mp4")).code == "too_large"
 
 
+def test_a_file_without_end_and_a_drip_are_given_up(server: HostileServer, tmp_path: Path) -> None:
+    assert error_of(fetcher(tmp_path, largest_bytes=1_000_000), server.url("/endless/a.mp4")).code == "too_large"
+    assert error_of(fetcher(tmp_path, longest_s=0.3), server.url("/trickle/a.mp4")).code == "too_slow"
+
+
 def test_what_an_earlier_attempt_left_is_not_gone_on_with(server: HostileServer, tmp_path: Path) -> None:
     url = server.url("/ok/a.mp4")
     key = MediaStore.key("youtube", "", url)

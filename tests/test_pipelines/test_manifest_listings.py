@@ -312,10 +312,20 @@ def test_parquet_and_jsonl_say_the_same_as_csv(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("line", ["[1]", "{", '{"id": NaN}', "3", '{"start": 1}'])
+@pytest.mark.parametrize("line", ["[1]", "{", '{"id": NaN}', "3", '{"start": 1}', '{"id": null, "start": 1}'])
 def test_a_line_that_is_no_json_object_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
     with pytest.raises(ManifestError, match=r"listing\.jsonl:2"):
         rows_of(tmp_path, f'{{"id": "abcdefghijk", "start": 1}}\n{line}\n', name="listing.jsonl")
+
+
+def test_a_json_key_may_be_missing_on_some_lines_but_not_on_all(tmp_path: Path) -> None:
+    lines = '{"id": "abcdefghijk", "start": 1, "text": "x"}\n{"id": "abcdefghijl", "start": 1}\n'
+
+    rows = rows_of(tmp_path, lines, columns='caption = "text"', name="listing.jsonl")
+
+    assert [row.caption for row in rows] == ["x", None]
+    with pytest.raises(ManifestError, match=r"column 'txt': found no line with this key.*did you mean 'text'"):
+        rows_of(tmp_path, lines, columns='caption = "txt"', name="listing.jsonl")
 
 
 def test_a_file_that_is_no_parquet_is_refused(tmp_path: Path) -> None:
