@@ -103,6 +103,35 @@ def diff(
         console.out.print(f"written: {out}", markup=False)
 
 
+@app.command()
+def lookalikes(
+    runs: Annotated[
+        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs with the stage fingerprint_clip.")
+    ],
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of frames that must agree.")] = 0.75,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Receives one clip of each pair, for `build --exclude`.")
+    ] = None,
+) -> None:
+    """Find clips of different sources that look alike, also across data sets and splits."""
+    from pipelines.lookalikes import find_lookalikes, read_looks, to_leave_out
+    from pipelines.manifest import write_parquet
+
+    rows, looks = read_looks(runs)
+    found = find_lookalikes(rows, looks, share)
+    for pair in found[:20]:
+        names = (
+            f"{row.dataset}/{row.split} {row.source_id!r} at {row.start_ms / 1000:g} s"
+            for row in (pair.first, pair.second)
+        )
+        console.out.print(f"  {pair.share:4.0%}  {'  and  '.join(names)}", markup=False)
+    leaks = sum(pair.leaks for pair in found)
+    console.out.print(f"{_number(len(found), 'pair')} among {_number(len(rows), 'clip')}, {leaks:,} across splits")
+    if out is not None:
+        write_parquet(to_leave_out(found), out)
+        console.out.print(f"written: {out}", markup=False)
+
+
 def _read(name: str, root: Path | None) -> "Manifest":
     from pipelines.manifest import find_manifest, read_manifest
 
