@@ -1,0 +1,49 @@
+"""What a run looks like on a terminal and elsewhere."""
+
+import io
+import logging
+import re
+
+import pytest
+from rich.console import Console
+
+from cli import console
+from cli.progress import Bars
+from pipelines.brackets import LogListener
+from pipelines.commits import Commit
+from pipelines.ledger import Tally
+
+COMMIT = Commit(
+    stage="check",
+    unit=3,
+    made_of={},
+    kept="",
+    codes={"ok": 5, "silent": 2, "unknown": 1},
+    clips=8,
+    ledger="",
+    attempt=1,
+    seconds=0.5,
+    worker="here",
+)
+
+
+def test_bars_count_kept_rejected_and_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Console(file=io.StringIO(), force_terminal=True, width=160)
+    monkeypatch.setattr(console, "err", screen)
+
+    with Bars() as bars:
+        bars.stage_started("check", units=2, clips=16, done=Tally(clips=4, codes={"ok": 4}))
+        bars.unit_done(COMMIT)
+        bars.remark("stage 'check', unit 4: its worker died [1 so far]")
+
+    shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue())  # type: ignore[attr-defined]
+    for part in ("check", "12/20", "9 kept", "2 rejected", "1 failed", "clips/s", "its worker died [1 so far]"):
+        assert part in shown
+
+
+def test_log_lines_say_the_same(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+
+    LogListener().unit_done(COMMIT)
+
+    assert caplog.messages == ["check: unit 3, 8 clips = 5 kept + 2 rejected + 1 failed, 0.5 s"]
