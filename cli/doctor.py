@@ -4,8 +4,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.markup import escape
-from rich.table import Table
 
 from cli import console
 
@@ -18,6 +16,9 @@ def doctor(
     ] = Path(),
 ) -> None:
     """Try every import and tool, and say how to repair what is missing (exit code 1 if something is)."""
+    from rich.markup import escape
+    from rich.table import Table
+
     from uniform.doctor import examine
 
     with console.err.status("trying imports; transformers and diffusers take some seconds"):

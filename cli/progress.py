@@ -1,9 +1,18 @@
-"""How a preparation run looks while it goes on: live bars on a terminal, plain log lines elsewhere."""
+"""How long work looks while it goes on: live bars on a terminal, plain log lines elsewhere."""
 
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 from cli import console
@@ -11,6 +20,7 @@ from cli import console
 if TYPE_CHECKING:
     from pipelines.commits import Commit
     from pipelines.ledger import Tally
+    from uniform.sampling.sampler import Progress as SamplerProgress
 
 RATE_WINDOW_S = 120.0
 """Clips per second and the time left are those of the last two minutes."""
@@ -82,3 +92,17 @@ class Bars:
     def remark(self, text: str) -> None:
         """See `pipelines.brackets.Listener`."""
         self._bars.console.print(text, style="yellow", markup=False)
+
+
+class SampleBars(Progress):
+    """Samples and solver steps with the time left, on a terminal only."""
+
+    def __init__(self, samples: int, steps: int) -> None:
+        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+        super().__init__(*columns, console=console.err, disable=not console.err.is_terminal)
+        self._samples = self.add_task("samples", total=samples)
+        self._steps = self.add_task("steps", total=steps)
+
+    def show(self, state: "SamplerProgress") -> None:
+        self.update(self._samples, completed=state.done)
+        self.update(self._steps, completed=state.step)

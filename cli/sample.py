@@ -1,15 +1,11 @@
 """`uniform sample`: audible video from text, video from sound, sound from video."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from cli import console
-
-if TYPE_CHECKING:
-    from uniform.sampling.sampler import Progress as State
 
 Media = Annotated[
     Path | None, typer.Argument(help="A2V: any file with sound. V2A: any file with a picture. T2AV: leave it out.")
@@ -68,6 +64,7 @@ def sample(
     codec: CodecOptions = None,
 ) -> None:
     """Sample from a trained model. Stop and repeat the command at will: finished samples are kept."""
+    from cli.progress import SampleBars
     from uniform.sampling.gallery import write_gallery
     from uniform.sampling.open import open_sampler, sample_config
     from uniform.sampling.request import Request, read_prompts, several, task_by_name
@@ -83,22 +80,8 @@ def sample(
     sampler = open_sampler(checkpoint, ema=ema, device=device, codec=codec or [])
     scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_given}
     config = sample_config(sampler, solver, steps, batch_clips=batch, keep_latents=latents, **scales)
-    with _Bars(len(requests), config.steps) as bars:
+    with SampleBars(len(requests), config.steps) as bars:
         files = sampler.run(requests, out, config, bars.show)
     for file in files:
         console.out.print(str(file), markup=False)
     console.out.print(f"gallery: {write_gallery(out, 'UniForm samples')}", markup=False)
-
-
-class _Bars(Progress):
-    """Samples and solver steps with the time left, on a terminal only."""
-
-    def __init__(self, samples: int, steps: int) -> None:
-        columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-        super().__init__(*columns, console=console.err, disable=not console.err.is_terminal)
-        self._samples = self.add_task("samples", total=samples)
-        self._steps = self.add_task("steps", total=steps)
-
-    def show(self, state: "State") -> None:
-        self.update(self._samples, completed=state.done)
-        self.update(self._steps, completed=state.step)
