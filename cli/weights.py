@@ -18,7 +18,7 @@ def list_weights() -> None:
     from uniform.codecs.record import cache_folder, read_records
 
     records = read_records(cache_folder())
-    table = Table("name", "kind", "size", "licence", "hub id", "fetched", box=None, pad_edge=False)
+    table = _table("name", "kind", "size", "licence", "hub id", "fetched")
     for entry in catalogue().values():
         record = records.get(entry.hub_id)
         fetched = "no" if record is None else (record.commit or "yes")[:12]
@@ -44,7 +44,7 @@ def fetch(
     if entry.non_commercial:
         console.err.print("These weights, and what is made with them, are not for commercial use.", style="bold yellow")
     record = weights.fetch(name, revision=revision, copy_to=copy_to)
-    table = Table("file", "bytes", "sha256", box=None, pad_edge=False)
+    table = _table("file", "bytes", "sha256")
     for file, facts in record.files.items():
         table.add_row(file, f"{facts.bytes:,}", facts.sha256)
     console.out.print(table)
@@ -62,13 +62,20 @@ def verify(
     from uniform.codecs import fetch as weights
 
     verdicts = weights.verify(name, folder=folder)
-    table = Table("file", "bytes", "sha256", "state", box=None, pad_edge=False)
+    table = _table("file", "bytes", "sha256", "state")
     for verdict in verdicts:
         state = "[green]whole" if verdict.problem is None else f"[bold red]{verdict.problem}"
         table.add_row(verdict.file, f"{verdict.bytes:,}", verdict.sha256, state)
     console.out.print(table)
     if any(verdict.problem is not None for verdict in verdicts):
         raise typer.Exit(1)
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for column in columns:
+        table.add_column(column, overflow="fold")  # names and digests are there to be copied: never cut them short
+    return table
 
 
 def _gigabytes(size: int) -> str:

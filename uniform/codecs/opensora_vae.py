@@ -115,7 +115,7 @@ class OpenSoraVae(nn.Module):
         self.dtype = dtype
         self._spatial.to(memory_format=torch.channels_last)
         halves: list[Any] = [self._spatial, self.temporal_vae]
-        if device.type == "cuda":  # measured slower than the plain layout on a CPU
+        if device.type != "mps":  # which knows no such layout in three dimensions
             halves[1].to(memory_format=torch.channels_last_3d)
         if compiled:
             for half in halves:
