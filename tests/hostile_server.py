@@ -26,6 +26,7 @@ class HostileServer(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, str | None]] = []
+        self.agents: set[str | None] = set()
         self.lock = threading.Lock()
 
     def url(self, path: str) -> str:
@@ -50,6 +51,7 @@ class _Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests[path] += 1
             self.server.ranges.append((path, self.headers.get("Range")))
+            self.server.agents.add(self.headers.get("User-Agent"))
             count = self.server.requests[path]
         self.close_connection = True
         name = path.strip("/").split("/")[0].replace("-", "_")

@@ -9,6 +9,7 @@ import re
 
 _PATTERNS: tuple[tuple[str, str], ...] = (
     # the machine
+    ("no_driver", r"impersonate target .* is not available"),
     ("disk_full", r"no space left on device|errno 28\b|disk quota exceeded|errno 122\b"),
     ("out_of_memory", r"cannot allocate memory|errno 12\b"),
     # the site refuses the machine: these must come before anything about the video

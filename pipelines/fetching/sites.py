@@ -51,6 +51,9 @@ class SiteOptions:
     """Netscape cookies file; each attempt works on a copy."""
     proxies_file: str | None = None
     """One proxy address a line; a source always takes the same one."""
+    user_agent: str | None = None
+    impersonate: str | None = None
+    """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the library curl_cffi."""
     ffmpeg: str | None = None
     """Program that merges two streams; None looks for ffmpeg on the path."""
 
@@ -106,15 +109,15 @@ class SiteFetcher:
         from yt_dlp import YoutubeDL
 
         log = _Log()
-        with YoutubeDL(self._parameters(key, work, private, log)) as downloader:
-            try:
+        try:
+            with YoutubeDL(self._parameters(key, work, private, log)) as downloader:
                 info = downloader.extract_info(uri, download=False)
                 self._check(info)
                 info = downloader.process_ie_result(info, download=True)
-            except FetchError:
-                raise
-            except Exception as error:  # an extractor may fail by any error, and none of them crosses processes
-                raise _as_fetch_error(error, log) from None
+        except FetchError:
+            raise
+        except Exception as error:  # an extractor may fail by any error, and none of them crosses processes
+            raise _as_fetch_error(error, log) from None
         return self._result(info or {}, work, log)
 
     def _parameters(self, key: str, work: Path, private: Path, log: "_Log") -> dict[str, Any]:
@@ -144,12 +147,23 @@ class SiteFetcher:
             "progress_hooks": [self._guard(time.monotonic())],
             "extractor_args": {"youtube": {name: [value] for name, value in options.extractor_args.items()}},
         }
+        return parameters | self._identity(key, private)
+
+    def _identity(self, key: str, private: Path) -> dict[str, Any]:
+        """Parameters that say who asks: cookies, proxy, user agent."""
+        options, parameters = self._options, dict[str, Any]()
         if options.cookies_file is not None:
             parameters["cookiefile"] = str(shutil.copy(Path(options.cookies_file).expanduser(), private / "cookies"))
         if options.proxies_file is not None:
             proxies = Path(options.proxies_file).expanduser().read_text().split()
             if proxies:
                 parameters["proxy"] = proxies[int(key, 16) % len(proxies)]
+        if options.user_agent is not None:
+            parameters["http_headers"] = {"User-Agent": options.user_agent}
+        if options.impersonate is not None:
+            from yt_dlp.networking.impersonate import ImpersonateTarget
+
+            parameters["impersonate"] = ImpersonateTarget.from_str(options.impersonate)
         return parameters
 
     def _guard(self, began: float) -> Callable[[Mapping[str, Any]], None]:

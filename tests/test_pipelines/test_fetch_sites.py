@@ -1,5 +1,6 @@
 """yt-dlp against the hostile server: its successes are checked, its failures become plain data."""
 
+import importlib.util
 import pickle
 from collections.abc import Iterator
 from dataclasses import replace
@@ -123,6 +124,29 @@ def test_the_cookies_file_stays_as_it_was(server: HostileServer, tmp_path: Path)
 
     assert cookies.read_bytes() == before
     assert not [p for p in (tmp_path / "run").rglob("*") if p.is_file() and b"secret" in p.read_bytes()]
+
+
+def test_the_user_agent_is_the_one_that_was_chosen(server: HostileServer, tmp_path: Path) -> None:
+    fetcher(tmp_path, user_agent="a laboratory").fetch(replace(ROW, source_uri=server.url("/ok/a.mp4")))
+
+    assert server.agents == {"a laboratory"}
+
+
+def test_a_proxy_that_is_not_there_is_named_and_not_gone_round(server: HostileServer, tmp_path: Path) -> None:
+    (tmp_path / "proxies").write_text("http://me:secret@127.0.0.1:9\n")
+
+    error = error_of(fetcher(tmp_path, proxies_file=str(tmp_path / "proxies")), server.url("/ok/a.mp4"))
+
+    assert error.code in ("proxy", "connection")
+    assert "secret" not in error.reason
+    assert sum(server.requests.values()) == 0
+
+
+def test_a_browser_that_cannot_be_imitated_is_named(server: HostileServer, tmp_path: Path) -> None:
+    if importlib.util.find_spec("curl_cffi"):
+        pytest.skip("curl_cffi is installed")
+
+    assert error_of(fetcher(tmp_path, impersonate="chrome"), server.url("/ok/a.mp4")).code == "no_driver"
 
 
 def test_a_file_of_secrets_that_is_missing_is_named_before_anything_runs() -> None:
