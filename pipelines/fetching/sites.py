@@ -89,9 +89,8 @@ class SiteFetcher:
             checked_target(uri, self._allowed)
         for attempt in range(1, self._options.attempts + 1):
             self._pace.take(host)
-            shutil.rmtree(
-                work
-            )  # nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together
+            # Nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together.
+            shutil.rmtree(work)
             work.mkdir()
             try:
                 with tempfile.TemporaryDirectory(prefix="uniform-fetch-") as private:
