@@ -41,6 +41,7 @@ def train(
     """Train, or go on from the newest checkpoint. Stop it with Ctrl-C at will: it saves first."""
     import json
 
+    from uniform.errors import ConfigError
     from uniform.training.presets import load_config
 
     words = list(overrides or ())
@@ -48,6 +49,8 @@ def train(
         only = f", split={json.dumps(split)}" if split else ""
         tables = ", ".join(f"{{folder={json.dumps(str(folder))}{only}}}" for folder in shards)
         words.append(f"data.sources=[{tables}]")
+    elif split is not None:
+        raise ConfigError("--split goes with --shards; in a configuration file it is a key of [[data.sources]]")
     if out is not None:
         words.append(f"out={json.dumps(str(out))}")
     wanted = load_config(config, words)

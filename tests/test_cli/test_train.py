@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.train import duration
+from tests.shard_folder import write_shard_folder
 from tests.tiny_run import tiny_words
 
 runner = CliRunner()
@@ -34,6 +35,19 @@ def test_shards_and_out_are_options(tmp_path: Path) -> None:
 
     assert result.exit_code == 0, result.output
     assert (tmp_path / "run" / "checkpoints" / "step-00000001").is_dir()
+
+
+def test_split_takes_the_clips_of_one_split(tmp_path: Path) -> None:
+    write_shard_folder(tmp_path / "split", clips=20, splits={"train": 14, "test": 6})
+    words = [word for word in tiny_words(tmp_path, "run", "steps=1") if not word.startswith("data.sources")]
+    command = ["train", "toy", *words, "--shards", str(tmp_path / "split"), "--split", "train"]
+    result = runner.invoke(app, command)
+
+    assert result.exit_code == 0, result.output
+    assert "14 clips" in result.output
+    refused = runner.invoke(app, ["train", "toy", "--split", "train"])
+    assert refused.exit_code == 1
+    assert "--split goes with --shards" in refused.output
 
 
 def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> None:

@@ -157,6 +157,15 @@ def test_the_journal_forgets_steps_that_were_lost(tmp_path: Path) -> None:
     assert [line["step"] for line in read_journal(tmp_path)] == [1, 2, 3]
 
 
+def test_a_full_disk_under_the_journal_is_told_in_words(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, 0)
+    journal._file = Path("/dev/full").open("w")  # noqa: SIM115 - closed by the journal
+    journal.write({"kind": "step", "step": 1, "loss": float("inf")})
+
+    with pytest.raises(TrainingError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
+        journal.flush()
+
+
 def test_a_lost_folder_of_checkpoints_begins_anew(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "run", "steps=2"))
     shutil.rmtree(tmp_path / "run" / "checkpoints")

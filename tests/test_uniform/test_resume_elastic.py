@@ -1,5 +1,7 @@
 """One run on any number of processes: the same batches, the same losses, resumed on other numbers at will."""
 
+import math
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +12,8 @@ from safetensors.torch import load_file
 
 from tests.many_processes import run_in_processes
 from tests.tiny_run import losses, tiny_config, tiny_words
+from uniform.training.config import ComputeConfig
+from uniform.training.distributed import join_processes
 from uniform.training.run_folder import read_journal
 from uniform.training.trainer import train
 
@@ -41,12 +45,37 @@ def test_a_run_that_changes_its_processes_is_the_run_of_one(tmp_path: Path) -> N
     assert_same_run(tmp_path, "one", "many")
 
 
+def gather_and_compare() -> None:
+    with join_processes(ComputeConfig(device="cpu")) as processes:
+        found = processes.gather([processes.rank, "ä" * (1 + processes.rank), float("nan")])
+        assert [part[:2] for part in found] == [[0, "ä"], [1, "ää"]]
+        assert math.isnan(found[1][2])
+        assert processes.any(processes.rank == 1)
+        assert not processes.any(False)
+        assert float(processes.sum(torch.tensor(processes.rank + 1.0))) == 3
+
+
+def test_processes_tell_each_other_what_they_found() -> None:
+    run_in_processes(2, gather_and_compare)
+
+
 def test_a_sharded_run_is_the_run_of_one(tmp_path: Path) -> None:
     train_here(tmp_path, "one", "steps=6")
 
     run_in_processes(2, train_here, tmp_path, "sharded", "steps=4", "compute.parallel=fsdp")
     train_here(tmp_path, "sharded", "steps=6")
     assert_same_run(tmp_path, "one", "sharded")
+
+
+@pytest.mark.slow
+def test_random_kills_and_changing_processes_leave_no_trace() -> None:
+    command = [sys.executable, str(ROOT / "benchmarks" / "restart.py"), "--steps", "60", "--kills", "6"]
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, timeout=900, check=False, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+
+    assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
+    assert b"same: True" in done.stdout
 
 
 @pytest.mark.slow

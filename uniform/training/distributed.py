@@ -1,5 +1,6 @@
 """The processes of a run: one, or many started by torchrun. Everything else asks here and works for both."""
 
+import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -44,12 +45,16 @@ class Processes:
         return bool(value.item())
 
     def gather(self, value: Any) -> list[Any]:
-        """`value` of every process, in the order of ranks, as plain numbers and texts, in every process."""
+        """`value` of every process, in the order of ranks, in every process. JSON travels, for nothing is pickled."""
         if self.count == 1:
             return [value]
-        values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value, group=self.control)
-        return values
+        text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+        lengths = [torch.zeros(1, dtype=torch.long) for _ in range(self.count)]
+        dist.all_gather(lengths, torch.tensor([len(text)]), group=self.control)
+        longest = max(int(length) for length in lengths)
+        texts = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.count)]
+        dist.all_gather(texts, torch.nn.functional.pad(text, (0, longest - len(text))), group=self.control)
+        return [json.loads(bytes(part[: int(length)].tolist())) for part, length in zip(texts, lengths, strict=True)]
 
     def wait(self) -> None:
         """Return when all processes have come here."""

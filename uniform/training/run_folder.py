@@ -5,6 +5,7 @@
 
 import fcntl
 import json
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,16 +58,29 @@ class Journal:
         self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add a line; it has "kind" and "step"."""
-        self._file.write(json.dumps(line, sort_keys=True) + "\n")
+        """Add a line; it has "kind" and "step". A number that is not finite becomes null. Raises: TrainingError."""
+        sound = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        with self._told():
+            self._file.write(json.dumps(sound, sort_keys=True) + "\n")
 
     def flush(self) -> None:
-        """Hand what was written to the operating system."""
-        self._file.flush()
+        """Hand what was written to the operating system. Raises: TrainingError."""
+        with self._told():
+            self._file.flush()
 
     def close(self) -> None:
-        """Write what is left."""
-        self._file.close()
+        """Write what is left. Raises: TrainingError."""
+        with self._told():
+            self._file.close()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise TrainingError(
+                f"{self.path}: cannot be written ({error.strerror}). Make room, then start the same command again."
+            ) from error
 
 
 def read_journal(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:
