@@ -100,6 +100,8 @@ def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -
         try:
             # A float keeps its digits: 1.005 s is 1,005 ms.
             values = json.loads(line, parse_float=str, parse_constant=_no_constant)
+            if "\\u" in line:
+                json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (ValueError, RecursionError) as error:
             problems.error(f"{path}:{number}", None, quoted(line), "one JSON object", f"{error}.")
             continue

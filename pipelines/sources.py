@@ -21,7 +21,8 @@ LONGEST_START_MS = 360_000_000
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029]")
+CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
+"""Control characters, and what Python makes of a file name that is not UTF-8."""
 SECONDS = re.compile(r"([0-9]{1,12})(?:\.([0-9]{0,30}))?")
 CLOCK = re.compile(r"(?:([0-9]{1,3}):)?([0-5]?[0-9]):([0-5][0-9](?:\.[0-9]{1,30})?)")
 KINDS: tuple[Kind, ...] = ("local", "http", "youtube", "hf", "archive", "fsspec")
@@ -135,7 +136,12 @@ class RowMaker:
         if text is None:
             raise CellError(self._columns[key], "an empty cell", key, "Fill it in, or leave the line out.")
         if CONTROL.search(text):
-            raise CellError(self._columns[key], quoted(text), f"{key} without control characters", "Clean the cell.")
+            raise CellError(
+                self._columns[key],
+                quoted(text),
+                f"{key} in UTF-8, without control characters",
+                "Clean the cell, or rename the file.",
+            )
         return text
 
     def _source_kind(self, values: Mapping[str, Any]) -> str:

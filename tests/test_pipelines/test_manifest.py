@@ -1,6 +1,7 @@
 """The TOML of a data set, local files below its root, and the table of clips."""
 
 import io
+import os
 import tarfile
 import unicodedata
 import zipfile
@@ -54,6 +55,15 @@ def test_the_order_of_a_folder_does_not_depend_on_the_disk(home: Path) -> None:
     names = [row.source_uri for row in build_rows(read_manifest(home / "own.toml"))]
 
     assert names == sorted(names)
+
+
+def test_a_file_name_that_is_not_utf_8_is_named(home: Path) -> None:
+    (home / "own.toml").write_text(FOLDER)
+    Path(os.fsdecode(os.fsencode(home / "videos") + b"/caf\xe9.mp4")).write_bytes(b"x")
+
+    with pytest.raises(ManifestError, match=r"in UTF-8, without control characters.*rename the file") as caught:
+        build_rows(read_manifest(home / "own.toml"))
+    str(caught.value).encode()
 
 
 def test_a_folder_without_a_match_is_refused(home: Path) -> None:

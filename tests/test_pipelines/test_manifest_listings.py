@@ -312,7 +312,18 @@ def test_parquet_and_jsonl_say_the_same_as_csv(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("line", ["[1]", "{", '{"id": NaN}', "3", '{"start": 1}', '{"id": null, "start": 1}'])
+@pytest.mark.parametrize(
+    "line",
+    [
+        "[1]",
+        "{",
+        '{"id": NaN}',
+        "3",
+        '{"start": 1}',
+        '{"id": null, "start": 1}',
+        r'{"id": "abcdefghij\ud800", "start": 1}',
+    ],
+)
 def test_a_line_that_is_no_json_object_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
     with pytest.raises(ManifestError, match=r"listing\.jsonl:2"):
         rows_of(tmp_path, f'{{"id": "abcdefghijk", "start": 1}}\n{line}\n', name="listing.jsonl")
