@@ -88,7 +88,10 @@ def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
     """One token a word; `<image>` is the last one of the reference's vocabulary."""
     signs = ["<pad>", "<s>", "</s>", "<unk>", ".", ",", ":", "USER", "ASSISTANT"]
     names = [*signs, *words]
-    names += [f"word{number}" for number in range(len(names), SIZES["image_token_index"])]
+    names += [
+        f"thing{chr(97 + number // 26)}{chr(97 + number % 26)}"
+        for number in range(SIZES["image_token_index"] - len(names))
+    ]
     vocabulary = {name: number for number, name in enumerate([*names[: SIZES["image_token_index"]], "<image>"])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]

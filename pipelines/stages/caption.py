@@ -1,36 +1,39 @@
-"""Captions that need no model: a template over the clip's labels, or the text that its listing gives.
+"""Captions that need no model: labels in a template, the listing's text, a file that people edited, or a merge of two.
 
 The paper takes the class label as the caption of Landscape (4.1). Each set of captions has a name, and is a table of
 its own: new captions leave the latents alone.
 """
 
 import re
-import string
-import unicodedata
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Literal
 
+from pipelines.caption_file import read_captions
 from pipelines.clip import Clip, Row
 from pipelines.stage import Context, Resources, Store, Work
-from uniform.config import nearest
+from uniform.captioning.wording import check_template, clean, label_words
 from uniform.errors import ConfigError
+from uniform.fingerprint import file_sha256
 from uniform.spec import Spec
 
 FIELDS = ("label", "labels", "dataset", "split")
 """What a template may hold: the first label, all labels joined, the data set's and the split's name."""
+MERGED = "caption"
+"""Field of a merge's template: the caption of the stage before."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """Gives `caption` and where it comes from (`origin`)."""
 
-    needs = ()
     gives = ("caption", "origin")
-    reads = ("labels", "caption", "caption_origin", "split")  # columns of the row that change a caption
     resources = Resources(cpus=0.1, memory_gb=0.2)
 
-    source: Literal["labels", "given"] = "labels"
+    source: Literal["labels", "given", "file", "merge"] = "labels"
+    """labels: the template; given: the listing's text; file: by clip id; merge: the template, around the caption of
+    the stage before (`{caption} Sounds: {labels}.`): a caption without sounds misleads a model of sound."""
     set: str = "labels"
     """Name of this set of captions: its table is `captions/<set>`."""
     template: str = "{labels}"
@@ -40,11 +43,35 @@ class Stage:
     separator: str = ", "
     """Stands between labels in `{labels}`."""
 
+    file: str = ""
+    """For source = "file": what `uniform captions import` wrote."""
+
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.set):
             raise ConfigError(f"caption.set is {self.set!r}; it must be lower case letters, digits, _ and -")
+        if bool(self.file) != (self.source == "file"):
+            raise ConfigError(f"caption.source is {self.source!r} and caption.file is {self.file!r}; give both or none")
         for template in (self.template, *self.templates.values()):
-            _check_template(template)
+            self._check(template)
+
+    def _check(self, template: str) -> None:
+        merges = self.source == "merge"
+        named = check_template(template, (*FIELDS, MERGED) if merges else FIELDS, "caption template")
+        if merges and MERGED not in named:
+            raise ConfigError(f"caption template {template!r} merges, and holds no {{caption}}")
+        if not merges and not named & {"label", "labels"}:
+            raise ConfigError(f"caption template {template!r} holds neither {{label}} nor {{labels}}")
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """A caption, where one is merged."""
+        return ("caption",) if self.source == "merge" else ()
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Columns of the row that change a caption."""
+        columns = {"given": ("caption", "caption_origin"), "file": ()}
+        return columns.get(self.source, ("labels", "split"))
 
     @property
     def store(self) -> Store:
@@ -55,23 +82,33 @@ class Stage:
         """Everything that changes a caption."""
         if self.source == "given":
             return {"version": 1, "source": "given"}
+        if self.source == "file":
+            return {"version": 1, "source": "file", "sha256": file_sha256(_existing(self.file))}
         words = {"template": self.template, "templates": dict(self.templates), "separator": self.separator}
-        return {"version": 1, "source": "labels", **words}
+        return {"version": 1, "source": self.source, **words}
 
     def open(self, context: Context) -> Work:
-        """Nothing to load."""
-        return self._caption_all
+        """Nothing to load but a file."""
+        written = read_captions(_existing(self.file)) if self.source == "file" else {}
 
-    def _caption_all(self, clips: Iterator[Clip]) -> Iterator[Clip]:
-        for clip in clips:
-            yield self._caption(clip)
+        def work(clips: Iterator[Clip]) -> Iterator[Clip]:
+            for clip in clips:
+                yield self._caption(clip, written)
 
-    def _caption(self, clip: Clip) -> Clip:
+        return work
+
+    def _caption(self, clip: Clip, written: Mapping[str, tuple[str, str]]) -> Clip:
         row = clip.row
-        if self.source == "given":
+        if self.source == "file":
+            if row.clip_id not in written:
+                return clip.reject("caption_missing", f"{self.file} has no caption for it")
+            text, origin = written[row.clip_id]
+        elif self.source == "given":
             if row.caption is None:
                 return clip.reject("caption_missing", 'the listing gives no caption; use source = "labels"?')
             text, origin = row.caption, row.caption_origin or "given"
+        elif self.source == "merge":
+            text, origin = self._merged(row, clip["caption"]), "merge"
         else:
             if not row.labels:
                 return clip.reject("caption_missing", 'the row has no label; use source = "given"?')
@@ -81,33 +118,17 @@ class Stage:
             return clip.reject("caption_empty", "nothing is left of the caption but spaces")
         return clip.with_fields(caption=text, origin=origin)
 
-    def _from_labels(self, row: Row) -> str:
-        words = {
-            "label": row.labels[0],
-            "labels": self.separator.join(row.labels),
-            "dataset": row.dataset,
-            "split": row.split,
-        }
+    def _from_labels(self, row: Row, **more: str) -> str:
+        words = {**label_words(row.labels, self.separator), "dataset": row.dataset, "split": row.split, **more}
         return self.templates.get(row.dataset, self.template).format_map(words)
 
-
-def clean(text: str) -> str:
-    """`text` in NFC, on one line, without control characters and doubled spaces."""
-    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
-    return " ".join(unicodedata.normalize("NFC", visible).split())
+    def _merged(self, row: Row, caption: str) -> str:
+        """A clip without labels keeps the caption as it is: no "Sounds: ." after it."""
+        return self._from_labels(row, caption=caption) if row.labels else caption
 
 
-def _check_template(template: str) -> None:
-    try:
-        parts = list(string.Formatter().parse(template))
-    except ValueError as error:
-        raise ConfigError(f"caption template {template!r}: {error}; write a field as {{labels}}") from error
-    for _, name, layout, conversion in parts:
-        if name is None:
-            continue
-        if name not in FIELDS:
-            raise ConfigError(f"caption template {template!r}: unknown field '{name}'{nearest(name, FIELDS)}")
-        if layout or conversion:
-            raise ConfigError(f"caption template {template!r}: write '{{{name}}}' without '!' and ':'")
-    if not any(name in ("label", "labels") for _, name, _, _ in parts):
-        raise ConfigError(f"caption template {template!r} holds neither {{label}} nor {{labels}}")
+def _existing(file: str) -> Path:
+    path = Path(file)
+    if not path.is_file():
+        raise ConfigError(f"caption.file: {file} is not there. `uniform captions import` writes it.")
+    return path

@@ -20,7 +20,7 @@ Finish = Literal["stop", "length"]
 
 
 class ServerError(UniformError):
-    """A caption server that cannot be had, or answers with anything but a caption. It may be asked again later."""
+    """A caption server that cannot be had, or does not serve what is asked of it."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +68,13 @@ class Answer:
     """New tokens, for the speed; 0 where the backend does not say."""
 
 
+@dataclass(frozen=True)
+class Failure:
+    """A question that got no answer this time, and why."""
+
+    reason: str
+
+
 @runtime_checkable
 class Captioner(Protocol):
     """A model behind one of the backends."""
@@ -80,6 +87,6 @@ class Captioner(Protocol):
         """Length of the prompt, to sort questions by; any measure that grows with it will do."""
         ...
 
-    def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
+    def answer(self, questions: Sequence[Question], decoding: Decoding) -> Sequence[Answer | Failure]:
         """One answer a question, in order. Raises what torch raises where memory runs out; ServerError."""
         ...

@@ -49,6 +49,8 @@ class Settings:
     """PLLaVA: weight of the low-rank updates, over their rank."""
     content: Literal["video", "images"] = "video"
     """Chat models: frames as one video, or as single images (every model takes those)."""
+    told_fps: float = 2.0
+    """Chat models: frames per second that the model is told; 8 frames of a clip of 4 s are 2."""
     address: str = ""
     """Server: where it is, up to and with /v1."""
     key_variable: str = "OPENAI_API_KEY"

@@ -36,6 +36,5 @@ def check_template(template: str, known: Collection[str], where: str) -> set[str
 
 
 def label_words(labels: Sequence[str], separator: str = ", ", most: int | None = None) -> Mapping[str, str]:
-    """What `{label}` and `{labels}` stand for: the first label, and the first `most` of all, once each."""
-    once = list(dict.fromkeys(labels))[:most]
-    return {"label": once[0] if once else "", "labels": separator.join(once)}
+    """What `{label}` and `{labels}` stand for: the first label, and the first `most` of all."""
+    return {"label": labels[0] if labels else "", "labels": separator.join(labels[:most])}

@@ -1,0 +1,168 @@
+"""Any image-text model of transformers that has a chat template: SmolVLM2, Qwen-VL, InternVL, LLaVA and others.
+
+Frames go in as one video, or as single images. transformers' video processors need torchvision, image
+processors do not. Only the library's own code runs: a model that brings code of its own is refused.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+
+from uniform.captioning.base import Answer, Decoding, Frames, Question
+from uniform.captioning.files import ModelFiles, find_files
+from uniform.captioning.generation import decoded, library_decoding
+from uniform.captioning.settings import Settings
+from uniform.codecs.device import pick_device, pick_dtype
+from uniform.errors import ConfigError, WeightsError
+
+CODE_VERSION = 1
+"""Raised with every change of this file that changes captions."""
+
+
+class ChatModel:
+    """A model with its processor.
+
+    Args:
+        network: of transformers' AutoModelForImageTextToText.
+        processor: its processor, with a chat template.
+        content: "video" or "images".
+        fps: frames per second that the model is told; some write times into the prompt.
+    """
+
+    def __init__(self, network: Any, processor: Any, content: str, device: torch.device, fps: float) -> None:
+        self.network, self.processor = network, processor
+        self._content, self._device, self._fps = content, device, fps
+        processor.tokenizer.padding_side = "left"
+        self._knows_system = "system" in str(processor.chat_template)
+
+    def prepare(self, frames: Frames) -> Frames:
+        """The frames as they are: the model's processor works on whole batches."""
+        return frames
+
+    def prompt_tokens(self, system: str, user: str) -> int:
+        """Tokens of the words; the frames take the same for every clip."""
+        return len(self.processor.tokenizer(f"{system} {user}")["input_ids"])
+
+    def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
+        """One caption a question; prompts of different lengths are padded on the left."""
+        tokenizer = self.processor.tokenizer
+        inputs = self._inputs(questions).to(self._device, dtype=next(self.network.parameters()).dtype)
+        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
+        with torch.inference_mode():
+            whole = self.network.generate(**inputs, generation_config=library_decoding(decoding, tokenizer, int(pad)))
+        return decoded(tokenizer, whole[:, inputs["input_ids"].shape[1] :])
+
+    def _inputs(self, questions: Sequence[Question]) -> Any:
+        texts = [
+            self.processor.apply_chat_template(self._dialogue(question), add_generation_prompt=True, tokenize=False)
+            for question in questions
+        ]
+        if self._content == "images":
+            return self.processor(
+                text=texts, images=[list(question.picture) for question in questions], padding=True, return_tensors="pt"
+            )
+        return self.processor(
+            text=texts,
+            videos=[question.picture for question in questions],
+            video_metadata=[self._metadata(question.picture) for question in questions],
+            do_sample_frames=False,
+            padding=True,
+            return_tensors="pt",
+        )
+
+    def _metadata(self, frames: Frames) -> Mapping[str, Any]:
+        number = len(frames)
+        return {
+            "total_num_frames": number,
+            "fps": self._fps,
+            "duration": number / self._fps,
+            "frames_indices": list(range(number)),
+            "height": frames.shape[1],
+            "width": frames.shape[2],
+        }
+
+    def _dialogue(self, question: Question) -> list[dict[str, Any]]:
+        user = question.user if self._knows_system or not question.system else f"{question.system} {question.user}"
+        shown = [{"type": "image"}] * len(question.picture) if self._content == "images" else [{"type": "video"}]
+        turn = {"role": "user", "content": [*shown, {"type": "text", "text": self._disarmed(user)}]}
+        if not self._knows_system or not question.system:
+            return [turn]
+        return [{"role": "system", "content": [{"type": "text", "text": self._disarmed(question.system)}]}, turn]
+
+    def _disarmed(self, text: str) -> str:
+        """Without the tokenizer's own signs: a label must not be able to end the prompt or to add a picture."""
+        for sign in self.processor.tokenizer.all_special_tokens:
+            text = text.replace(sign, " ")
+        return text
+
+
+def facts(settings: Settings) -> dict[str, Any]:
+    """Everything of the model that changes captions."""
+    files = find_files(settings.name, settings.model, settings.revision)
+    return {**files.facts(), "code_version": CODE_VERSION, **_told(settings)}
+
+
+def _told(settings: Settings) -> dict[str, Any]:
+    return {"content": settings.content, "dtype": settings.dtype, "told_fps": settings.told_fps}
+
+
+def open_captioner(settings: Settings, device: str) -> ChatModel:
+    """A chat model of transformers.
+
+    Raises: WeightsError where its files are missing, damaged, of a model that the library does not know, or where a
+        tensor is missing or surplus; ConfigError where a library is missing.
+    """
+    where, dtype = pick_device(device), pick_dtype(settings.dtype)
+    files = find_files(settings.name, settings.model, settings.revision)
+    processor = _processor(files, settings)
+    network = _network(files, settings, dtype)
+    return ChatModel(network.to(where), processor, settings.content, where, settings.told_fps)
+
+
+def _processor(files: ModelFiles, settings: Settings) -> Any:
+    from transformers import AutoProcessor
+
+    try:
+        processor = AutoProcessor.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
+    except ImportError as error:
+        raise ConfigError(
+            f"captioner '{settings.name}': {str(error).strip().splitlines()[0]} Install torchvision, or set "
+            f'content = "images".'
+        ) from error
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise WeightsError(
+            f"{settings.name}: {files.folder} holds no processor that transformers knows ({error})."
+        ) from error
+    missing = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
+    if missing or not getattr(processor, "chat_template", None):
+        raise WeightsError(
+            f"{settings.name}: {files.folder} has no {missing[0] if missing else 'chat template'}: it is no chat "
+            f"model for pictures. Take the model's instruction-tuned version."
+        )
+    if settings.content == "video" and getattr(processor, "video_processor", None) is None:
+        raise ConfigError(
+            f"captioner '{settings.name}': {type(processor).__name__} takes no video here. Set content = \"images\" "
+            f"(or install torchvision, if the model has a video processor)."
+        )
+    return processor
+
+
+def _network(files: ModelFiles, settings: Settings, dtype: torch.dtype) -> Any:
+    from transformers import AutoModelForImageTextToText
+
+    try:
+        network, loading = AutoModelForImageTextToText.from_pretrained(
+            str(files.folder),
+            dtype=dtype,
+            local_files_only=True,
+            trust_remote_code=False,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise WeightsError(f"{settings.name}: {files.folder} is not a model that can be loaded ({error}).") from error
+    wrong = {kind: sorted(map(str, keys))[:10] for kind, keys in loading.items() if keys}
+    if wrong:
+        raise WeightsError(f"{settings.name}: {files.folder}: weights and model do not agree: {wrong}. Fetch it again.")
+    return network.requires_grad_(False).eval()
