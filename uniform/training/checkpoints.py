@@ -28,7 +28,7 @@ from uniform.errors import CheckpointError, TrainingError
 
 FORMAT_VERSION = 1
 FACTS_NAME = "checkpoint.json"
-MODEL, EMA, OPTIMISER = "model", "ema", "optimiser"
+MODEL, EMA, OPTIMISER, ADAPTERS = "model", "ema", "optimiser", "adapters"
 _NAME = re.compile(r"step-(\d{8,})")
 
 
@@ -39,7 +39,7 @@ class Snapshot:
     facts: Mapping[str, Any]
     """JSON-ready; "step" among them."""
     tensors: Mapping[str, Mapping[str, Tensor]]
-    """By file: model, ema, optimiser."""
+    """By file: model, ema, optimiser, and with LoRA adapters."""
 
     @property
     def step(self) -> int:

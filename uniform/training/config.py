@@ -10,6 +10,7 @@ from uniform.latents.loader import LoaderConfig
 from uniform.latents.mixture import SourceConfig
 from uniform.model.config import ModelConfig
 from uniform.tasks import Task
+from uniform.training.lora import LoraConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,6 +197,7 @@ class TrainConfig:
     data: DataConfig = field(default_factory=DataConfig)
     model: ModelConfig = field(default_factory=ModelConfig)
     diffusion: DiffusionConfig = field(default_factory=DiffusionConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
     tasks: TasksConfig = field(default_factory=TasksConfig)
     optimiser: OptimiserConfig = field(default_factory=OptimiserConfig)
     ema: EmaConfig = field(default_factory=EmaConfig)
@@ -207,6 +209,8 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         _require(self.steps >= 1, "steps", self.steps, "1 or more")
+        if self.lora.rank is not None and self.init is None:
+            raise ConfigError("lora.rank is set, but init is not: adapters stand beside the weights of another run")
 
 
 def _require(holds: bool, key: str, found: object, wanted: str) -> None:

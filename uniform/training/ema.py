@@ -9,12 +9,14 @@ from uniform.training.config import EmaConfig
 
 
 class Ema:
-    """A shadow of a model's parameters that follows them slowly. It works on plain and on sharded parameters."""
+    """A shadow of a model's trained parameters that follows them slowly. They may be plain or sharded."""
 
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         self.config = config
         self.shadow: dict[str, Tensor] = {
-            name: parameter.detach().clone().float() for name, parameter in model.named_parameters()
+            name: parameter.detach().clone().float()
+            for name, parameter in model.named_parameters()
+            if parameter.requires_grad
         }
 
     def decay_at(self, step: int) -> float:

@@ -19,6 +19,7 @@ from uniform.training.checkpoints import find_checkpoints
 from uniform.training.config import TrainConfig
 from uniform.training.distributed import Processes
 from uniform.training.ema import Ema
+from uniform.training.lora import add_adapters, weights_digest
 from uniform.training.optim import Optimiser
 from uniform.training.parallel import spread
 from uniform.training.run_folder import CHECKPOINTS_NAME
@@ -68,18 +69,22 @@ def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] =
     model = build_model(config, mixture)
     model.set_checkpointing(config.compute.checkpointing)
     checkpoint = newest_checkpoint(config.out)
-    if checkpoint is None and config.init is not None:
+    fixed = fixed_facts(config, mixture)
+    if config.init is not None and (checkpoint is None or config.lora.rank is not None):
         report = initialise_from(model, config.init)
         logger.info("weights from %s: %s", config.init, report)
+    if config.lora.rank is not None:
+        fixed["lora base weights"] = weights_digest(model)
+        add_adapters(model, config.lora, config.seed)
     model.to(processes.device)
     callable_model = spread(model, config.compute.parallel, processes)
     if config.compute.compile:
         model.compile_blocks()
-    state = State(model, Ema(model, config.ema), Optimiser(model, config.optimiser))
+    state = State(model, Ema(model, config.ema), Optimiser(model, config.optimiser), config.lora)
     if checkpoint is not None:
-        require_same_run(checkpoint, fixed_facts(config, mixture), accepted)
+        require_same_run(checkpoint, fixed, accepted)
         state.restore(checkpoint)
-    facts = describe(config, mixture) | {"accepted": list(accepted)}
+    facts = describe(config, mixture) | {"fixed": fixed, "accepted": list(accepted)}
     objective = make_objective(config.diffusion, learned_variance=config.model.learned_variance)
     return Prepared(config, processes, loader, objective, callable_model, state, facts, _precision(config, processes))
 

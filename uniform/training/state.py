@@ -2,7 +2,7 @@
 
 import hashlib
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
@@ -15,9 +15,10 @@ from uniform.errors import CheckpointError
 from uniform.latents.format import identity, require_same
 from uniform.latents.mixture import Mixture
 from uniform.model.transformer import UniForm
-from uniform.training.checkpoints import EMA, MODEL, OPTIMISER, Snapshot, read_facts, read_tensors
+from uniform.training.checkpoints import ADAPTERS, EMA, MODEL, OPTIMISER, Snapshot, read_facts, read_tensors
 from uniform.training.config import TrainConfig
 from uniform.training.ema import Ema
+from uniform.training.lora import LoraConfig, merged
 from uniform.training.optim import Optimiser
 from uniform.training.parallel import like, whole
 from uniform.training.presets import as_json, flatten
@@ -33,6 +34,7 @@ class State:
     model: UniForm
     ema: Ema
     optimiser: Optimiser
+    lora: LoraConfig = field(default_factory=LoraConfig)
     step: int = 0
     """Finished optimiser steps."""
     chain: str = ""
@@ -65,18 +67,29 @@ class State:
             "skipped": self.skipped,
         }
         numbers["best"] = self.best
-        tensors = {MODEL: weights, EMA: {**weights, **whole(self.ema.shadow)}, OPTIMISER: whole(moments)}
+        averaged = whole(self.ema.shadow)
+        tensors = {
+            MODEL: merged(weights, self.lora),
+            EMA: merged({**weights, **averaged}, self.lora),
+            OPTIMISER: whole(moments),
+        }
+        if self.lora.rank is not None:
+            raw = {f"raw/{name}": weights[name] for name in averaged}
+            tensors[ADAPTERS] = raw | {f"average/{name}": value for name, value in averaged.items()}
         return Snapshot(facts={**facts, **numbers}, tensors=tensors)
 
     def restore(self, path: Path) -> None:
         """Go on from a checkpoint folder. Raises: CheckpointError where its tensors are not this model's."""
         facts = read_facts(path)
-        load_weights(self.model, read_tensors(path, MODEL), path)
-        averaged = read_tensors(path, EMA)
-        with torch.no_grad():
-            for name, shadow in self.ema.shadow.items():
-                shadow.copy_(like(averaged[name], shadow))
         parameters = dict(self.model.named_parameters())
+        if self.lora.rank is None:
+            load_weights(self.model, read_tensors(path, MODEL), path)
+            averaged = read_tensors(path, EMA)
+        else:
+            adapters = read_tensors(path, ADAPTERS)
+            averaged = {name: adapters[f"average/{name}"] for name in self.ema.shadow}
+            copy_into(parameters, {name: adapters[f"raw/{name}"] for name in self.ema.shadow})
+        copy_into(self.ema.shadow, {name: averaged[name] for name in self.ema.shadow})
         state: dict[str, dict[str, Tensor]] = {}
         for key, tensor in read_tensors(path, OPTIMISER).items():
             kind, name = key.split("/", 1)
@@ -98,9 +111,14 @@ def load_weights(model: UniForm, tensors: dict[str, Tensor], source: Path) -> No
             f"{len(unknown)} unknown ({', '.join(unknown[:3])}), {len(shapes)} of another shape "
             f"({', '.join(sorted(shapes)[:3])}). Use the [model] table that the checkpoint was trained with."
         )
+    copy_into(own, tensors)
+
+
+def copy_into(targets: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+    """Copy whole tensors into those of the same names, sharded or not."""
     with torch.no_grad():
-        for name, target in own.items():
-            target.copy_(like(tensors[name], target))
+        for name, value in values.items():
+            targets[name].copy_(like(value, targets[name]))
 
 
 def fixed_facts(config: TrainConfig, mixture: Mixture) -> dict[str, str]:
@@ -115,7 +133,7 @@ def fixed_facts(config: TrainConfig, mixture: Mixture) -> dict[str, str]:
         facts[f"{name} share"] = f"{mixture.shares[number]:.9f}"
         facts[f"{name} captions"] = ", ".join(source.captions)
     movable = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance"}
-    for table in ("model", "diffusion", "tasks", "optimiser", "ema", "bad_step"):
+    for table in ("model", "diffusion", "lora", "tasks", "optimiser", "ema", "bad_step"):
         values = flatten(getattr(config, table), table)
         facts |= {key: str(value) for key, value in values.items() if key not in movable}
     if config.optimiser.schedule == "cosine":
@@ -150,7 +168,6 @@ def describe(config: TrainConfig, mixture: Mixture) -> dict[str, Any]:
     card = mixture.first.card
     return {
         "config": as_json(config),
-        "fixed": fixed_facts(config, mixture),
         "spec": dict(card.spec),
         "codecs": {"video": dict(card.video), "audio": dict(card.audio), "texts": dict(card.texts)},
         "identity": identity(card),
