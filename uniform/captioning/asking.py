@@ -69,7 +69,7 @@ class Asking:
         began = time.monotonic()
         first = self._attempt(questions, self._decoding, 1, speed)
         bad = [place for place, found in enumerate(first) if found is not None and found.code is not None]
-        outcomes: list[Outcome | None] = [found and found.outcome for found in first]
+        outcomes: list[Outcome | None] = [None if found is None else found.outcome for found in first]
         if self._again is not None and bad:
             second = self._attempt([questions[place] for place in bad], self._again, 2, speed)
             for place, found in zip(bad, second, strict=True):

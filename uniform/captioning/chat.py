@@ -123,8 +123,9 @@ def open_captioner(settings: Settings, device: str) -> ChatModel:
 def _processor(files: ModelFiles, settings: Settings) -> Any:
     from transformers import AutoProcessor
 
+    library: Any = AutoProcessor
     try:
-        processor = AutoProcessor.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
+        processor = library.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
     except ImportError as error:
         raise ConfigError(
             f"captioner '{settings.name}': {str(error).strip().splitlines()[0]} Install torchvision, or set "
@@ -151,8 +152,9 @@ def _processor(files: ModelFiles, settings: Settings) -> Any:
 def _network(files: ModelFiles, settings: Settings, dtype: torch.dtype) -> Any:
     from transformers import AutoModelForImageTextToText
 
+    library: Any = AutoModelForImageTextToText
     try:
-        network, loading = AutoModelForImageTextToText.from_pretrained(
+        network, loading = library.from_pretrained(
             str(files.folder),
             dtype=dtype,
             local_files_only=True,

@@ -21,7 +21,7 @@ def library_decoding(decoding: Decoding, tokenizer: Any, pad_id: int) -> Any:
     """The library's form of `decoding`. What a checkpoint's own generation file says is left aside."""
     from transformers import GenerationConfig
 
-    return GenerationConfig(
+    return GenerationConfig(  # type: ignore[no-untyped-call]
         do_sample=False,
         num_beams=1,
         max_new_tokens=decoding.max_new_tokens,

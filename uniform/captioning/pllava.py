@@ -71,8 +71,9 @@ class Pllava:
         flat = pixels.flatten(0, 1).to(self._device, weight.dtype)  # (B * T, 3, S, S)
         features = torch.stack(list(self.network.model.get_image_features(flat, return_dict=True).pooler_output))
         grid = int(features.shape[1] ** 0.5)  # (B * T, G * G, D)
-        volume = features.float().unflatten(0, (clips, -1)).unflatten(2, (grid, grid))  # (B, T, G, G, D)
-        means = F.adaptive_avg_pool3d(volume.permute(0, 4, 1, 2, 3), self._pooling)  # (B, D, T', h, w)
+        volume = features.float().reshape(clips, -1, grid, grid, features.shape[-1])  # (B, T, G, G, D)
+        frames, rows, columns = self._pooling
+        means = F.adaptive_avg_pool3d(volume.permute(0, 4, 1, 2, 3), (frames, rows, columns))  # (B, D, T', h, w)
         return means.flatten(2).transpose(1, 2).to(weight.dtype)  # (B, N, D)
 
     def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
@@ -84,7 +85,8 @@ class Pllava:
         ids, mask = left_padded(prompts, self._pad_id, self._device)
         with torch.inference_mode():
             visual = self.pooled(torch.stack([question.picture for question in questions]))
-            given = {"image": BaseModelOutputWithPooling(pooler_output=list(visual))}
+            each: Any = list(visual)  # the library declares one tensor and takes one a picture
+            given = {"image": BaseModelOutputWithPooling(pooler_output=each)}
             whole = self.network.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -153,7 +155,8 @@ def _network(files: ModelFiles, settings: Settings, dtype: torch.dtype) -> Any:
     require_layout(merged_shapes(files.weights, told), wanted, told)
     state = dict(merged_tensors(files.weights, settings.lora_alpha, dtype))
     require_finite(state.items(), told)
-    network, loading = LlavaForConditionalGeneration.from_pretrained(
+    library: Any = LlavaForConditionalGeneration
+    network, loading = library.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
     )
     wrong = {kind: sorted(map(str, keys)) for kind, keys in loading.items() if keys}
