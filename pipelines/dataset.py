@@ -108,6 +108,6 @@ def find_manifest(name: str) -> Path:
     known = shipped_manifests()
     if name not in known:
         raise ManifestError(
-            f"there is no manifest '{name}'{nearest(name, known)}. Give a name of these, or a TOML file."
+            f"'{name}' is neither a TOML file nor a manifest that comes with the toolkit{nearest(name, known)}"
         )
     return known[name]

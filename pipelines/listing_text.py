@@ -56,8 +56,8 @@ def format_of(path: Path, listing: Listing) -> Format:
         return listing.format
     if path.suffix.lower() not in SUFFIXES:
         raise ManifestError(
-            f"{path}: the suffix {path.suffix!r} does not tell the format{nearest(path.suffix, SUFFIXES)}. "
-            f"Set listing.format to csv, tsv, jsonl or parquet."
+            f"{path}: the suffix {path.suffix!r} does not tell the format. Set listing.format to csv, tsv, jsonl or "
+            f"parquet{nearest(path.suffix, SUFFIXES)}"
         )
     return SUFFIXES[path.suffix.lower()]
 

@@ -134,7 +134,7 @@ class RowMaker:
             return self._kind
         kind = self._needed(values, "source_kind")
         if kind not in KINDS:
-            raise CellError(self._columns["source_kind"], quoted(kind), "a kind", nearest(kind, KINDS)[2:] + ".")
+            raise CellError(self._columns["source_kind"], quoted(kind), "a kind", f"Correct it{nearest(kind, KINDS)}")
         return kind
 
     def _source(self, values: Mapping[str, Any], kind: str) -> tuple[str, str]:
@@ -196,7 +196,7 @@ class RowMaker:
         split = self._needed(values, "split") if "split" in self._cells else self._listing.split
         names = self._listing.split_names
         if names and split not in names:
-            fix = f"{nearest(split, names)[2:]}."
+            fix = f"Add it there{nearest(split, names)}"
             raise CellError(self._columns.get("split", "split"), quoted(split), "a split in listing.split_names", fix)
         split = names.get(split, split)
         if not SPLIT.fullmatch(split):

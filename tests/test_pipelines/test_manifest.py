@@ -200,7 +200,7 @@ def test_a_root_that_is_not_there_is_named(home: Path) -> None:
 
 
 def test_an_unknown_name_lists_what_is_near() -> None:
-    with pytest.raises(ManifestError, match="there is no manifest 'no_such_data_set'"):
+    with pytest.raises(ManifestError, match="'no_such_data_set' is neither a TOML file nor"):
         find_manifest("no_such_data_set")
 
 
