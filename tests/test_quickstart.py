@@ -37,7 +37,7 @@ def test_every_command_of_the_quickstart_runs_in_order(tmp_path: Path, monkeypat
             clip = str(sorted(Path().glob("world/media-*/*.mp4"))[-1])
             continue
         for big, small in SMALLER.items():
-            line = line.replace(big, small)  # noqa: PLW2901
+            line = line.replace(big, small)
         words = shlex.split(line.replace("$CLIP", clip))
         assert words[0] == "uniform", line
 

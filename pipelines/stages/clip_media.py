@@ -74,6 +74,10 @@ class Stage:
         return work
 
     def _normalise(self, clip: Clip, sandbox: MediaSandbox, spec: Spec) -> Clip:
+        if clip.row.duration_ms < spec.duration_ms:  # what lies beyond may have nothing to do with the label
+            return clip.reject(
+                "too_short", f"the listing's span is {clip.row.duration_ms:,} ms, a clip is {spec.duration_ms:,} ms"
+            )
         try:
             made = sandbox.normalise(Path(clip["source"]), spec, clip.row.start_ms, fit=self.fit, crf=self.crf)
         except MediaError as error:

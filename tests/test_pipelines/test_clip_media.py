@@ -1,5 +1,6 @@
 """The clip stage: one clip out for each in, normalised or with a verdict."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,19 @@ def test_the_stage_gives_normalised_clips_and_verdicts_in_order(base: Path, tmp_
     frames, _ = read_clip(made[0]["mp4"], TOY)
     assert numbers(frames) == nearest_numbers(1.0, TOY.frames)
     assert made[4].notes == ("audio starts 500 ms late",)
+
+
+def test_a_span_shorter_than_a_clip_is_not_filled_with_what_follows_it(base: Path) -> None:
+    clip = clip_of(base)
+    short = replace(clip, row=replace(clip.row, duration_ms=TOY.duration_ms - 1))
+
+    (made,) = stage_class("clip_media")().open(Context(spec=TOY))(iter([short]))
+
+    assert made.verdict is not None
+    assert (made.verdict.code, made.verdict.reason) == (
+        "too_short",
+        "the listing's span is 1,999 ms, a clip is 2,000 ms",
+    )
 
 
 def test_the_stage_reads_lazily_so_that_an_endless_queue_can_feed_it(base: Path) -> None:
