@@ -1,6 +1,8 @@
 """Captions without a model: from labels by a template, or as the listing gives them."""
 
+import dataclasses
 from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
@@ -95,3 +97,53 @@ def test_what_changes_a_caption_changes_the_provenance() -> None:
     assert Stage(separator=";").provenance(TOY) != plain
     assert Stage(source="given").provenance(TOY) != plain
     assert Stage(set="other").provenance(TOY) == plain
+
+
+def merged(template: str, caption: str, **changes: object) -> Clip:
+    stage = Stage(source="merge", set="merged", template=template)
+    clip = captioned(Stage(), labels=("x",)).with_fields(caption=caption)
+    row = dataclasses.replace(clip.row, **{"labels": ("wind", "rain"), **changes})
+    (found,) = stage.open(Context(spec=TOY))(iter([Clip(row, clip.fields)]))
+    return found
+
+
+def test_a_merge_puts_labels_beside_the_caption_before_it() -> None:
+    found = merged("{caption} Sounds: {labels}.", "A tree bends.")
+
+    assert (found["caption"], found["origin"]) == ("A tree bends. Sounds: wind, rain.", "merge")
+    assert Stage(source="merge", template="{caption}").needs == ("caption",)
+    assert Stage().needs == ()
+
+
+def test_a_merge_leaves_the_caption_of_a_clip_without_labels_and_its_braces_alone() -> None:
+    assert merged("{caption} Sounds: {labels}.", "A tree {bends}.", labels=())["caption"] == "A tree {bends}."
+    assert merged("{caption} {label}", "A {label} sign.")["caption"] == "A {label} sign. wind"
+
+
+def test_a_merge_without_the_caption_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"merges, and holds no \{caption\}"):
+        Stage(source="merge", template="{labels}")
+    with pytest.raises(ConfigError, match="unknown field 'caption'"):
+        Stage(template="{caption} {label}")
+
+
+def test_captions_of_a_file_come_with_their_origin_and_its_digest_counts(tmp_path: Path) -> None:
+    file = tmp_path / "mine.csv"
+    file.write_text("clip_id,caption,origin\n0123456789abcdef, a  dog ,model\n")
+    stage = Stage(source="file", set="mine", file=str(file))
+    clip, before = captioned(stage), stage.provenance(TOY)
+
+    assert (clip["caption"], clip["origin"]) == ("a dog", "model")
+    file.write_text("clip_id,caption\n0123456789abcdee,a cat\n")
+    absent = captioned(stage)
+    assert absent.verdict is not None
+    assert absent.verdict.code == "caption_missing"
+    assert stage.provenance(TOY) != before
+
+
+def test_a_file_that_is_not_there_or_not_wanted_is_refused() -> None:
+    with pytest.raises(ConfigError, match="is not there"):
+        Stage(source="file", file="nowhere.csv").provenance(TOY)
+    for options in ({"source": "file"}, {"file": "x.csv"}):
+        with pytest.raises(ConfigError, match="give both or none"):
+            Stage(**options)  # type: ignore[arg-type]
