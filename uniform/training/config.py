@@ -26,13 +26,13 @@ class TasksConfig:
     """How often each task is trained, and with which text."""
 
     t2av: float = 1.0
-    """Relative shares; the paper says "randomly selected" (3.1.3), we take equal shares."""
+    """Relative shares; the paper says "randomly selected" (figure 2), we take equal shares."""
     a2v: float = 1.0
     v2a: float = 1.0
     draw: Literal["sample", "batch"] = "sample"
-    """A task for each sample, or one for the whole batch. Ours: per sample has less variance."""
+    """A task for each sample (ours: less variance), or one for the whole batch (paper, figure 2)."""
     text_drop: float = 0.5
-    """Share of samples whose caption is replaced by the null caption (paper, 4.5: half of the time)."""
+    """Share of samples whose caption is replaced by the null caption (paper, 3.2.4: half of the time)."""
 
     def __post_init__(self) -> None:
         for name in ("t2av", "a2v", "v2a"):
