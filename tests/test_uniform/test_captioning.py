@@ -6,14 +6,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.hub_cache import COMMIT, put_in_cache, use_cache
+from tests.pllava_folder import write_pllava
 from uniform.captioning.asking import Asking, Outcome, Speed
 from uniform.captioning.base import Answer, Decoding, Failure, Frames, Question
+from uniform.captioning.files import find_files
 from uniform.captioning.frames import chosen
 from uniform.captioning.gate import Rules
 from uniform.captioning.prompts import known_prompts, read_prompt
 from uniform.captioning.settings import known_captioners, read_captioner
 from uniform.captioning.wording import label_words
-from uniform.errors import ConfigError
+from uniform.codecs.catalogue import catalogue
+from uniform.codecs.fetch import fetch
+from uniform.errors import ConfigError, WeightsError
 
 GOOD = "A dog runs along the sea."
 
@@ -231,3 +236,27 @@ def test_one_frame_is_enough() -> None:
     frames = np.zeros((1, 8, 8, 3), np.uint8)
 
     assert chosen(frames, 4).shape == (4, 8, 8, 3)
+
+
+def test_every_captioner_from_the_hub_can_be_fetched_by_name() -> None:
+    fetched = {entry.hub_id for entry in catalogue().values() if entry.kind == "captioner"}
+
+    assert {one.model for one in known_captioners().values() if one.backend != "server"} <= fetched
+
+
+def test_a_captioner_is_found_in_the_cache_whole_and_at_one_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = write_pllava(tmp_path / "made")
+    use_cache(monkeypatch, tmp_path / "cache")
+    put_in_cache(tmp_path / "cache", "ermu2001/pllava-7b", folder)
+
+    files = find_files("small", "ermu2001/pllava-7b")
+    fetched = fetch("pllava-7b")
+
+    assert [path.name for path in files.weights] == [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    assert COMMIT in str(files.config)
+    assert files.facts() == find_files("small", str(folder)).facts()
+    assert {path.name for path in (files.config, *files.weights, *files.others)} <= fetched.files.keys()
+    with pytest.raises(WeightsError, match=r"small: config\.json of ermu2001/pllava-9b .* could not be had"):
+        find_files("small", "ermu2001/pllava-9b")

@@ -71,8 +71,13 @@ def needed_files(source: Source) -> list[Path]:
 
 
 def _files(source: Source) -> ModelFiles:
+    from huggingface_hub import constants
+
     config = source.file("config.json")
     source = source.at_commit_of(config)
+    if source.hub_id is not None and (source.cache_only or constants.HF_HUB_OFFLINE):
+        # Nobody can be asked which of the optional files there are: those of the snapshot are all there is.
+        source = Source(model=source.model, folder=config.parent)
     weights = weight_files(source)
     tokenizer = [path for path in (source.find(name) for name in _TOKENIZER) if path is not None]
     if not tokenizer:

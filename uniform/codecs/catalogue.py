@@ -16,8 +16,8 @@ class Published:
     """One model's weights on the hub."""
 
     name: str
-    """A codec's name, or for kind "model" a name of the catalogue's own."""
-    kind: Literal["video", "audio", "text", "model"]
+    """A codec's name, or for the kinds "captioner" and "model" a name of the catalogue's own."""
+    kind: Literal["video", "audio", "text", "captioner", "model"]
     hub_id: str
     bytes: int
     """What a fetch downloads."""

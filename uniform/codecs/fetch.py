@@ -95,7 +95,9 @@ def _judge(file: str, path: Path, record: Record | None) -> Verdict:
 
 def _needed_files(entry: Published, source: Source) -> list[Path]:
     if entry.kind != "model":
-        module = importlib.import_module(codec_module(entry.kind, entry.name))
+        captions = entry.kind == "captioner"
+        name = "uniform.captioning.files" if captions else codec_module(entry.kind, entry.name)
+        module = importlib.import_module(name)
         paths: list[Path] = module.needed_files(source)
         return paths
     first = source.file(*entry.files[0])
