@@ -2,15 +2,28 @@
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from uniform.errors import UniformError
 
+if TYPE_CHECKING:
+    from rich.table import Table
+
 out = Console(soft_wrap=True, highlight=False)
 """Results: standard output."""
 err = Console(stderr=True, soft_wrap=True, highlight=False)
 """Errors and progress: standard error, so that results can be piped."""
+
+
+PIPE_WIDTH = 200
+"""Characters of a table's line where no terminal says how many it has: names must not be folded for a reader of text."""
+
+
+def show_table(table: "Table") -> None:
+    """Print a table on standard output, as wide as the terminal, or wide enough where there is none."""
+    out.print(table, width=None if out.is_terminal else PIPE_WIDTH, crop=False)
 
 
 def show_error(error: UniformError) -> None:

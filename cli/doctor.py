@@ -27,6 +27,6 @@ def doctor(
     for finding in findings:
         state = f"[{_STYLES[finding.state]}]{finding.state}"
         table.add_row(finding.name, state, escape(finding.found), escape(finding.repair))
-    console.out.print(table)
+    console.show_table(table)
     if any(finding.state == "missing" for finding in findings):
         raise typer.Exit(1)

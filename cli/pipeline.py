@@ -57,7 +57,7 @@ def plan(
         left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
         cells = (f"{pace:.3f}", _time(pace * left)) if pace is not None else ("?", "?" if left else _time(0))
         table.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
-    console.out.print(table)
+    console.show_table(table)
     total = len(units.last_unit)
     console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
     for state in survey.stale[:10]:
@@ -119,7 +119,7 @@ def status(folder: Folder) -> None:
         pace = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
         numbers = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
         table.add_row(one.stage, f"{one.units_done}/{one.units}", *map(str, numbers), pace, _bytes(one.bytes))
-    console.out.print(table)
+    console.show_table(table)
     for one in statuses:
         for code, count in one.tally.codes.items():
             if code != "ok":
@@ -159,7 +159,7 @@ def explain(folder: Folder, clip_id: Annotated[str, typer.Argument(metavar="CLIP
     table = _table("unit", "stage", "code", "reason", "kept in")
     for step in story(place, remembered(place)["stages"], Units.read(place), clip_id):
         table.add_row(str(step.unit), step.stage, step.code, step.reason, step.output or "")
-    console.out.print(table)
+    console.show_table(table)
 
 
 @app.command()
@@ -230,7 +230,7 @@ def _show_tallies(stages: "dict[str, Tally] | Any", final: "Tally") -> None:
     for name, tally in (*stages.items(), ("whole road", final)):
         codes = ", ".join(f"{count} {code}" for code, count in tally.codes.items() if code != "ok")
         table.add_row(name, str(tally.clips), str(tally.kept), str(tally.rejected), str(tally.failed), codes)
-    console.out.print(table)
+    console.show_table(table)
 
 
 def _table(*columns: str) -> Any:

@@ -24,7 +24,7 @@ def list_weights() -> None:
         fetched = "no" if record is None else (record.commit or "yes")[:12]
         size = f"{'about ' if entry.about else ''}{_gigabytes(entry.bytes)}"
         table.add_row(entry.name, entry.kind, size, entry.terms, entry.hub_id, fetched)
-    console.out.print(table)
+    console.show_table(table)
 
 
 @app.command()
@@ -47,7 +47,7 @@ def fetch(
     table = _table("file", "bytes", "sha256")
     for file, facts in record.files.items():
         table.add_row(file, f"{facts.bytes:,}", facts.sha256)
-    console.out.print(table)
+    console.show_table(table)
     console.out.print(f"{name}: fetched at commit {record.commit}", markup=False)
     if copy_to is not None:
         console.out.print(f'copied; the codec takes the folder by its option weights = "{copy_to}"', markup=False)
@@ -66,7 +66,7 @@ def verify(
     for verdict in verdicts:
         state = "[green]whole" if verdict.problem is None else f"[bold red]{verdict.problem}"
         table.add_row(verdict.file, f"{verdict.bytes:,}", verdict.sha256, state)
-    console.out.print(table)
+    console.show_table(table)
     if any(verdict.problem is not None for verdict in verdicts):
         raise typer.Exit(1)
 

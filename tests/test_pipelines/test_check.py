@@ -23,7 +23,7 @@ ROW = Row(
     source_id="a",
     source_uri="a.mp4",
     start_ms=0,
-    duration_ms=2000,
+    duration_ms=4000,
 )
 TONE = (0.1 * np.sin(2 * np.pi * 440 * np.arange(TOY.samples) / TOY.rate_hz)).astype(np.float32)
 RANDOM = np.random.default_rng(0)

@@ -74,5 +74,5 @@ def test_a_sample_becomes_files_and_the_gallery_escapes_its_caption(tmp_path: Pa
     assert json.loads((tmp_path / "a.json").read_text()) == facts
     assert "&lt;script&gt;" in page
     assert "<script>" not in page
-    assert 'src="a.mp4"' in page
+    assert 'src="a.mp4#t=0.1"' in page
     assert probe(video).frames == TOY.frames
