@@ -176,7 +176,12 @@ class CaptionWork:
     """A worker's model, and how far its batches had to shrink."""
 
     def __init__(self, stage: Stage, spec: Spec, captioner: Captioner) -> None:
-        self._stage, self._spec, self._captioner = stage, spec, captioner
+        self.captioner = captioner
+        self.last = Speed()
+        """Of the last unit: its seconds are those of the whole unit."""
+        self.waited_share = 0.0
+        """Part of the last unit's time that the model stood still for want of frames."""
+        self._stage, self._spec = stage, spec
         settings = stage.settings
         self._asking = Asking(captioner, settings.decoding, settings.again, stage.rules, settings.batch_clips)
         self._window = settings.batch_clips * stage.window_batches
@@ -191,8 +196,9 @@ class CaptionWork:
             outcomes = iter(self._asking.ask(questions, speed))
             for one in window:
                 yield one.clip if one.question is None else _finished(one.clip, next(outcomes))
-        whole = time.monotonic() - began
-        _logger.info("%s; %.0f%% of %.1f s waiting for frames", speed, 100 * wait.seconds / (whole or 1e-9), whole)
+        speed.seconds = time.monotonic() - began
+        self.last, self.waited_share = speed, wait.seconds / (speed.seconds or 1e-9)
+        _logger.info("%s; %.0f%% of the time waiting for frames", speed, 100 * self.waited_share)
 
     def _see(self, clip: Clip) -> _Seen:
         stage = self._stage
@@ -204,11 +210,11 @@ class CaptionWork:
         words = {**label_words(clip.row.labels, most=MOST_LABELS), "dataset": clip.row.dataset}
         if stage.wording.names_labels and not clip.row.labels:
             return _Seen(clip.reject("caption_missing", "the prompt names labels, and the row has none"), None)
-        return _Seen(clip, Question(self._captioner.prepare(frames), *stage.wording.filled(words)))
+        return _Seen(clip, Question(self.captioner.prepare(frames), *stage.wording.filled(words)))
 
     def _frames(self, clip: Clip) -> Any:
         if self._sandbox is None:
-            return read_clip(clip["mp4"], self._spec)[0]
+            return read_clip(clip["mp4"], self._spec, longer=True)[0]
         size = self._stage.source_px
         spec = dataclasses.replace(self._spec, height_px=size, width_px=size)
         return self._sandbox.load(Path(clip["source"]), spec, clip.row.start_ms, want_audio=False).frames

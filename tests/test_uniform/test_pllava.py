@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.pllava_folder import DATA, pixels, plain_state, wrapped_state, write_pllava, write_shards
+from tests.pllava_folder import DATA, pixels, plain_state, wrapped_state, write_pllava, write_shards, write_tokenizer
 from tests.standin import stand_in
 from uniform.captioning.base import Captioner, Decoding, Question
 from uniform.captioning.frames import segment_centres
@@ -120,6 +120,17 @@ def test_a_merged_folder_loads_to_the_same_model(tmp_path: Path, captioner: Plla
     assert isinstance(merged, Pllava)
     for (name, found), wanted in zip(merged.network.named_parameters(), captioner.network.parameters(), strict=True):
         assert torch.allclose(found, wanted, atol=1e-6), name
+
+
+def test_a_folder_that_transformers_saved_loads_to_the_same_model(tmp_path: Path, captioner: Pllava) -> None:
+    captioner.network.save_pretrained(str(tmp_path))
+    write_tokenizer(tmp_path)
+
+    saved = settings(tmp_path).open("cpu")
+
+    assert isinstance(saved, Pllava)
+    for (name, found), wanted in zip(saved.network.named_parameters(), captioner.network.parameters(), strict=True):
+        assert torch.equal(found, wanted), name
 
 
 def test_bfloat16_weights_are_bfloat16(folder: Path) -> None:

@@ -20,6 +20,7 @@ _NAMES = (
     ("language_model.model.", "model.language_model."),
     ("language_model.lm_head.", "lm_head."),
     ("vision_tower.vision_model.", "model.vision_tower."),
+    ("vision_tower.", "model.vision_tower."),  # as transformers 5 saves it
     ("multi_modal_projector.", "model.multi_modal_projector."),
 )
 """Beginnings of published names, and what transformers calls them now."""
