@@ -18,7 +18,7 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 PIPE_WIDTH = 200
-"""Characters of a table's line where no terminal says how many it has: names must not be folded for a reader of text."""
+"""Characters of a table's line where no terminal says how many it has: nobody wants a name folded in a pipe."""
 
 
 def show_table(table: "Table") -> None:

@@ -1,12 +1,14 @@
 """`uniform weights`: which published weights there are, how to get them, and whether they are still whole."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.table import Table
 
 from cli import console
+
+if TYPE_CHECKING:
+    from rich.table import Table
 
 app = typer.Typer(help="List, fetch and verify the published weights of the frozen models.", no_args_is_help=True)
 
@@ -71,7 +73,9 @@ def verify(
         raise typer.Exit(1)
 
 
-def _table(*columns: str) -> Table:
+def _table(*columns: str) -> "Table":
+    from rich.table import Table
+
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")  # names and digests are there to be copied: never cut them short
