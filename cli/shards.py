@@ -31,6 +31,8 @@ def info(folder: Folder) -> None:
     found = read_info(folder)
     card = found.card
     lines = [f"{card.clips} clips of {', '.join(card.datasets)}; digest of their ids {card.ids_digest}"]
+    if card.windows > 1:
+        lines.append(f"  {card.windows} windows in each clip, one beginning at each whole second")
     lines += [f"  split {name}: {count} clips" for name, count in found.splits.items()]
     lines += [
         f"  {column}: {count} shards, {found.bytes[column] / 1e6:.1f} MB" for column, count in found.shards.items()

@@ -23,20 +23,23 @@ from uniform.errors import PipelineError, ShardError
 from uniform.fingerprint import digest
 from uniform.latents.format import (
     AUDIO_MEMBER,
+    AUDIO_STD_MEMBER,
     INDEX_SCHEMA,
     LATENTS,
     META_MEMBER,
     STDEV,
     TEXT_MEMBER,
     VIDEO_MEMBER,
+    VIDEO_STD_MEMBER,
     Card,
     ids_digest,
     shard_name,
     text_column,
 )
+from uniform.spec import long_spec
 
 _COLUMNS = {"video": VIDEO_MEMBER, "audio": AUDIO_MEMBER, "meta": META_MEMBER}
-_STDEV_COLUMNS = {"stdev_video": "video_std.npy", "stdev_audio": "audio_std.npy"}
+_STDEV_COLUMNS = {"stdev_video": VIDEO_STD_MEMBER, "stdev_audio": AUDIO_STD_MEMBER}
 _TEXT_PREFIX = text_column("")
 
 
@@ -106,7 +109,7 @@ def close_index(folder: RunFolder, recipe: Recipe, units: Units, surveyor: Surve
     if tars is None or not final.kept:
         return None
     sums = {"video": _Sums(), "audio": _Sums()}
-    facts = _Facts()
+    facts = _Facts(windows=int(surveyor.provenance(tars.latents).get("windows", 1)))
     with replacing(folder.index) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
         for commit, table in live_rows(folder, recipe.instances[-1].name, units, ["clip_id", "code"]):
             pairs = zip(table["clip_id"].to_pylist(), table["code"].to_pylist(), strict=True)
@@ -124,6 +127,7 @@ def close_index(folder: RunFolder, recipe: Recipe, units: Units, surveyor: Surve
         statistics={modality: one.statistics() for modality, one in sums.items()},
         ids_digest=ids_digest(facts.clip_ids),
         licences=tuple(sorted(facts.licences)),
+        windows=facts.windows,
     )
     card.write(folder.path)
     return len(facts.clip_ids)
@@ -131,6 +135,8 @@ def close_index(folder: RunFolder, recipe: Recipe, units: Units, surveyor: Surve
 
 @dataclass
 class _Facts:
+    windows: int
+    """Windows of each clip; a stage that keeps the latents of longer clips says it in its provenance."""
     clip_ids: list[str] = field(default_factory=list)
     datasets: set[str] = field(default_factory=set)
     licences: set[str] = field(default_factory=set)
@@ -159,6 +165,7 @@ def _unit_rows(
         for name, one in tars.texts.items()
     }
     by_id = {row.clip_id: row for row in units.rows(unit)}
+    frames = long_spec(recipe.spec, facts.windows).frames
     rows = []
     for clip_id in kept:
         row = by_id[clip_id]
@@ -170,7 +177,7 @@ def _unit_rows(
                 "unit": unit,
                 **{column: _place(places[clip_id, member]) for column, member in columns.items()},
                 "start_ms": row.start_ms,
-                "frames": recipe.spec.frames,
+                "frames": frames,
                 "has_audio": True,  # a clip without sound left the road as no_audio
                 "texts": [_text_place(name, found[clip_id, TEXT_MEMBER]) for name, found in texts.items()],
             }

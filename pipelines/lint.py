@@ -22,20 +22,23 @@ from pipelines.shards import Entry, load_array, walk
 from uniform.errors import ShardError, SpecMismatchError
 from uniform.latents.format import (
     AUDIO_MEMBER,
+    AUDIO_STD_MEMBER,
     INDEX_NAME,
     INDEX_SCHEMA,
     META_MEMBER,
     TEXT_MEMBER,
     VIDEO_MEMBER,
+    VIDEO_STD_MEMBER,
     Card,
     ids_digest,
+    latent_shapes,
     read_card,
     spec_of,
 )
-from uniform.spec import Spec
+from uniform.spec import Spec, long_spec
 
 _PLACES = {"video": VIDEO_MEMBER, "audio": AUDIO_MEMBER, "meta": META_MEMBER}
-_STDEV_PLACES = {"stdev_video": "video_std.npy", "stdev_audio": "audio_std.npy"}
+_STDEV_PLACES = {"stdev_video": VIDEO_STD_MEMBER, "stdev_audio": AUDIO_STD_MEMBER}
 _MEMBER = re.compile(r"[0-9A-Za-z_]+\.[a-z_][a-z0-9_.]*")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*-\d{6}\.tar")
 
@@ -90,7 +93,7 @@ def problems_of(folder: Path) -> Iterator[Problem]:
     card = read_card(folder)
     spec = spec_of(card)
     index = read_index(folder)
-    yield from _card_problems(card, index)
+    yield from _card_problems(card, index, long_spec(spec, card.windows).frames)
     for shard, members in sorted(_members_of(index).items()):
         if not _SHARD.fullmatch(shard):
             yield Problem(INDEX_NAME, f"names the shard '{shard}', which is not a plain file name; it may lead outside")
@@ -119,7 +122,7 @@ def read_index(folder: Path) -> pa.Table:
     return table
 
 
-def _card_problems(card: Card, index: pa.Table) -> Iterator[Problem]:
+def _card_problems(card: Card, index: pa.Table, frames: int) -> Iterator[Problem]:
     ids = index["clip_id"].to_pylist()
     if len(set(ids)) != len(ids):
         yield Problem(INDEX_NAME, f"names {len(ids) - len(set(ids))} clips more than once")
@@ -134,6 +137,9 @@ def _card_problems(card: Card, index: pa.Table) -> Iterator[Problem]:
     found = {text["set"] for texts in index["texts"].to_pylist() for text in texts or ()}
     if found != set(card.texts):
         yield Problem("card.json", f"names the caption sets {sorted(card.texts)}; the index has {sorted(found)}")
+    others = set(index["frames"].to_pylist()) - {frames}
+    if others:
+        yield Problem(INDEX_NAME, f"names clips of {sorted(others)} frames; the card's spec and windows make {frames}")
     for name in ("video", "audio"):
         if "fingerprint" not in getattr(card, name):
             yield Problem("card.json", f"its {name} codec has no fingerprint")
@@ -198,13 +204,21 @@ def _member_problems(where: str, entry: Entry, wanted: _Wanted, spec: Spec, card
         yield Problem(where, f"is {array.dtype}, wanted float16 in C order")
     elif not np.isfinite(array).all():
         yield Problem(where, f"holds {int((~np.isfinite(array)).sum())} values that are NaN or infinite")
-    yield from _shape_problems(where, field, array.shape, wanted, spec)
+    elif field in _STDEV_PLACES.values() and (array < 0).any():
+        yield Problem(where, f"holds {int((array < 0).sum())} deviations below 0")
+    yield from _shape_problems(where, field, array.shape, wanted, latent_shapes(spec, card.windows), spec.name)
 
 
-def _shape_problems(where: str, field: str, found: tuple[int, ...], wanted: _Wanted, spec: Spec) -> Iterator[Problem]:
-    shapes: dict[str, tuple[int, ...]] = {VIDEO_MEMBER: spec.video_latent, AUDIO_MEMBER: spec.audio_latent}
+def _shape_problems(
+    where: str,
+    field: str,
+    found: tuple[int, ...],
+    wanted: _Wanted,
+    shapes: Mapping[str, tuple[int, ...]],
+    spec_name: str,
+) -> Iterator[Problem]:
     if field in shapes and found != shapes[field]:
-        yield Problem(where, f"has shape {found}; the card's spec '{spec.name}' wants {shapes[field]}", other_spec=True)
+        yield Problem(where, f"has shape {found}; the card's spec '{spec_name}' wants {shapes[field]}", other_spec=True)
     if field == TEXT_MEMBER and (len(found) != 2 or found[0] < 1 or found[0] != wanted.tokens):
         yield Problem(where, f"has shape {found}; wanted ({wanted.tokens}, width)")
 
@@ -218,6 +232,9 @@ def _meta_problems(where: str, entry: Entry, card: Card) -> Iterator[Problem]:
     if not isinstance(facts, dict):
         yield Problem(where, "is not a JSON table")
         return
+    if facts.get("windows", 1) != card.windows:
+        text = f"has {facts.get('windows', 1)} windows; the card says {card.windows}"
+        yield Problem(where, text, other_spec=True)
     codecs = facts.get("codecs")
     for kind, told in (codecs if isinstance(codecs, dict) else {}).items():
         known = getattr(card, kind, None)

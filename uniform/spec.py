@@ -8,7 +8,7 @@ four become one (Open-Sora VAE 1.2). Audio becomes a log-mel picture of `mel_bin
     paper: (68, 256, 256) frames -> (4, 20, 32, 32);  64,000 samples -> (400, 64) mel -> (8, 100, 16)
 """
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from uniform.errors import ConfigError
@@ -97,6 +97,21 @@ class Spec:
     def as_dict(self) -> dict[str, Any]:
         """Every field, for a card, a checkpoint or a fingerprint."""
         return asdict(self)
+
+
+def long_spec(spec: Spec, windows: int) -> Spec:
+    """Geometry of a longer clip that holds `windows` clips of `spec`, one beginning at each whole second.
+
+    Raises: ConfigError for less than one window, or where windows would not begin at a chunk's border.
+    """
+    if windows < 1:
+        raise ConfigError(f"windows is {windows}; it must be 1 or more")
+    if windows > 1 and spec.fps % spec.chunk_frames:
+        raise ConfigError(
+            f"spec '{spec.name}': a second has {spec.fps} frames, which are not whole chunks of {spec.chunk_frames}; "
+            f"so a window that begins at a second cannot be cut out of a longer latent. Set windows = 1."
+        )
+    return replace(spec, duration_s=spec.duration_s + windows - 1)
 
 
 def latent_frames(frames: int, chunk_frames: int = 17) -> int:

@@ -68,7 +68,7 @@ class Stage:
 
     def _judge(self, clip: Clip, spec: Spec) -> Clip:
         try:
-            frames, waveform = read_clip(clip["mp4"], spec)
+            frames, waveform = read_clip(clip["mp4"], spec, longer=True)
         except MediaError as error:
             return clip.reject(error.code, error.reason)
         blocks = block_luma(frames)

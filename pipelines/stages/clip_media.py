@@ -16,7 +16,7 @@ from uniform.errors import ConfigError, MediaError
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET
 from uniform.media.picture import Fit
 from uniform.media.sandbox import MIN_MEMORY_MB, MediaSandbox
-from uniform.spec import Spec
+from uniform.spec import Spec, long_spec
 
 MAX_CRF = 51
 CODE_VERSION = 1
@@ -35,6 +35,9 @@ class Stage:
 
     fit: Fit = "crop"
     """crop: shorter side to size, then the centre; squash: the whole picture, at the price of its aspect."""
+    windows: int = 1
+    """Clips of the spec that each clip holds, one beginning at each whole second: a clip is windows - 1 s longer.
+    The stage encode_latents must be told the same number. Paper, 4.1: 1."""
     crf: int = CLIP_CRF
     """x264's quality, 0 (lossless) to 51."""
     time_limit_s: float = 60.0
@@ -45,6 +48,8 @@ class Stage:
     def __post_init__(self) -> None:
         if self.fit not in ("crop", "squash"):
             raise ConfigError(f"clip_media.fit is '{self.fit}'; it must be 'crop' or 'squash'")
+        if self.windows < 1:
+            raise ConfigError(f"clip_media.windows is {self.windows}; it must be 1 or more")
         if not 0 <= self.crf <= MAX_CRF:
             raise ConfigError(f"clip_media.crf is {self.crf}; it must lie between 0 and {MAX_CRF}")
         if self.time_limit_s <= 0:
@@ -61,15 +66,16 @@ class Stage:
         decoded, CODE_VERSION is raised by hand.
         """
         options = {"fit": self.fit, "crf": self.crf, "preset": CLIP_PRESET}
-        return {"code_version": CODE_VERSION, "options": options, "spec": asdict(spec)}
+        return {"code_version": CODE_VERSION, "options": options, "spec": asdict(long_spec(spec, self.windows))}
 
     def open(self, context: Context) -> Work:
         """The work; its child process starts with the first clip and ends with the worker."""
+        spec = long_spec(context.spec, self.windows)
         sandbox = MediaSandbox(time_limit_s=self.time_limit_s, memory_limit_mb=self.memory_limit_mb)
 
         def work(clips: Iterator[Clip]) -> Iterator[Clip]:
             for clip in clips:
-                yield self._normalise(clip, sandbox, context.spec)
+                yield self._normalise(clip, sandbox, spec)
 
         return work
 

@@ -45,7 +45,7 @@ class Stage:
 def _look_at_all(clips: Iterator[Clip], spec: Spec) -> Iterator[Clip]:
     for clip in clips:
         try:
-            frames, _ = read_clip(clip["mp4"], spec)
+            frames, _ = read_clip(clip["mp4"], spec, longer=True)
         except MediaError as error:
             yield clip.reject(error.code, error.reason)
         else:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-import pipelines.stages.encode_latents as encode_latents
+import pipelines.encoding as encoding
 from pipelines.clip import Clip
 from pipelines.stage import Context
 from pipelines.stages.encode_latents import Stage
@@ -19,7 +19,7 @@ from uniform.codecs.base import open_video_codec
 from uniform.codecs.log_mel import MelFrontEnd
 from uniform.codecs.video_dct import DctVideo
 from uniform.errors import ConfigError, SpecMismatchError
-from uniform.media.clipfile import write_clip
+from uniform.media.clipfile import read_clip, write_clip
 from uniform.spec import Spec
 
 SMALL = Spec(name="small", height_px=64, width_px=64, duration_s=1, mel_bins=16)
@@ -59,7 +59,7 @@ def test_latents_are_raw_float16_arrays_of_the_spec_s_shape(clips: list[Clip]) -
     video, audio = (np.load(io.BytesIO(clip[name]), allow_pickle=False) for name in ("video.npy", "audio.npy"))
     assert (video.shape, audio.shape) == (SMALL.video_latent, SMALL.audio_latent)
     assert (video.dtype, audio.dtype) == (np.float16, np.float16)
-    frames, _ = encode_latents.read_clip(clips[0]["mp4"], SMALL)
+    frames, _ = read_clip(clips[0]["mp4"], SMALL)
     assert torch.equal(
         torch.from_numpy(video), open_video_codec("dct", SMALL).encode(torch.from_numpy(frames[None]))[0].half()
     )
@@ -131,7 +131,7 @@ class Changed(DctVideo):
 @pytest.fixture
 def changed(monkeypatch: pytest.MonkeyPatch) -> Iterator[Changed]:
     codec = Changed()
-    monkeypatch.setattr(encode_latents, "open_video_codec", lambda *_, **__: codec)
+    monkeypatch.setattr(encoding, "open_video_codec", lambda *_, **__: codec)
     return codec
 
 

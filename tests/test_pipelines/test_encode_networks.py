@@ -2,81 +2,25 @@
 
 import io
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from diffusers import AutoencoderKL
-from safetensors.torch import save_file
-from transformers import SpeechT5HifiGan, SpeechT5HifiGanConfig
 
 from pipelines.clip import Clip
 from pipelines.codec_bench import generated_clip, run_bench
 from pipelines.stage import Context
 from pipelines.stages.encode_latents import Stage
-from tests.standin import stand_in_state
+from tests.small_networks import write_small_networks
 from uniform.spec import Spec
 
-DATA = Path(__file__).parents[1] / "data"
 SMALL = Spec(name="small", height_px=16, width_px=40, duration_s=1)
-VIDEO = {
-    "micro_frame_size": 17,
-    "vae_2d": {"block_out_channels": [32, 32, 64, 64], "layers_per_block": 1},
-    "vae_temporal": {"filters": 32, "num_res_blocks": 1},
-}
-AUDIO = {
-    "in_channels": 1,
-    "out_channels": 1,
-    "block_out_channels": [32, 32, 64],
-    "down_block_types": ["DownEncoderBlock2D"] * 3,
-    "up_block_types": ["UpDecoderBlock2D"] * 3,
-    "layers_per_block": 1,
-    "latent_channels": 8,
-    "scaling_factor": 0.9,
-}
-VOCODER = {
-    "model_in_dim": 64,
-    "sampling_rate": 16_000,
-    "upsample_initial_channel": 32,
-    "upsample_rates": [5, 4, 2, 2, 2],
-    "upsample_kernel_sizes": [16, 16, 8, 4, 4],
-    "resblock_kernel_sizes": [3],
-    "resblock_dilation_sizes": [[1, 3]],
-    "normalize_before": False,
-}
 
 
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
-    folder = tmp_path_factory.mktemp("weights")
-    statistics = {name: torch.tensor([0.1, 0.2, 0.3, 1.0]).reshape(1, 4, 1, 1, 1) for name in ("shift", "scale")}
-    shapes = json.loads((DATA / "opensora_vae_small.keys.json").read_text())
-    _save(folder / "video", "model", stand_in_state(shapes, statistics), VIDEO)
-    with torch.device("meta"):
-        vae, vocoder = AutoencoderKL.from_config(AUDIO), SpeechT5HifiGan(SpeechT5HifiGanConfig(**VOCODER))
-    for name, file, network, config in (
-        ("vae", "diffusion_pytorch_model", vae, {"_class_name": "AutoencoderKL", **AUDIO}),
-        ("vocoder", "model", vocoder, VOCODER),
-    ):
-        state = stand_in_state({key: tuple(value.shape) for key, value in network.state_dict().items()})
-        _save(folder / "audio" / name, file, state, config)
-    return Stage(
-        video="opensora-v1.2",
-        audio="audioldm-s-full-v2",
-        video_options={"weights": str(folder / "video")},
-        audio_options={"weights": str(folder / "audio")},
-        device="cpu",
-        score_clips=1,
-        min_psnr_db=0.0,  # stand-in weights do not bring a clip back
-        max_mel_error=99.0,
-    )
-
-
-def _save(folder: Path, file: str, state: dict[str, torch.Tensor], config: dict[str, object]) -> None:
-    folder.mkdir(parents=True)
-    save_file(state, folder / f"{file}.safetensors")
-    (folder / "config.json").write_text(json.dumps(config))
+    options = write_small_networks(tmp_path_factory.mktemp("weights"))
+    # Stand-in weights do not bring a clip back.
+    return Stage(**options, score_clips=1, min_psnr_db=0.0, max_mel_error=99.0)
 
 
 @pytest.fixture(scope="module")

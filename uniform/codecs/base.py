@@ -102,6 +102,15 @@ class TextCodec(Protocol):
 
 
 @runtime_checkable
+class Posterior(Protocol):
+    """A video or audio codec whose latents are the means of posteriors with a deviation."""
+
+    def encode_moments(self, media: Tensor, /) -> tuple[Tensor, Tensor]:
+        """What `encode` takes -> mean and standard deviation, raw, each shaped as what it gives."""
+        ...
+
+
+@runtime_checkable
 class Shrinkable(Protocol):
     """A codec that can go on with less memory after it ran out of it."""
 

@@ -60,18 +60,19 @@ def tasks(seed: int, units: Positions, weights: Mapping[Task, float]) -> npt.NDA
     return choose(uniforms(seed, Stream.TASK, units), shares)
 
 
-def noise(seed: int, positions: Positions, like: Pair) -> Pair:
+def noise(seed: int, positions: Positions, like: Pair, stream: Stream = Stream.NOISE) -> Pair:
     """Standard normal noise for each sample, from a generator of its own.
 
     Args:
         positions: (B,) global sample numbers.
         like: latents of those samples, each (B, ...); gives shapes and device, noise is float32.
+        stream: what the noise is for.
     Returns: a Pair shaped as `like`. CPU and CUDA generators give different numbers.
     """
     video = torch.empty(like.video.shape, dtype=torch.float32, device=like.video.device)
     audio = torch.empty(like.audio.shape, dtype=torch.float32, device=like.audio.device)
     generator = torch.Generator(device=video.device)
-    for row, word in enumerate(bits(seed, Stream.NOISE, positions).tolist()):
+    for row, word in enumerate(bits(seed, stream, positions).tolist()):
         generator.manual_seed(word >> 1)
         video[row].normal_(generator=generator)
         audio[row].normal_(generator=generator)

@@ -22,7 +22,7 @@ import pyarrow as pa
 from uniform.atomic import write_bytes
 from uniform.errors import ShardError, SpecMismatchError
 from uniform.fingerprint import canonical_json, digest
-from uniform.spec import Spec
+from uniform.spec import Spec, long_spec
 
 FORMAT_VERSION = 1
 
@@ -32,9 +32,12 @@ STDEV = "stdev"
 """Optional column: the posterior's standard deviation."""
 
 VIDEO_MEMBER = "video.npy"
-"""float16 (channels, latent frames, rows, columns)."""
+"""float16 (channels, latent frames, rows, columns); of a clip with windows, the latent frames of all its seconds."""
 AUDIO_MEMBER = "audio.npy"
-"""float16 (channels, time, frequency)."""
+"""float16 (channels, time, frequency); of a clip with windows, (channels, windows, time, frequency)."""
+VIDEO_STD_MEMBER = "video_std.npy"
+"""Standard deviation of the posterior, shaped as the video."""
+AUDIO_STD_MEMBER = "audio_std.npy"
 META_MEMBER = "json"
 """The clip's own facts: row, notes, codec fingerprints, round-trip scores. Sorted keys."""
 TEXT_MEMBER = "text.npy"
@@ -107,6 +110,8 @@ class Card:
     ids_digest: str = ""
     """`ids_digest` of the obtained clip ids: equal digests are equal sets."""
     licences: tuple[str, ...] = ()
+    windows: int = 1
+    """Clips of the spec that each latent holds, one beginning at each whole second; 1 is not written down."""
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
@@ -116,7 +121,8 @@ class Card:
 
     def as_dict(self) -> dict[str, Any]:
         """Every field, JSON-ready."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in vars(self).items()}
+        return values if self.windows > 1 else {name: value for name, value in values.items() if name != "windows"}
 
 
 def read_card(folder: Path) -> Card:
@@ -133,9 +139,20 @@ def read_card(folder: Path) -> Card:
                 f"Make the shards again, or use the toolkit's version that wrote them."
             )
         values["datasets"], values["licences"] = tuple(values["datasets"]), tuple(values["licences"])
+        if not isinstance(values.get("windows", 1), int) or values.get("windows", 1) < 1:
+            raise ValueError(f"windows is {values['windows']!r}")
         return Card(**values)
     except (ValueError, KeyError, TypeError) as error:
         raise ShardError(f"{path}: not a card ({error!r}). Restore it, or run `uniform pipeline run` again.") from error
+
+
+def latent_shapes(spec: Spec, windows: int = 1) -> dict[str, tuple[int, ...]]:
+    """Shape of each array of a clip, by member: of video and audio latent, and of their deviations."""
+    video: tuple[int, ...] = long_spec(spec, windows).video_latent
+    audio: tuple[int, ...] = spec.audio_latent
+    if windows > 1:
+        audio = (audio[0], windows, *audio[1:])
+    return {VIDEO_MEMBER: video, AUDIO_MEMBER: audio, VIDEO_STD_MEMBER: video, AUDIO_STD_MEMBER: audio}
 
 
 def ids_digest(clip_ids: list[str]) -> str:

@@ -59,6 +59,8 @@ class Index:
     audio: Places
     texts: dict[str, Places]
     """By caption set."""
+    stdev: dict[str, Places]
+    """Of "video" and "audio": the posterior's deviation; empty where it was not asked for."""
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -68,12 +70,13 @@ class Index:
         return np.stack([self.texts[name].present for name in captions])
 
 
-def open_index(folder: Path, split: str | None = None) -> Index:
+def open_index(folder: Path, split: str | None = None, *, stdev: bool = False) -> Index:
     """Read and check the index of a folder of shards.
 
     Args:
         folder: holds index.parquet, card.json and the shards.
         split: keep only the clips of this split; None keeps all.
+        stdev: the optional column of deviations is wanted too.
     Raises: ShardError where the index is missing, empty, of another shape, or names bytes that are not there.
     """
     card = read_card(folder)
@@ -96,6 +99,7 @@ def open_index(folder: Path, split: str | None = None) -> Index:
         video=_places(table["video"], names),
         audio=_places(table["audio"], names),
         texts=_text_places(table["texts"], names),
+        stdev={name: _places(table[f"stdev_{name}"], names) for name in (("video", "audio") if stdev else ())},
         shards=tuple(names),
     )
     _check_members(index, path)
@@ -174,6 +178,14 @@ def _check_members(index: Index, path: Path) -> None:
         absent = np.flatnonzero(~places.present)
         if len(absent):
             raise ShardError(f"{path}: clip {index.clip_ids[absent[0]]} has no {what} member ({len(absent)} clips).")
+    for what, places in index.stdev.items():
+        absent = np.flatnonzero(~places.present)
+        if len(absent):
+            raise ShardError(
+                f"{path}: clip {index.clip_ids[absent[0]]} has no deviation of its {what} ({len(absent)} clips of "
+                f'{len(index)}), so the posterior cannot be sampled. Set posterior = "mean", or add the stage '
+                f"encode_stdev to the recipe and run the pipeline again: latents that are there stay."
+            )
     ids, counts = np.unique(index.clip_ids, return_counts=True)
     if len(ids) != len(index):
         twice = ids[counts > 1]
@@ -184,6 +196,7 @@ def _check_bytes(index: Index, path: Path) -> None:
     """Every shard is there, and every range ends inside it."""
     sizes = np.array([_size(index.folder, name, path) for name in index.shards], dtype=np.int64)
     members = {"video": index.video, "audio": index.audio} | {f"text '{k}'": v for k, v in index.texts.items()}
+    members |= {f"{name} deviation": places for name, places in index.stdev.items()}
     for what, places in members.items():
         rows = np.flatnonzero(places.present)
         ends = places.offset[rows] + places.length[rows]

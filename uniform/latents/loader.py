@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from uniform.errors import ConfigError, ShardError
+from uniform.latents import draws
 from uniform.latents.batch import Batch, Text, pad_texts
 from uniform.latents.mixture import PLAN_FIELDS, Mixture, Plan
 from uniform.latents.read_ahead import read_ahead
@@ -90,6 +91,8 @@ class Loader:
         self._lock = threading.Lock()
         self._scales = {name: self._card_numbers(name) for name in ("video", "audio")}
         self._raw: Pair | None = None
+        self._deviations: Pair | None = None
+        self._samples = any(source.config.posterior == "sample" for source in mixture.sources)
         self._cut = False
         self._stream = _side_stream(self.device)
         self.text_width = self._first_text_width()
@@ -138,17 +141,16 @@ class Loader:
                 store.prefetch(plan.clip[plan.source == number])
 
     def _batch(self, plan: Plan) -> Batch:
-        plan, raw = self._sound(plan)
+        plan, clean = self._sound(plan)
         texts, limit = self._texts(plan), self.config.pad_text_to
         longest = max(len(text) for text in texts)
         if limit is not None and longest > limit and not self._cut:
             self._cut = True
             logger.warning("texts, the first of %d tokens, are cut to data.pad_text_to = %d", longest, limit)
         text, mask = pad_texts(texts, limit)
-        clean = Pair(self._normalise(raw.video, "video"), self._normalise(raw.audio, "audio"))
         has_text = torch.from_numpy(plan.caption >= 0)
         batch = Batch(
-            clean=clean,
+            clean=Pair(self._normalise(clean.video, "video"), self._normalise(clean.audio, "audio")),
             text=text.to(self.device).float(),
             text_mask=mask.to(self.device),
             has_text=has_text.to(self.device),
@@ -171,35 +173,56 @@ class Loader:
 
     def raw(self, plan: Plan) -> Pair:
         """The float16 latents of a plan, unnormalised, in buffers that the next call overwrites. Raises: ShardError."""
-        count, spec = len(plan.positions), self.mixture.first.spec
-        if self._raw is None or len(self._raw.video) != count:
-            where: dict[str, Any] = {"dtype": torch.float16}
-            if self.config.residency == "gpu":
-                where["device"] = self.device
-            else:
-                where["pin_memory"] = self.device.type == "cuda"
-            self._raw = Pair(
-                torch.empty((count, *spec.video_latent), **where), torch.empty((count, *spec.audio_latent), **where)
-            )
+        if self._raw is None or len(self._raw.video) != len(plan.positions):
+            self._raw = self._buffers(len(plan.positions))
         for number, store in enumerate(self._stores):
             slots = np.flatnonzero(plan.source == number)
             if len(slots):
-                store.latents(plan.clip[slots], self._raw, slots)
+                store.latents(plan.clip[slots], plan.window[slots], self._raw, slots)
         return self._raw
 
+    def _buffers(self, count: int) -> Pair:
+        where: dict[str, Any] = {"dtype": torch.float16}
+        if self.config.residency == "gpu":
+            where["device"] = self.device
+        else:
+            where["pin_memory"] = self.device.type == "cuda"
+        spec = self.mixture.first.spec
+        return Pair(
+            torch.zeros((count, *spec.video_latent), **where), torch.zeros((count, *spec.audio_latent), **where)
+        )
+
+    def _latents(self, plan: Plan) -> Pair:
+        """float32 latents on the device, unnormalised: means, or samples of posteriors where a source wants them."""
+        clean = self.raw(plan).map(lambda mean: mean.to(self.device, torch.float32))
+        if not self._samples:
+            return clean
+        if self._deviations is None or len(self._deviations.video) != len(plan.positions):
+            self._deviations = self._buffers(len(plan.positions))
+        for tensor in self._deviations:
+            tensor.zero_()  # a source that keeps to its means has none
+        for number, store in enumerate(self._stores):
+            slots = np.flatnonzero(plan.source == number)
+            if len(slots) and self.mixture.sources[number].config.posterior == "sample":
+                store.deviations(plan.clip[slots], plan.window[slots], self._deviations, slots)
+        noise = draws.noise(self.mixture.seed, plan.positions, clean, draws.Stream.POSTERIOR)
+        for mean, deviation, standard in zip(clean, self._deviations, noise, strict=True):
+            mean.addcmul_(deviation.to(self.device, torch.float32), standard)
+        return clean
+
     def _sound(self, plan: Plan) -> tuple[Plan, Pair]:
-        """The raw latents of a plan; damaged clips replaced by their neighbours as far as the tolerance goes."""
+        """The latents of a plan; damaged clips replaced by their neighbours as far as the tolerance goes."""
         try:
-            raw = self.raw(plan)
+            clean = self._latents(plan)
             if self.config.max_corrupt:
                 self._texts(plan)
-            return plan, raw
+            return plan, clean
         except ShardError:
             if self.config.max_corrupt == 0:
                 raise
         for slot in range(len(plan.positions)):
             self._replace_damaged(plan, slot)
-        return plan, self.raw(plan)
+        return plan, self._latents(plan)
 
     def _replace_damaged(self, plan: Plan, slot: int) -> None:
         source = self.mixture.sources[plan.source[slot]]
@@ -209,7 +232,7 @@ class Loader:
             clip_id = str(source.index.clip_ids[plan.clip[slot]])
             try:
                 if clip_id not in self.corrupt:
-                    self.raw(single)
+                    self._latents(single)
                     self._texts(single)
                     return
             except ShardError as error:
@@ -260,9 +283,9 @@ class Loader:
             numbers.append(torch.tensor(codec[name], dtype=torch.float32, device=self.device).reshape(shape))
         return numbers[0], numbers[1]
 
-    def _normalise(self, raw: Tensor, modality: str) -> Tensor:
+    def _normalise(self, clean: Tensor, modality: str) -> Tensor:
         shift, scale = self._scales[modality]
-        return raw.to(self.device, torch.float32).sub_(shift).div_(scale)
+        return clean.sub_(shift).div_(scale)
 
 
 def _side_stream(device: torch.device) -> torch.cuda.Stream | None:

@@ -40,6 +40,10 @@ class SourceConfig:
     """Relative share of each caption set; empty is equal shares."""
     missing_text: Literal["refuse", "drop"] = "refuse"
     """A clip without a text in any of the sets: refuse before step 0, or train it with the null caption."""
+    windows: Literal["first", "all"] = "first"
+    """Of clips with windows: always the first (paper, 4.1: the first 4 s), or one drawn for each sample."""
+    posterior: Literal["mean", "sample"] = "mean"
+    """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of deviations."""
 
     def __post_init__(self) -> None:
         if self.weight is not None and not (0 < self.weight < float("inf")):
@@ -66,6 +70,11 @@ class Source:
     caption_weights: npt.NDArray[np.float64]
     """(sets, clips): the set's share where the clip has a text in it, else 0."""
 
+    @property
+    def windows(self) -> int:
+        """Windows of each clip that samples are drawn from."""
+        return self.index.card.windows if self.config.windows == "all" else 1
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -79,9 +88,11 @@ class Plan:
     """Epoch of that source, from 0."""
     caption: npt.NDArray[np.int64]
     """Number in the source's caption sets; -1 where the clip has no text."""
+    window: npt.NDArray[np.int64]
+    """Window of the clip: the whole second at which it begins."""
 
 
-PLAN_FIELDS = ("positions", "source", "clip", "epoch", "caption")
+PLAN_FIELDS = ("positions", "source", "clip", "epoch", "caption", "window")
 BLOCK = 4096
 """Positions that `Mixture.span` plans at once."""
 
@@ -132,7 +143,7 @@ class Mixture:
         """What serves each of these global positions."""
         source, cursor = self.slots(positions)
         clip, epoch = np.zeros_like(cursor), np.zeros_like(cursor)
-        caption = np.full_like(cursor, -1)
+        caption, window = np.full_like(cursor, -1), np.zeros_like(cursor)
         for number, opened in enumerate(self.sources):
             rows = np.flatnonzero(source == number)
             if len(rows) == 0:
@@ -145,7 +156,10 @@ class Mixture:
             has = weights.sum(axis=1) > 0
             draws = uniforms(self.seed, Stream.CAPTION, positions[rows[has]])
             caption[rows[has]] = choose(draws, weights[has])
-        return Plan(positions, source, clip, epoch, caption)
+            if opened.windows > 1:
+                draws = uniforms(self.seed, Stream.WINDOW, positions[rows])
+                window[rows] = (draws * opened.windows).astype(np.int64)
+        return Plan(positions, source, clip, epoch, caption, window)
 
     def span(self, begin: int, count: int) -> Plan:
         """`plan` of the positions from `begin` on, cut from large blocks: NumPy on short arrays is mostly overhead."""
@@ -172,7 +186,7 @@ class Mixture:
 
 
 def _open(config: SourceConfig) -> Source:
-    index = open_index(config.folder, config.split)
+    index = open_index(config.folder, config.split, stdev=config.posterior == "sample")
     captions = config.captions or tuple(index.texts)
     if not captions:
         raise ShardError(

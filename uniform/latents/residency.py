@@ -1,11 +1,13 @@
 """Where latents wait until a batch wants them: in mapped shards on disk, in memory, or on the accelerator.
 
-All stores answer the same two questions: the raw latents of some clips, and their text features. B clips, M tokens,
-D numbers per token.
+All stores answer the same questions: the raw latents of some clips, their deviations where the source samples its
+posteriors, and their text features. A window is the part of a long clip that begins at that second
+(`uniform/latents/windows.py`). B clips, M tokens, D numbers per token.
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from math import prod
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -18,6 +20,7 @@ from uniform.latents.batch import Text
 from uniform.latents.index import Places
 from uniform.latents.members import Shards
 from uniform.latents.mixture import Source
+from uniform.latents.windows import Cut, cuts
 from uniform.pair import Pair
 
 Rows = npt.NDArray[np.int64]
@@ -27,8 +30,12 @@ Verify = Literal["never", "first", "always"]
 class Store(Protocol):
     """Latents and texts of one source."""
 
-    def latents(self, rows: Rows, into: Pair, slots: Rows) -> None:
-        """Write the raw float16 latents of clips `rows` to rows `slots` of `into`. Raises: ShardError."""
+    def latents(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+        """Write the raw float16 latents of windows of clips `rows` to rows `slots` of `into`. Raises: ShardError."""
+        ...
+
+    def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+        """As `latents`, the standard deviations of the posteriors; only where the source samples them."""
         ...
 
     def texts(self, rows: Rows, captions: Rows) -> list[Text]:
@@ -44,27 +51,36 @@ class DiskStore:
         self.source = source
         self.shards = Shards(index.folder, index.shards)
         self.verify = verify
-        self.shapes = {"video": index.spec.video_latent, "audio": index.spec.audio_latent}
+        self.places = {"video": index.video, "audio": index.audio}
+        self.places |= {_deviation(name): places for name, places in index.stdev.items()}
+        of = cuts(index.spec, index.card.windows)
+        self.cuts = of | {_deviation(name): cut for name, cut in of.items()}
         self.headers: dict[str, tuple[bytes, int]] = {}
-        self.seen = {name: np.zeros(len(index), dtype=np.bool_) for name in ("video", "audio", *source.captions)}
+        self.seen = {name: np.zeros(len(index), dtype=np.bool_) for name in (*self.places, *source.captions)}
 
-    def latents(self, rows: Rows, into: Pair, slots: Rows) -> None:
-        self._copy("video", self.source.index.video, rows, into.video, slots)
-        self._copy("audio", self.source.index.audio, rows, into.audio, slots)
+    def latents(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+        self.copy("video", rows, windows, into.video, slots)
+        self.copy("audio", rows, windows, into.audio, slots)
+
+    def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+        self.copy(_deviation("video"), rows, windows, into.video, slots)
+        self.copy(_deviation("audio"), rows, windows, into.audio, slots)
 
     def texts(self, rows: Rows, captions: Rows) -> list[Text]:
         return [self._text(row, caption) for row, caption in zip(rows.tolist(), captions.tolist(), strict=True)]
 
     def prefetch(self, rows: Rows) -> None:
         """Ask the kernel to read the latents of `rows` soon, all at once instead of one fault after another."""
-        for places in (self.source.index.video, self.source.index.audio):
+        for places in self.places.values():
             part = places.take(rows)
             for shard, offset, length in zip(
                 part.shard.tolist(), part.offset.tolist(), part.length.tolist(), strict=True
             ):
                 self.shards[shard].prefetch(offset, length)
 
-    def _copy(self, what: str, places: Places, rows: Rows, into: Tensor, slots: Rows) -> None:
+    def copy(self, what: str, rows: Rows, windows: Rows | None, into: Tensor, slots: Rows) -> None:
+        """Write one kind of array to rows `slots` of `into`: these windows, or all of it where `windows` is None."""
+        places, cut = self.places[what], self.cuts[what]
         target = into.numpy().reshape(len(into), -1).view(np.uint8)
         part = places.take(rows)
         for number in set(part.shard.tolist()):
@@ -72,15 +88,22 @@ class DiskStore:
         header, size = self._header(what, places, int(rows[0]))
         begin = len(header)
         same_length = bool((part.length == begin + size).all())
-        for row, slot, shard, offset in zip(
-            rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), strict=True
+        pieces = None if windows is None or cut.single else windows.tolist()
+        for number, (row, slot, shard, offset) in enumerate(
+            zip(rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), strict=True)
         ):
             opened = self.shards[shard]
             if not same_length or opened.map[offset : offset + begin] != header:
                 self._array(what, places, row)  # says what is wrong with it
             if self.verify != "never":
                 self._check(what, places, row)
-            target[slot] = opened.bytes[offset + begin : offset + begin + size]
+            content = opened.bytes[offset + begin : offset + begin + size]
+            if pieces is None:
+                target[slot] = content
+            else:
+                channels, steps, _ = cut.flat
+                piece = content.reshape(channels, steps, -1)[:, cut.steps(pieces[number])]
+                target[slot].reshape(piece.shape)[:] = piece
 
     def _header(self, what: str, places: Places, row: int) -> tuple[bytes, int]:
         """The .npy header that every member of this kind begins with, and the bytes after it."""
@@ -95,7 +118,7 @@ class DiskStore:
         name = f"the {what} of clip {self.source.index.clip_ids[row]}"
         shard = self.shards[int(places.shard[row])]
         array = shard.array(int(places.offset[row]), int(places.length[row]), name)
-        wanted = self.shapes[what]
+        wanted = self.cuts[what].whole
         if array.shape != wanted or array.dtype != np.float16:
             spec = self.source.index.spec.name
             raise SpecMismatchError(
@@ -129,31 +152,48 @@ class DiskStore:
 
 
 class ResidentStore:
-    """All latents and texts of a source in one place, on the CPU or on an accelerator: a batch is one gather."""
+    """All latents and texts of a source in one place, on the CPU or on an accelerator: a batch is one gather a window.
+
+    Where only first windows are wanted, nothing else of long clips is held.
+    """
 
     def __init__(self, source: Source, verify: Verify, device: torch.device) -> None:
         """Read the whole source once. Raises: ShardError where it does not fit."""
         disk = DiskStore(source, verify)
-        clips, spec = len(source.index), source.index.spec
-        _require_room(source, device)
         self.device = device
-        self.video = torch.empty((clips, *spec.video_latent), dtype=torch.float16, device=device)
-        self.audio = torch.empty((clips, *spec.audio_latent), dtype=torch.float16, device=device)
-        for start in range(0, clips, 256):
-            rows = np.arange(start, min(start + 256, clips), dtype=np.int64)
-            part = Pair(
-                torch.empty((len(rows), *spec.video_latent), dtype=torch.float16),
-                torch.empty((len(rows), *spec.audio_latent), dtype=torch.float16),
-            )
-            disk.latents(rows, part, rows - start)
-            self.video[start : start + len(rows)] = part.video.to(device)
-            self.audio[start : start + len(rows)] = part.audio.to(device)
+        self.cuts = {what: disk.cuts[what] for what in disk.places}
+        if source.windows == 1:
+            self.cuts = {what: Cut(cut.window, cut.window, cut.stride) for what, cut in self.cuts.items()}
+        _require_room(source, self.cuts, device)
+        self.held = {what: self._held(disk, what, source.windows == 1) for what in self.cuts}
         self._texts = [_pack(disk, source, number, device) for number in range(len(source.captions))]
 
-    def latents(self, rows: Rows, into: Pair, slots: Rows) -> None:
-        chosen, places = torch.from_numpy(rows).to(self.device), torch.from_numpy(slots).to(self.device)
-        into.video.index_copy_(0, places, self.video.index_select(0, chosen))
-        into.audio.index_copy_(0, places, self.audio.index_select(0, chosen))
+    def _held(self, disk: DiskStore, what: str, first_only: bool) -> Tensor:
+        """float16 (clips, channels, steps, the rest) of all clips."""
+        clips, shape = len(disk.source.index), self.cuts[what].flat
+        held = torch.empty((clips, *shape), dtype=torch.float16, device=self.device)
+        for start in range(0, clips, 256):
+            rows = np.arange(start, min(start + 256, clips), dtype=np.int64)
+            part = torch.empty((len(rows), *shape), dtype=torch.float16)
+            disk.copy(what, rows, np.zeros_like(rows) if first_only else None, part, rows - start)
+            held[start : start + len(rows)] = part.to(self.device)
+        return held
+
+    def latents(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+        self._gather("video", rows, windows, into.video, slots)
+        self._gather("audio", rows, windows, into.audio, slots)
+
+    def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+        self._gather(_deviation("video"), rows, windows, into.video, slots)
+        self._gather(_deviation("audio"), rows, windows, into.audio, slots)
+
+    def _gather(self, what: str, rows: Rows, windows: Rows, into: Tensor, slots: Rows) -> None:
+        cut = self.cuts[what]
+        for window in sorted(set(windows.tolist())):
+            mine = windows == window
+            chosen, places = torch.from_numpy(rows[mine]).to(self.device), torch.from_numpy(slots[mine]).to(self.device)
+            found = self.held[what][:, :, cut.steps(window)].index_select(0, chosen)
+            into.index_copy_(0, places, found.reshape(len(chosen), *cut.window))
 
     def texts(self, rows: Rows, captions: Rows) -> list[Text]:
         found = []
@@ -174,10 +214,15 @@ def _pack(disk: DiskStore, source: Source, caption: int, device: torch.device) -
     return packed if device.type == "cpu" else torch.from_numpy(packed).to(device), starts
 
 
-def _require_room(source: Source, device: torch.device) -> None:
+def _deviation(modality: str) -> str:
+    """What the deviations of a modality are called, among the arrays of a store and in messages."""
+    return f"{modality} deviation"
+
+
+def _require_room(source: Source, held: Mapping[str, Cut], device: torch.device) -> None:
     index = source.index
-    places = [index.video, index.audio, *(index.texts[name] for name in source.captions)]
-    wanted = sum(int(part.length.sum()) for part in places)
+    wanted = sum(int(index.texts[name].length.sum()) for name in source.captions)
+    wanted += len(index) * sum(2 * prod(cut.whole) for cut in held.values())
     if device.type == "cuda":
         free = torch.cuda.mem_get_info(device)[0]
     else:

@@ -5,7 +5,7 @@ So it reads only what `write_clip` or the clip stage wrote. Everything else goes
 """
 
 import io
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
@@ -66,12 +66,15 @@ def write_clip(
         write_mp4(temporary, (picture_from_rgb(frame) for frame in frames), sound, settings)
 
 
-def read_clip(source: bytes | Path, spec: Spec) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def read_clip(
+    source: bytes | Path, spec: Spec, *, longer: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Read a normalised clip: one that the clip stage or `write_clip` made with the geometry of `spec`.
 
     Args:
         source: the file's bytes (as they lie in a shard) or its path.
         spec: geometry that the clip must have.
+        longer: a clip of more whole seconds than the spec's is taken too, all of it.
     Returns: frames (spec.frames, spec.height_px, spec.width_px, 3) RGB uint8, and the waveform (spec.samples,) float32,
         full scale = 1.0.
     Raises: MediaError where the file is damaged; SpecMismatchError where it was made for another spec.
@@ -79,6 +82,8 @@ def read_clip(source: bytes | Path, spec: Spec) -> tuple[NDArray[np.uint8], NDAr
     content = source if isinstance(source, bytes) else source.read_bytes()
     name = "the clip" if isinstance(source, bytes) else str(source)
     facts = probe(content)
+    if longer:
+        spec = replace(spec, duration_s=max(spec.duration_s, facts.frames // spec.fps))
     _check_geometry(name, facts, spec)
     try:
         frames = _frames(content)

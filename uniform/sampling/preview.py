@@ -10,10 +10,11 @@ import torch
 
 from uniform.atomic import write_bytes
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
-from uniform.errors import InputError
+from uniform.errors import InputError, SpecMismatchError
 from uniform.latents.format import codec_facts, require_same
 from uniform.latents.index import Index, Places, open_index
 from uniform.latents.members import Shards
+from uniform.latents.windows import Cut, cuts
 from uniform.media.clipfile import write_clip
 from uniform.sampling.contact_sheet import Entry, contact_sheet
 
@@ -37,6 +38,8 @@ def preview_shards(
     options: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Preview:
     """Decode clips, evenly spaced over the index, and write an MP4 for each and a contact sheet.
+
+    Of clips with windows the first window is shown, as training sees it by default.
 
     Args:
         folder: latent shards with index and card.
@@ -75,16 +78,24 @@ def _codecs(index: Index, options: Mapping[str, Mapping[str, Any]]) -> tuple[Vid
 
 def _entry(index: Index, shards: Shards, row: int, video: VideoCodec, audio: AudioCodec) -> Entry:
     spec, clip_id = index.spec, str(index.clip_ids[row])
-    pictures = _latent(shards, index.video, row, f"the video of clip {clip_id}")
-    sounds = _latent(shards, index.audio, row, f"the audio of clip {clip_id}")
+    cut = cuts(spec, index.card.windows)
+    pictures = _latent(shards, index.video, row, f"the video of clip {clip_id}", cut["video"])
+    sounds = _latent(shards, index.audio, row, f"the audio of clip {clip_id}", cut["audio"])
     with torch.inference_mode():
         frames = video.decode(pictures, spec.frames)[0].cpu().numpy()
         waveform = audio.decode(sounds, spec.samples)[0].cpu().numpy()
     return Entry(f"{clip_id}  {index.datasets[row]}", frames, waveform)
 
 
-def _latent(shards: Shards, places: Places, row: int, what: str) -> torch.Tensor:  # (1, C, ...)
+def _latent(shards: Shards, places: Places, row: int, what: str, cut: Cut) -> torch.Tensor:  # (1, C, ...)
     shard = shards[int(places.shard[row])]
     offset, length = int(places.offset[row]), int(places.length[row])
     shard.require_crc(offset, length, int(places.crc32[row]), what)
-    return torch.from_numpy(shard.array(offset, length, what).astype(np.float32))[None]
+    array = shard.array(offset, length, what)
+    if array.shape != cut.whole:
+        raise SpecMismatchError(
+            f"{shard.path}: {what} has shape {array.shape}, the card wants {cut.whole}. They do not belong "
+            f"together: run `uniform shards lint` on the folder."
+        )
+    window = array.reshape(cut.flat)[:, cut.steps(0)].reshape(1, *cut.window)
+    return torch.from_numpy(window.astype(np.float32))

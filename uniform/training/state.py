@@ -132,6 +132,8 @@ def fixed_facts(config: TrainConfig, mixture: Mixture) -> dict[str, str]:
         facts[f"{name} split"] = str(source.config.split)
         facts[f"{name} share"] = f"{mixture.shares[number]:.9f}"
         facts[f"{name} captions"] = ", ".join(source.captions)
+        facts[f"{name} windows"] = str(source.windows)
+        facts[f"{name} posterior"] = source.config.posterior
     movable = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance"}
     for table in ("model", "diffusion", "lora", "tasks", "optimiser", "ema", "bad_step"):
         values = flatten(getattr(config, table), table)

@@ -1,0 +1,113 @@
+"""Keep the standard deviation of the codecs' posteriors in a column of its own, so that training may sample them.
+
+The options must be those of the stage encode_latents: the deviation belongs to the mean that is kept there, and each
+clip's facts are compared. Only networks have a posterior; the weight-free codecs are refused.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+
+from pipelines.clip import Clip
+from pipelines.encoding import (
+    KINDS,
+    Arrays,
+    EncodeOptions,
+    Media,
+    Reader,
+    by_clip,
+    encoded,
+    not_kept,
+    npy,
+    window_sounds,
+)
+from pipelines.prefetch import Wait
+from pipelines.stage import Context, Store, Work
+from uniform.codecs.base import Posterior
+from uniform.codecs.memory import MemoryBatches
+from uniform.errors import ConfigError
+from uniform.latents.format import AUDIO_STD_MEMBER, META_MEMBER, STDEV, VIDEO_STD_MEMBER, require_same
+from uniform.spec import Spec
+
+CODE_VERSION = 1
+"""Raised with every change of this file that changes its results; the codecs have versions of their own."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage(EncodeOptions):
+    """Normalised clip, whose latents are there already, to the deviations of its posteriors."""
+
+    needs: ClassVar[tuple[str, ...]] = ("mp4", META_MEMBER)
+    gives: ClassVar[tuple[str, ...]] = (VIDEO_STD_MEMBER, AUDIO_STD_MEMBER)
+    reads: ClassVar[tuple[str, ...]] = ()
+    store: ClassVar[Store] = Store("tar", STDEV)
+
+    video: str = "opensora-v1.2"
+    audio: str = "audioldm-s-full-v2"
+
+    def provenance(self, spec: Spec) -> Mapping[str, Any]:
+        """The codecs' cards. Device and batches decide how fast, not what."""
+        cards = {kind: card for kind, (card, _) in self.posteriors(spec).items()}
+        return {"code_version": CODE_VERSION, "windows": self.windows, **cards}
+
+    def posteriors(self, spec: Spec) -> dict[str, tuple[dict[str, Any], Posterior]]:
+        """Card and codec by kind. Raises ConfigError for a codec without a posterior."""
+        found: dict[str, tuple[dict[str, Any], Posterior]] = {}
+        for kind, codec in zip(KINDS, self.codecs(spec), strict=True):
+            if not isinstance(codec, Posterior):
+                raise ConfigError(
+                    f"encode_stdev.{kind} is '{codec.card.name}', a codec without a posterior: it has no deviation to "
+                    f"keep. Leave this stage out of the recipe, or encode with a network, '{getattr(Stage, kind)}'."
+                )
+            found[kind] = codec.card.as_dict(), codec
+        return found
+
+    def open(self, context: Context) -> Work:
+        """The work; it may be called for many units and keeps the codecs."""
+        return _Deviations(self, context.spec).work
+
+
+class _Deviations:
+    """A worker's codecs and how far its batches had to shrink."""
+
+    def __init__(self, stage: Stage, spec: Spec) -> None:
+        self._stage, self._spec, self._reader = stage, spec, Reader(stage, spec)
+        posteriors = stage.posteriors(spec)
+        self._video, self._audio = (posteriors[kind][1] for kind in KINDS)
+        self._wanted = {f"{kind} codec": str(card["fingerprint"]) for kind, (card, _) in posteriors.items()}
+        self._wanted["windows"] = str(stage.windows)
+        self._batches = MemoryBatches(stage.batch_clips, (self._video, self._audio))
+
+    def work(self, clips: Iterator[Clip]) -> Iterator[Clip]:
+        """Clips of one unit, in order; those that stay have deviations."""
+        for batch in self._reader.batches(map(self._belonging, clips), Wait()):
+            for one, deviations in encoded(self._encode, batch):
+                yield one.clip if one.clip.verdict else self._finished(one.clip, deviations)
+
+    def _belonging(self, clip: Clip) -> Clip:
+        facts = json.loads(clip[META_MEMBER])
+        found = {f"{kind} codec": str(facts["codecs"][kind]) for kind in KINDS}
+        found["windows"] = str(facts.get("windows", 1))
+        where = f"the latent of clip {clip.row.clip_id}"
+        require_same(found, self._wanted, where, "Give encode_stdev the codecs and options of encode_latents.")
+        return clip
+
+    def _encode(self, readable: Sequence[Media]) -> list[Arrays | None]:
+        return self._batches.run(self._encode_together, readable)
+
+    def _encode_together(self, batch: Sequence[Media]) -> list[Arrays]:
+        windows = self._stage.windows
+        with torch.inference_mode():
+            video = self._video.encode_moments(torch.stack([one.frames for one in batch]))[1].half().cpu()
+            audio = self._audio.encode_moments(window_sounds(batch, self._spec, windows))[1].half().cpu()
+        return list(zip(video, by_clip(audio, windows), strict=True))
+
+    def _finished(self, clip: Clip, deviations: Arrays | None) -> Clip:
+        left = not_kept(clip, deviations, "deviation")
+        if left is not None or deviations is None:
+            return left or clip
+        video, audio = (npy(deviation) for deviation in deviations)
+        return clip.with_fields(**{VIDEO_STD_MEMBER: video, AUDIO_STD_MEMBER: audio})
