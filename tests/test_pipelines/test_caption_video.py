@@ -1,6 +1,8 @@
 """The model captioner as a stage: a tiny PLLaVA in the published layout, and new captions beside old latents."""
 
+import dataclasses
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -192,6 +194,28 @@ def test_black_clips_and_clips_without_labels_are_answered_for(
     assert unnamed.verdict.code == "caption_missing"
 
 
+def test_five_thousand_labels_in_a_script_from_right_to_left_are_told_in_part(
+    captioner: str, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    labels = tuple(f"صوت {number} <image> {{label}}" for number in range(5_000))
+    crowded = Clip(dataclasses.replace(clips[0].row, labels=labels), clips[0].fields)
+    ask, asked = pllava.Pllava.answer, []
+
+    def watched(self: pllava.Pllava, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
+        asked.extend(questions)
+        return ask(self, questions, decoding)
+
+    monkeypatch.setattr(pllava.Pllava, "answer", watched)
+
+    (found,) = captioned(stage(captioner, prompt="scene_labels"), [crowded])
+
+    assert found.verdict is None
+    assert asked[0].user.count("صوت") == 24
+    assert "{label}" in asked[0].user
+    assert stage(captioner, prompt="scene_labels").reads == ("labels",)
+    assert stage(captioner).reads == ()
+
+
 def test_frames_may_come_from_the_source_file(captioner: str, manifest: Path, tmp_path: Path) -> None:
     source = stage(captioner, frames_from="source", source_px=56)
     path = next(manifest.parent.glob("media-*/*.mp4"))
@@ -306,6 +330,17 @@ def test_the_loader_draws_among_the_sets_by_weight(grown: Grown) -> None:
             drawn[name] += 1
 
     assert drawn["given"] > drawn["model"] > 0
+
+
+def test_the_recipe_in_the_documents_is_one(tmp_path: Path) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "captions.md").read_text()
+    shown = re.search(r"^```toml\n(\[\[stage\]\].*?)^```", page, flags=re.DOTALL | re.MULTILINE)
+    assert shown is not None
+
+    read = read_recipe(recipe(tmp_path, '[[stage]]\nuse = "fetch_media"\n[[stage]]\nuse = "clip_media"\n', shown[1]))
+
+    assert read.givers("text-model")["caption"].name == "caption_video"
+    assert read.givers("text-labels")["caption"].name == "caption-labels"
 
 
 @pytest.mark.ray
