@@ -1,11 +1,13 @@
 """A tiny PLLaVA in the folder layout of the published ones: config, shards with index, tokenizer."""
 
+import io
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import sentencepiece
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -103,6 +105,37 @@ def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
         unk_token="<unk>",
         extra_special_tokens={"image_token": "<image>"},
     ).save_pretrained(str(folder))
+
+
+def write_sentencepiece(folder: Path) -> None:
+    """In place of the tokenizer's file: the older form, a SentencePiece model with `<image>` added to it."""
+    for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
+        (folder / name).unlink(missing_ok=True)
+    model, image = io.BytesIO(), SIZES["image_token_index"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join([*WORDS, "USER: ASSISTANT:"])] * 20),
+        model_writer=model,
+        vocab_size=image,
+        model_type="bpe",
+        unk_id=0,
+        bos_id=1,
+        eos_id=2,
+        pad_id=-1,
+        minloglevel=2,
+    )
+    (folder / "tokenizer.model").write_bytes(model.getvalue())
+    signs = {"0": "<unk>", "1": "<s>", "2": "</s>", str(image): "<image>"}
+    kind = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
+    values = {
+        "tokenizer_class": "LlamaTokenizer",
+        "added_tokens_decoder": {number: {"content": sign, **kind} for number, sign in signs.items()},
+        "add_bos_token": True,
+        "bos_token": "<s>",
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<unk>",
+    }
+    (folder / "tokenizer_config.json").write_text(json.dumps(values))
 
 
 def pixels(clips: int = 1) -> Tensor:

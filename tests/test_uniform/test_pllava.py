@@ -4,10 +4,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 from safetensors.torch import load_file
 
-from tests.pllava_folder import DATA, pixels, plain_state, wrapped_state, write_pllava, write_shards, write_tokenizer
+from tests.pllava_folder import (
+    DATA,
+    pixels,
+    plain_state,
+    wrapped_state,
+    write_pllava,
+    write_sentencepiece,
+    write_shards,
+    write_tokenizer,
+)
 from tests.standin import stand_in
 from uniform.captioning.base import Captioner, Decoding, Question
 from uniform.captioning.frames import segment_centres
@@ -174,6 +184,20 @@ def test_another_llava_is_named(tmp_path: Path) -> None:
 def test_a_tokenizer_of_another_model_is_named(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match="gives '<image>' the number 127, the model wants 126"):
         settings(write_pllava(tmp_path, image_token_index=126)).open("cpu")
+
+
+def test_a_bare_sentencepiece_model_reads_as_llama_reads(tmp_path: Path) -> None:
+    write_sentencepiece(write_pllava(tmp_path))
+    found = settings(tmp_path).open("cpu")
+    assert isinstance(found, Pllava)
+
+    words = sentencepiece.SentencePieceProcessor(model_file=str(tmp_path / "tokenizer.model"))
+
+    ids = found.prompt_ids("the man walks", "a dog")
+    place = ids.index(127)
+    assert ids[:place] == [1, *words.encode("the man walks USER:")]
+    assert ids[place : place + VISUAL] == [127] * VISUAL
+    assert ids[place + VISUAL :] == words.encode("a dog ASSISTANT:")
 
 
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:

@@ -182,10 +182,13 @@ def _config(files: ModelFiles, name: str) -> Any:
 
 
 def _tokenizer(files: ModelFiles, config: Any, name: str) -> Any:
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, LlamaTokenizer
 
+    # From a bare tokenizer.model, AutoTokenizer of transformers 5 leaves out the space that Llama puts before a text.
+    whole = (files.folder / "tokenizer.json").is_file()
+    library: Any = AutoTokenizer if whole else LlamaTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(files.folder), local_files_only=True)
+        tokenizer = library.from_pretrained(str(files.folder), local_files_only=True)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{name}: {files.folder} holds no tokenizer ({error}). Fetch it again.") from error
     found = tokenizer.convert_tokens_to_ids(IMAGE)
