@@ -3,6 +3,7 @@
 import dataclasses
 import io
 import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -109,12 +110,25 @@ def folder(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     stages += [f'use = "encode_latents"\nmin_psnr_db = 0.0\nmax_mel_error = 99.0\nscore_clips = 0\n{codecs}']
     stages += [f'use = "encode_stdev"\n{codecs}']
     spec = "\n".join(f"{name} = {json.dumps(value)}" for name, value in dataclasses.asdict(SMALL).items())
-    tables = "".join(f"[[stage]]\n{stage}\n\n" for stage in stages)
-    (root / "recipe.toml").write_text(f'name = "small"\nunit_clips = 2\n\n[spec]\n{spec}\n\n{tables}')
-    words = ["pipeline", "run", manifest, "--recipe", root / "recipe.toml", "--out", root / "run", "--inline"]
-    result = CliRunner().invoke(app, [str(word) for word in words])
-    assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+    run: list[Any] = ["run", manifest, "--out", root / "run", "--inline"]
+    for number in (len(stages) - 1, len(stages)):  # the last stage comes into the recipe later
+        tables = "".join(f"[[stage]]\n{stage}\n\n" for stage in stages[:number])
+        (root / "recipe.toml").write_text(f'name = "small"\nunit_clips = 2\n\n[spec]\n{spec}\n\n{tables}')
+        words = ["pipeline", *run, "--recipe", root / "recipe.toml"]
+        result = CliRunner().invoke(app, [str(word) for word in words])
+        assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
+        shutil.copytree(root / "run", root / f"run-of-{number}-stages")
     return root / "run"
+
+
+def test_the_column_comes_later_and_leaves_all_other_shards_as_they_were(folder: Path) -> None:
+    before, after = (
+        {path.name: path.read_bytes() for path in (folder.parent / f"run-of-{number}-stages").glob("*.tar")}
+        for number in (5, 6)
+    )
+
+    assert {name for name in after if name not in before} == {"stdev-000000.tar", "stdev-000001.tar"}
+    assert {name: after[name] for name in before} == before
 
 
 def loader(folder: Path, posterior: str = "sample", **options: Any) -> Loader:

@@ -88,21 +88,22 @@ class DiskStore:
         header, size = self._header(what, places, int(rows[0]))
         begin = len(header)
         same_length = bool((part.length == begin + size).all())
-        pieces = None if windows is None or cut.single else windows.tolist()
-        for number, (row, slot, shard, offset) in enumerate(
-            zip(rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), strict=True)
+        pieces: list[slice | None] = [None] * len(rows)
+        if windows is not None and not cut.single:
+            pieces = [cut.steps(window) for window in windows.tolist()]
+        for row, slot, shard, offset, steps in zip(
+            rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), pieces, strict=True
         ):
             opened = self.shards[shard]
             if not same_length or opened.map[offset : offset + begin] != header:
                 self._array(what, places, row)  # says what is wrong with it
             if self.verify != "never":
                 self._check(what, places, row)
-            content = opened.bytes[offset + begin : offset + begin + size]
-            if pieces is None:
-                target[slot] = content
+            if steps is None:
+                target[slot] = opened.bytes[offset + begin : offset + begin + size]
             else:
-                channels, steps, _ = cut.flat
-                piece = content.reshape(channels, steps, -1)[:, cut.steps(pieces[number])]
+                content = opened.bytes[offset + begin : offset + begin + size]
+                piece = content.reshape(*cut.flat[:2], -1)[:, steps]
                 target[slot].reshape(piece.shape)[:] = piece
 
     def _header(self, what: str, places: Places, row: int) -> tuple[bytes, int]:
