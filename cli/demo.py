@@ -36,7 +36,7 @@ class Step:
 def demo(
     out: Annotated[Path, typer.Option(help="Folder that receives everything.")] = Path("demo"),
     clips: Annotated[int, typer.Option(min=32, help="Training clips to generate.")] = 160,
-    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 120,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 400,
     workers: Annotated[int, typer.Option(min=1, help="Ray workers for the preparation.")] = 2,
 ) -> None:
     """The whole road on generated clips: manifest, shards, training, a sample for each task, one page to look at.
