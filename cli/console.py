@@ -23,7 +23,7 @@ PIPE_WIDTH = 200
 
 def show_table(table: "Table") -> None:
     """Print a table on standard output, as wide as the terminal, or wide enough where there is none."""
-    out.print(table, width=None if out.is_terminal else PIPE_WIDTH, crop=False)
+    (out if out.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
 def show_error(error: UniformError) -> None:

@@ -54,7 +54,7 @@ def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> 
     result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=100"), "--dry-run"])
 
     assert result.exit_code == 0, result.output
-    for text in ("parameters", "tokens per clip      280", "4.5 steps per epoch, 22.2 epochs", "memory per device"):
+    for text in ("parameters", "tokens per clip      80", "4.5 steps per epoch, 22.2 epochs", "memory per device"):
         assert text in result.output
     assert "changes against preset 'toy'" in result.output
     assert "model.width: 128 -> 32" in result.output

@@ -132,7 +132,7 @@ def test_the_checkpoint_opens_for_sampling_with_its_facts(tmp_path: Path) -> Non
 
     assert facts.model == config.model
     assert facts.step == 3
-    assert facts.diffusion["objective"] == "v"
+    assert facts.diffusion["objective"] == "flow"
     assert facts.codecs["video"]["fingerprint"] == codec_card("dct", 4).fingerprint
     assert "video codec" in facts.identity
     assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), raw.parameters(), strict=True))
