@@ -280,6 +280,7 @@ def test_each_samples_loss_is_kept_by_its_clip(tmp_path: Path) -> None:
     table = read_sample_losses(tmp_path / "run")
     assert table is not None
     assert table["position"].to_pylist() == list(range(7 * 4))
+    assert set(table["caption_set"].to_pylist()) == {"labels"}
     totals = np.array(table["video_mse"]) + np.array(table["audio_mse"])
     assert totals.reshape(7, 4).mean(axis=1) == pytest.approx(losses(tmp_path / "run"), rel=1e-6)
     assert all(
