@@ -1,5 +1,6 @@
 """`uniform sample`: audible video from text, video from sound, sound from video."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -40,7 +41,10 @@ ScaleAudio = Annotated[float | None, typer.Option("--cfg-audio", help="Guidance 
 ScaleGiven = Annotated[float, typer.Option("--cfg-given", help="Guidance by the given modality; 1 is none.")]
 Start = Annotated[float, typer.Option(help="Second of the media file where the given clip starts.")]
 Out = Annotated[Path, typer.Option(help="Folder that receives MP4, WAV, PNG, JSON and index.html.")]
-Name = Annotated[str | None, typer.Option(help="File name of the results. Default: the task.")]
+Name = Annotated[
+    str | None,
+    typer.Option(help="File name of the results; of many, what each name begins with. Default: the task, or nothing."),
+]
 Batch = Annotated[int, typer.Option(help="Samples per call of the model.")]
 Latents = Annotated[bool, typer.Option("--latents", help="Keep the latents too (.safetensors).")]
 Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Averaged weights, or the raw ones.")]
@@ -85,6 +89,8 @@ def sample(
         name=name or task, task=task_by_name(task), text=text, media=media, start_ms=round(1000 * start), seed=seed
     )
     requests = _requests(default, prompts, manifest, split)
+    if name is not None and requests != [default]:
+        requests = [replace(request, name=f"{name}-{request.name}") for request in requests]
     if number != 1:
         requests = [one for request in requests for one in several(request, number)]
     for request in requests:  # before the weights are loaded

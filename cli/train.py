@@ -1,8 +1,6 @@
 """`uniform train`: train a network on latent shards, in this process or in many started by torchrun."""
 
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console
+from cli.samples_aside import SamplesAside
 
 if TYPE_CHECKING:
     from uniform.training.config import TrainConfig
@@ -34,7 +33,10 @@ def train(
     ] = None,
     samples: Annotated[
         Path | None,
-        typer.Option("--samples", help="File of prompts to sample after each checkpoint, by a process aside."),
+        typer.Option("--samples", help="File of prompts to sample after checkpoints, by a process aside."),
+    ] = None,
+    samples_every: Annotated[
+        int | None, typer.Option(min=1, help="With --samples: steps between two of them. Default: each checkpoint.")
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
 ) -> None:
@@ -61,7 +63,9 @@ def train(
 
     watchers: list[Observer] = [_Console()]
     if samples is not None:
-        watchers.append(_Samples(samples, wanted.out))
+        watchers.append(SamplesAside(samples, wanted.out, samples_every or wanted.checkpoint.every))
+    elif samples_every is not None:
+        raise ConfigError("--samples-every goes with --samples, a file of prompts")
     outcome = run(wanted, watchers, accept or ())
     if outcome.checkpoint.exists():
         console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
@@ -109,6 +113,7 @@ class _Console:
     def progressed(self, progress: "Progress") -> None:
         parts = [
             f"step {progress.step:,}/{progress.steps:,}",
+            "epoch " + " ".join(f"{Path(folder).name} {value:.2f}" for folder, value in progress.epochs.items()),
             f"loss {progress.loss:.4f}",
             *(f"{name} {value:.4f}" for name, value in progress.losses.items() if name.endswith("_mse")),
             f"grad {progress.grad_norm:.2f}",
@@ -133,43 +138,6 @@ class _Console:
 
     def ended(self, step: int, why: str) -> None:
         console.err.print(f"{why} after step {step:,}", markup=False)
-
-
-class _Samples:
-    """After a checkpoint, `uniform sample` in a process aside: the trainer knows no codec, and waits for nobody.
-
-    While one is at work, checkpoints pass without samples. All go to <run>/samples, whose gallery page grows.
-    """
-
-    def __init__(self, prompts: Path, out: Path) -> None:
-        from uniform.errors import InputError
-
-        if not prompts.is_file():
-            raise InputError(f"{prompts}: no such file of prompts; one prompt a line, see uniform sample --help")
-        self._prompts, self._out = prompts, out / "samples"
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def started(self, facts: Mapping[str, Any]) -> None:
-        self._out.mkdir(parents=True, exist_ok=True)
-
-    def progressed(self, progress: "Progress") -> None:
-        pass
-
-    def validated(self, step: int, losses: Mapping[str, float]) -> None:
-        pass
-
-    def saved(self, path: Path) -> None:
-        if self._child is not None and self._child.poll() is None:
-            return
-        command = [sys.executable, "-m", "cli.main", "sample", "--checkpoint", str(path)]
-        command += ["--prompts", str(self._prompts), "--name", path.name, "--out", str(self._out)]
-        alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        with (self._out / "sample.log").open("ab") as log:
-            self._child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=alone)
-
-    def ended(self, step: int, why: str) -> None:
-        if self._child is not None and self._child.wait() != 0:
-            console.err.print(f"the last samples failed: {self._out / 'sample.log'}", markup=False)
 
 
 def duration(seconds: float) -> str:

@@ -202,6 +202,10 @@ def test_a_file_of_prompts_may_mix_the_tasks(checkpoint: Path, clip_file: Path, 
     assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two"}
     assert "one.mp4" in (tmp_path / "out" / "index.html").read_text()
 
+    later = CliRunner().invoke(app, ["sample", "-c", str(checkpoint), *words, "--name", "later", "--seed", "9"])
+    assert later.exit_code == 0, later.output
+    assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two", "later-one", "later-two"}
+
 
 def test_a_manifest_is_sampled_clip_by_clip_and_gone_on_with(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
     line = {"path": clip_file.name, "start": 0, "split": "test"}

@@ -25,7 +25,8 @@ from uniform.training.metrics import LossWindow
 from uniform.training.observer import Observer, Progress, TensorBoard
 from uniform.training.optim import clip_gradients, learning_rate
 from uniform.training.parallel import plain, without_sync
-from uniform.training.run_folder import CHECKPOINTS_NAME, Journal, locked
+from uniform.training.presets import as_json
+from uniform.training.run_folder import CHECKPOINTS_NAME, Journal, locked, write_config
 from uniform.training.sample_losses import SampleLosses
 from uniform.training.saver import Saver
 from uniform.training.setup import Prepared, prepare
@@ -64,6 +65,8 @@ def train(config: TrainConfig, observers: Sequence[Observer] = (), accepted: Seq
             stack.enter_context(locked(config.out))
         processes.wait()
         prepared = prepare(config, processes, accepted)
+        if processes.first:
+            write_config(config.out, as_json(config))
         watchers = [*observers, *([TensorBoard(config.out)] if config.log.tensorboard else [])]
         return Trainer(prepared, watchers if processes.first else []).run()
 
