@@ -195,6 +195,7 @@ class Trainer:
     def _after_step(self, stopping: bool) -> None:
         config, step = self.config, self.state.step
         last = step == config.steps or stopping
+        self._announce(self.saver.finished())
         if step % config.log.every == 0 or last:
             self._log()
         if self.validation is not None and config.validation.every and step % config.validation.every == 0:
