@@ -1,7 +1,7 @@
 """`uniform train`: train a network on latent shards, in this process or in many started by torchrun."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -57,7 +57,7 @@ def train(
         words.append(f"out={json.dumps(str(out))}")
     wanted = load_config(config, words)
     if dry_run:
-        _show_plan(config, wanted)
+        _show_plan(config, wanted, accept or ())
         return
     from uniform.training.trainer import train as run
 
@@ -71,16 +71,16 @@ def train(
         console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
 
 
-def _show_plan(name: str, config: "TrainConfig") -> None:
+def _show_plan(name: str, config: "TrainConfig", accepted: Sequence[str]) -> None:
     from uniform.training.plan import GUESSED_MFU, plan_run
     from uniform.training.presets import base_of, differences
 
     processes = int(os.environ.get("WORLD_SIZE", "1"))
-    plan = plan_run(config, processes)
+    plan = plan_run(config, processes, accepted)
     rows = {
         "parameters": f"{plan.parameters:,}",
         "tokens per clip": f"{plan.tokens_per_clip:,}",
-        "arithmetic per clip": f"{plan.flops_per_clip / 1e12:,.3f} TFLOP (forward and backward)",
+        "arithmetic per clip": f"{plan.flops_per_clip / 1e12:,.3g} TFLOP (forward and backward)",
         "clips": f"{plan.clips:,}  " + ", ".join(f"{folder}: {clips:,}" for folder, clips in plan.folders.items()),
         "steps": f"{plan.steps:,} of {config.data.global_batch} clips; {plan.steps_per_epoch:,.1f} steps per epoch, "
         f"{plan.epochs:,.1f} epochs",

@@ -69,6 +69,25 @@ def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("data.global_batch=32", "the sources have 18 clips together"),
+        ("optimiser.accumulate=3", "3 would do"),
+        ("model.text_width=96", "text features have 64 numbers per token"),
+        ("model.depth=2", "model.depth  1      2"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path, change: str, told: str) -> None:
+    runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=1")])
+    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=1", change), "--dry-run"])
+
+    assert result.exit_code == 1
+    assert told in result.output
+    accepted = [*tiny_words(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--accept", "model"]
+    assert runner.invoke(app, ["train", "toy", *accepted]).exit_code == 0
+
+
 def test_a_mistake_is_told_in_words_with_exit_code_1(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "optimiser.learning_rte=1")])
 
