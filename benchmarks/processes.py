@@ -3,8 +3,8 @@
     python benchmarks/processes.py [--steps 40] [--parallel ddp]
 
 The toy preset on random shards, one thread for each process, so that two processes have two cores. The runs follow
-one another, twice each; the fastest window of each counts. By the clock, work beside it on the machine lowers the ratio.
-By processor time of the first process, waiting for the other costs nothing: what free cores could reach at best.
+one another, twice each; the fastest window of each counts. By the clock, work beside it on the machine lowers the
+ratio. By processor time of the first process, waiting for the other costs nothing: what free cores reach at best.
 Exits with 1 where a loss differs by more than 1e-5 of itself.
 """
 
