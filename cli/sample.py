@@ -30,7 +30,9 @@ Manifest = Annotated[
 ]
 Split = Annotated[str | None, typer.Option(help="With --manifest: only clips of this split.")]
 Number = Annotated[int, typer.Option("-n", "--number", help="Samples per prompt, each with the next seed.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first sample; the same seed gives the same bytes.")]
+Seed = Annotated[
+    int, typer.Option(help="Seed of the first sample; the same seed gives the same bytes, in batches of one size.")
+]
 Steps = Annotated[int | None, typer.Option(help="Solver steps. Default: the solver's usual number.")]
 Solver = Annotated[
     str | None, typer.Option(help="ancestral, ddim or dpm++; euler or heun for flow. Default: fits the model.")
@@ -45,7 +47,9 @@ Name = Annotated[
     str | None,
     typer.Option(help="File name of the results; of many, what each name begins with. Default: the task, or nothing."),
 ]
-Batch = Annotated[int, typer.Option(help="Samples per call of the model.")]
+Batch = Annotated[
+    int, typer.Option(help="Samples per call of the model; another number changes samples by rounding only.")
+]
 Latents = Annotated[bool, typer.Option("--latents", help="Keep the latents too (.safetensors).")]
 Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Averaged weights, or the raw ones.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]

@@ -29,7 +29,7 @@ class Request:
     start_ms: int = 0
     """Where the given clip starts inside `media`."""
     seed: int = 0
-    """Determines the noise, and with it every byte of the sample on the same machine."""
+    """Determines the noise, and with it every byte of the sample on the same machine in batches of the same size."""
 
     def check(self) -> None:
         """Raises: InputError where the request cannot be served, saying what to change."""

@@ -68,7 +68,7 @@ def plan_run(config: TrainConfig, processes: int = 1, accepted: Sequence[str] = 
         tokens_per_clip=tokens,
         flops_per_clip=flops,
         clips=mixture.clips,
-        folders={str(source.index.folder): len(source.index) for source in mixture.sources},
+        folders={name: len(source.index) for name, source in zip(mixture.names, mixture.sources, strict=True)},
         steps_per_epoch=mixture.clips / config.data.global_batch,
         epochs=samples / mixture.clips,
         state_bytes=state_bytes(parameters, processes, config.compute.parallel == "fsdp"),
