@@ -122,7 +122,17 @@ def test_gradient_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> N
         assert losses(tmp_path / f"run{accumulate}") == pytest.approx(whole, rel=1e-5)
 
 
-@pytest.mark.parametrize("change", ["compute.checkpointing=full", "data.residency=ram", "data.read_ahead=0"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "compute.checkpointing=selective",
+        "compute.checkpointing=full",
+        "data.residency=ram",
+        "data.read_ahead=0",
+        "log.sample_losses=true",
+        "checkpoint.background=false",
+    ],
+)
 def test_how_it_is_computed_does_not_change_the_curve(tmp_path: Path, change: str) -> None:
     train(tiny_config(tmp_path, "plain", "steps=3"))
     train(tiny_config(tmp_path, "changed", "steps=3", change))
