@@ -1,11 +1,13 @@
 """A hostile little internet on loopback: every way in which a video host misbehaves, one path for each."""
 
+import bisect
 import hashlib
+import socket
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -17,7 +19,7 @@ def body(name: str, size: int = 100_000) -> bytes:
 
 
 class HostileServer(ThreadingHTTPServer):
-    """Counts requests by path, and remembers the Range headers that came."""
+    """Counts requests by path, remembers when they came and with which Range headers, and can leave the network."""
 
     daemon_threads = True
     block_on_close = False
@@ -27,7 +29,43 @@ class HostileServer(ThreadingHTTPServer):
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, str | None]] = []
         self.agents: set[str | None] = set()
+        self.times_s: list[float] = []
         self.lock = threading.Lock()
+        self._network = threading.Event()
+        self._network.set()
+        self._connections: set[socket.socket] = set()
+
+    @contextmanager
+    def network_off(self) -> Iterator[None]:
+        """Open connections break; new ones are closed at once or hang until the network is back, by turns."""
+        self._network.clear()
+        with self.lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        try:
+            yield
+        finally:
+            self._network.set()
+
+    def fastest(self, span_s: float) -> int:
+        """The most requests that came within any span of so many seconds."""
+        times = sorted(self.times_s)
+        return max(bisect.bisect_right(times, first + span_s) - at for at, first in enumerate(times))
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """A connection from its beginning to its end, in a thread of its own."""
+        with self.lock:
+            self._connections.add(request)
+            hangs = len(self._connections) % 2 == 0
+        if self._network.is_set():
+            super().process_request_thread(request, client_address)
+        else:
+            if hangs:
+                self._network.wait()
+            self.shutdown_request(request)
+        with self.lock:
+            self._connections.discard(request)
 
     def url(self, path: str) -> str:
         return f"http://127.0.0.1:{self.server_port}{path}"
@@ -52,6 +90,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.requests[path] += 1
             self.server.ranges.append((path, self.headers.get("Range")))
             self.server.agents.add(self.headers.get("User-Agent"))
+            self.server.times_s.append(time.monotonic())
             count = self.server.requests[path]
         self.close_connection = True
         name = path.strip("/").split("/")[0].replace("-", "_")
