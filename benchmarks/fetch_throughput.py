@@ -18,8 +18,9 @@ import time
 from pathlib import Path
 
 from pipelines.clip import Row
+from pipelines.fetching.book import FileBook
 from pipelines.fetching.http import HttpFetcher, HttpLimits
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.store import MediaStore
 
 ROW = Row(
@@ -52,7 +53,7 @@ def serve(folder: str, port: "multiprocessing.Queue[int]") -> None:
 
 def fetch_all(folder: Path, urls: list[str]) -> None:
     """One worker's share."""
-    store, pace = MediaStore(folder), FilePace(folder / "pace", OPEN)
+    store, pace = MediaStore(folder), HostPace(FileBook(folder / "pace"), OPEN)
     fetcher = HttpFetcher(store, pace, HttpLimits(), ("127.0.0.1",))
     for url in urls:
         fetcher.fetch(dataclasses.replace(ROW, source_id=url, source_uri=url))

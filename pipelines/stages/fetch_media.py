@@ -11,7 +11,7 @@ from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
 from pipelines.fetching.http import HttpFetcher, HttpLimits
 from pipelines.fetching.local import LocalFetcher
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
@@ -56,7 +56,7 @@ class Stage:
         """The fetchers of this worker, by kind."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
         store = MediaStore(folder, self.refusals_h)
-        pace = FilePace(folder / "pace", self.pace, self.hosts)
+        pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
         remote = RemoteFetcher(store, pace, self.http.largest_bytes)
         fetchers: Mapping[str, Fetcher] = {
             "local": LocalFetcher(context.roots),

@@ -15,8 +15,9 @@ from pipelines.clip import Clip, Row
 from pipelines.codes import CODES
 from pipelines.fetching.address import checked_target, is_public
 from pipelines.fetching.base import FetchError
+from pipelines.fetching.book import FileBook
 from pipelines.fetching.http import HttpFetcher, HttpLimits
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context
 from pipelines.stages.fetch_media import Stage
@@ -59,7 +60,7 @@ class Hours:
 def fetcher(folder: Path, policy: HostPolicy = OPEN, hours: Hours | None = None, **limits: object) -> HttpFetcher:
     """A fetcher whose waits are noted instead of waited for."""
     hours = hours or Hours()
-    pace = FilePace(folder / "pace", policy, clock=hours.time, sleep=hours.sleep)
+    pace = HostPace(FileBook(folder / "pace", clock=hours.time), policy, sleep=hours.sleep)
     bounds = HttpLimits(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
     return HttpFetcher(MediaStore(folder), pace, bounds, ("127.0.0.1",), sleep=hours.sleep)
 
@@ -198,7 +199,9 @@ def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: Hostile
 
 
 def _fetch_many(folder: str, urls: list[str]) -> None:
-    one = HttpFetcher(MediaStore(Path(folder)), FilePace(Path(folder) / "pace", OPEN), HttpLimits(), ("127.0.0.1",))
+    one = HttpFetcher(
+        MediaStore(Path(folder)), HostPace(FileBook(Path(folder) / "pace"), OPEN), HttpLimits(), ("127.0.0.1",)
+    )
     for url in urls:
         one.fetch(replace(ROW, source_uri=url))
 

@@ -10,7 +10,8 @@ import pytest
 
 from pipelines.clip import Row
 from pipelines.fetching.base import FetchError
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.book import FileBook
+from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
 from tests.hostile_server import HostileServer, body, hostile_server
@@ -36,7 +37,7 @@ def server() -> Iterator[HostileServer]:
 
 
 def fetcher(folder: Path, allow: tuple[str, ...] = ("127.0.0.1",), **options: object) -> SiteFetcher:
-    pace = FilePace(folder / "pace", POLICY, sleep=lambda _: None)
+    pace = HostPace(FileBook(folder / "pace"), POLICY, sleep=lambda _: None)
     chosen = SiteOptions(**{"extractors": ("generic", "html5"), "timeout_s": 1.0, **options})  # type: ignore[arg-type]
     return SiteFetcher(MediaStore(folder), pace, chosen, allow)
 
