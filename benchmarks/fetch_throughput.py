@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pipelines.clip import Row
 from pipelines.fetching.book import FileBook
-from pipelines.fetching.http import HttpFetcher, HttpLimits
+from pipelines.fetching.http import HttpFetcher, HttpOptions
 from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.store import MediaStore
 
@@ -54,7 +54,7 @@ def serve(folder: str, port: "multiprocessing.Queue[int]") -> None:
 def fetch_all(folder: Path, urls: list[str]) -> None:
     """One worker's share."""
     store, pace = MediaStore(folder), HostPace(FileBook(folder / "pace"), OPEN)
-    fetcher = HttpFetcher(store, pace, HttpLimits(), ("127.0.0.1",))
+    fetcher = HttpFetcher(store, pace, HttpOptions(), ("127.0.0.1",))
     for url in urls:
         fetcher.fetch(dataclasses.replace(ROW, source_id=url, source_uri=url))
 

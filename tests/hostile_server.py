@@ -3,12 +3,14 @@
 import bisect
 import hashlib
 import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 
@@ -24,12 +26,20 @@ class HostileServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self._scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+            self._scheme = "https"
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, str | None]] = []
         self.agents: set[str | None] = set()
+        self.cookies: list[tuple[str, str | None]] = []
         self.times_s: list[float] = []
+        self.connections = 0
         self.lock = threading.Lock()
         self._network = threading.Event()
         self._network.set()
@@ -56,6 +66,7 @@ class HostileServer(ThreadingHTTPServer):
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """A connection from its beginning to its end, in a thread of its own."""
         with self.lock:
+            self.connections += 1
             self._connections.add(request)
             hangs = len(self._connections) % 2 == 0
         if self._network.is_set():
@@ -67,8 +78,8 @@ class HostileServer(ThreadingHTTPServer):
         with self.lock:
             self._connections.discard(request)
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"{self._scheme}://{host}:{self.server_port}{path}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are the point."""
@@ -90,9 +101,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.requests[path] += 1
             self.server.ranges.append((path, self.headers.get("Range")))
             self.server.agents.add(self.headers.get("User-Agent"))
+            self.server.cookies.append((path, self.headers.get("Cookie")))
             self.server.times_s.append(time.monotonic())
             count = self.server.requests[path]
-        self.close_connection = True
+        self.close_connection = not path.startswith("/kept")
         name = path.strip("/").split("/")[0].replace("-", "_")
         getattr(self, f"_{name}", self._not_found)(path, count)
 
@@ -109,6 +121,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(404, b"no", Content_Type="text/plain")
 
     def _ok(self, path: str, count: int) -> None:
+        self._send(200, body(path))
+
+    def _kept(self, path: str, count: int) -> None:
+        """Leaves the connection open for the next request."""
         self._send(200, body(path))
 
     def _no_length(self, path: str, count: int) -> None:
@@ -253,9 +269,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hostile_server() -> Iterator[HostileServer]:
-    """The server on a free port of loopback, stopped at the end."""
-    server = HostileServer()
+def hostile_server(certificate: Path | None = None) -> Iterator[HostileServer]:
+    """The server on a free port of loopback, stopped at the end; with a certificate (PEM, key inside) it speaks TLS."""
+    server = HostileServer(certificate)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -33,6 +33,7 @@ class FileBook:
     def __init__(
         self, folder: Path, *, known: dict[str, HostState] | None = None, clock: Callable[[], float] = time.time
     ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._known, self._clock = folder, known, clock
 
     def reserve(self, host: str, policy: HostPolicy, chance: float) -> float:
@@ -49,7 +50,6 @@ class FileBook:
 
     def _update(self, host: str, change: Callable[[HostState, float], T]) -> T:
         """Apply `change` to the host's page while nobody else may; what raises changes nothing."""
-        self._folder.mkdir(parents=True, exist_ok=True)
         page = self._folder / f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
         handle = os.open(page, os.O_RDWR | os.O_CREAT, 0o644)
         with os.fdopen(handle, "r+b") as file:

@@ -17,10 +17,10 @@ from urllib.parse import urlsplit
 from pipelines.clip import Row
 from pipelines.fetching.address import checked_target
 from pipelines.fetching.base import Fetched, FetchError
+from pipelines.fetching.identity import ProxyList, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
 from pipelines.fetching.pace import Pace
 from pipelines.fetching.store import Made, MediaStore
-from uniform.errors import ConfigError
 
 FORMAT = "b[height>=256][height<=480]/wv*[height>=256]+wa/b[height>=256]/wv*+wa/w"
 """The smallest format that is large enough; one file with both streams before two that must be merged."""
@@ -50,7 +50,7 @@ class SiteOptions:
     cookies_file: str | None = None
     """Netscape cookies file; each attempt works on a copy."""
     proxies_file: str | None = None
-    """One proxy address a line; a source always takes the same one."""
+    """One address a line, for instance socks5://user:password@host:port; a source always takes the same one."""
     user_agent: str | None = None
     impersonate: str | None = None
     """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the library curl_cffi."""
@@ -58,10 +58,7 @@ class SiteOptions:
     """Program that merges two streams; None looks for ffmpeg on the path."""
 
     def __post_init__(self) -> None:
-        for name in ("cookies_file", "proxies_file"):
-            value = getattr(self, name)
-            if value is not None and not Path(value).expanduser().is_file():
-                raise ConfigError(f"sites.{name} is {value!r}, which is no file. Check the path.")
+        require_files(self, "sites", "cookies_file", "proxies_file")
 
 
 class SiteFetcher:
@@ -76,6 +73,7 @@ class SiteFetcher:
 
     def __init__(self, store: MediaStore, pace: Pace, options: SiteOptions, allow_hosts: tuple[str, ...] = ()) -> None:
         self._store, self._pace, self._options = store, pace, options
+        self._proxies = ProxyList(options.proxies_file) if options.proxies_file else None
         self._allowed = frozenset(host.lower() for host in allow_hosts)
 
     def fetch(self, row: Row) -> Fetched:
@@ -153,10 +151,8 @@ class SiteFetcher:
         options, parameters = self._options, dict[str, Any]()
         if options.cookies_file is not None:
             parameters["cookiefile"] = str(shutil.copy(Path(options.cookies_file).expanduser(), private / "cookies"))
-        if options.proxies_file is not None:
-            proxies = Path(options.proxies_file).expanduser().read_text().split()
-            if proxies:
-                parameters["proxy"] = proxies[int(key, 16) % len(proxies)]
+        if self._proxies is not None:
+            parameters["proxy"] = self._proxies.of(key).url
         if options.user_agent is not None:
             parameters["http_headers"] = {"User-Agent": options.user_agent}
         if options.impersonate is not None:

@@ -36,6 +36,8 @@ class Made:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Kept beside the file; free of secrets."""
     notes: tuple[str, ...] = ()
+    sha256: str | None = None
+    """Of the file, where the attempt has it already; None reads the file for it."""
 
 
 class MediaStore:
@@ -104,7 +106,7 @@ class MediaStore:
         return self._folder / (shard or name)[:2] / f"{name}{suffix}"
 
     def _commit(self, key: str, made: Made) -> Fetched:
-        size_bytes, sha256 = made.path.stat().st_size, file_sha256(made.path)
+        size_bytes, sha256 = made.path.stat().st_size, made.sha256 or file_sha256(made.path)
         path = self._place(key, made.suffix)
         with made.path.open("rb") as file:
             os.fsync(file.fileno())

@@ -9,8 +9,9 @@ from pipelines.clip import Clip
 from pipelines.codes import CODES
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
-from pipelines.fetching.http import HttpFetcher, HttpLimits
+from pipelines.fetching.http import HttpFetcher, HttpOptions
 from pipelines.fetching.local import LocalFetcher
+from pipelines.fetching.messages import clean_reason
 from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
@@ -45,7 +46,7 @@ class Stage:
     pace: HostPolicy = field(default_factory=HostPolicy)
     """For hosts that `hosts` does not name."""
     hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
-    http: HttpLimits = field(default_factory=HttpLimits)
+    http: HttpOptions = field(default_factory=HttpOptions)
     sites: SiteOptions = field(default_factory=SiteOptions)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
@@ -85,7 +86,7 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
         return leave(error.code, error.reason)
     if row.expected_digest is not None and fetched.sha256 != row.expected_digest:
         found = f"SHA-256 {fetched.sha256}, the listing promises {row.expected_digest}"
-        return clip.fail("digest_mismatch", f"{row.source_uri!r}: {found}")
+        return clip.fail("digest_mismatch", f"{clean_reason(row.source_uri)}: {found}")
     return _with_source(clip, fetched)
 
 

@@ -16,7 +16,7 @@ from pipelines.codes import CODES
 from pipelines.fetching.address import checked_target, is_public
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
-from pipelines.fetching.http import HttpFetcher, HttpLimits
+from pipelines.fetching.http import HttpFetcher, HttpOptions
 from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context
@@ -61,7 +61,7 @@ def fetcher(folder: Path, policy: HostPolicy = OPEN, hours: Hours | None = None,
     """A fetcher whose waits are noted instead of waited for."""
     hours = hours or Hours()
     pace = HostPace(FileBook(folder / "pace", clock=hours.time), policy, sleep=hours.sleep)
-    bounds = HttpLimits(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
+    bounds = HttpOptions(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
     return HttpFetcher(MediaStore(folder), pace, bounds, ("127.0.0.1",), sleep=hours.sleep)
 
 
@@ -129,6 +129,35 @@ def test_tls_with_a_host_that_speaks_none_is_named(server: HostileServer, tmp_pa
     url = server.url("/ok/a").replace("http:", "https:")
 
     assert code_for(fetcher(tmp_path, attempts=1), url) == "tls"
+
+
+def test_a_certificate_of_nobody_and_one_of_another_host_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = Path(__file__).parents[1] / "data" / "loopback.pem"
+    with hostile_server(certificate) as server:
+        assert code_for(fetcher(tmp_path, attempts=1), server.url("/ok/a", host="127.0.0.1")) == "tls"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # now it is vouched for, but only for localhost
+        assert code_for(fetcher(tmp_path, attempts=1), server.url("/ok/a", host="127.0.0.1")) == "tls"
+        assert sum(server.requests.values()) == 0
+
+
+def test_requests_to_one_host_share_a_connection(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path, attempts=1)
+    for number in range(5):
+        path = f"/kept/{number}.mp4"
+        assert one.fetch(replace(ROW, source_uri=server.url(path))).path.read_bytes() == body(path)
+
+    assert server.connections == 1
+
+
+def test_a_connection_that_its_host_has_closed_costs_nothing(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path, attempts=1)
+    for number in range(5):
+        one.fetch(replace(ROW, source_uri=server.url(f"/ok/{number}.mp4")))
+
+    assert server.connections == 5
+    assert set(server.requests.values()) == {1}
 
 
 def test_a_closed_port_and_an_unknown_name_are_named(tmp_path: Path) -> None:
@@ -200,7 +229,7 @@ def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: Hostile
 
 def _fetch_many(folder: str, urls: list[str]) -> None:
     one = HttpFetcher(
-        MediaStore(Path(folder)), HostPace(FileBook(Path(folder) / "pace"), OPEN), HttpLimits(), ("127.0.0.1",)
+        MediaStore(Path(folder)), HostPace(FileBook(Path(folder) / "pace"), OPEN), HttpOptions(), ("127.0.0.1",)
     )
     for url in urls:
         one.fetch(replace(ROW, source_uri=url))
@@ -247,7 +276,7 @@ def test_a_full_disk_is_transient_and_named(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.fetching.store.file_sha256", full)
+    monkeypatch.setattr("pipelines.fetching.store.os.fsync", full)
 
     assert code_for(fetcher(tmp_path), server.url("/ok/a")) == "disk_full"
     assert CODES["disk_full"].policy == "transient"
@@ -304,7 +333,7 @@ def test_a_listing_cannot_make_us_read_our_own_network(url: str, code: str) -> N
 
 
 def test_the_stage_keeps_good_clips_and_codes_bad_ones(server: HostileServer, tmp_path: Path) -> None:
-    stage = Stage(allow_hosts=("127.0.0.1",), pace=OPEN, http=HttpLimits(attempts=1))
+    stage = Stage(allow_hosts=("127.0.0.1",), pace=OPEN, http=HttpOptions(attempts=1))
     paths = ["/ok/a.mp4", "/status/404", "/page-as-video/b", "/ok/a.mp4"]
     clips = [Clip(replace(ROW, source_uri=server.url(path))) for path in paths]
 
