@@ -155,7 +155,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _to(self, path: str, count: int) -> None:
         """Redirects to an address that must not be visited."""
-        self._send(302, b"", Location={"file": "file:///etc/passwd", "private": "http://10.0.0.1/"}[path.split("/")[2]])
+        places = {"file": "file:///etc/passwd", "private": "http://10.0.0.1/", "nowhere": "http://[::bad/"}
+        self._send(302, b"", Location=places[path.split("/")[2]])
+
+    def _odd_numbers(self, path: str, count: int) -> None:
+        """Numbers in headers that no number reader takes."""
+        self._send(
+            429 if count == 1 else 200, body(path), Content_Length="\xb2" if count > 1 else "0", Retry_After="\xb2"
+        )
 
     def _page(self, path: str, count: int) -> None:
         self._send(200, b"<!DOCTYPE html><html><body>Not here</body></html>", Content_Type="text/html; charset=utf-8")

@@ -7,6 +7,7 @@ the server names its content by a validator (If-Range), so that two versions of 
 import contextlib
 import email.utils
 import http.client
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from pipelines.clip import Row
 from pipelines.codes import CODES
-from pipelines.fetching.address import checked_target
+from pipelines.fetching.address import checked_target, split_address
 from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.connections import Connections, Way, request_line
 from pipelines.fetching.identity import Cookies, ProxyList, environment_proxy, require_files
@@ -28,6 +29,7 @@ from pipelines.fetching.store import Made, MediaStore
 CHUNK_BYTES = 1 << 19
 HOPS = 5
 SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".flv", ".gif"}
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _REFUSALS = ("http_429", "http_5xx")
 _FINAL = ("host_paused", "daily_budget", "quiet_hours", "tls", "too_slow")
 """Transient, but not within minutes."""
@@ -142,12 +144,12 @@ class HttpFetcher:
                 raise
             connection.close()
             self._pace.report(way.target.host, None)
-            uri = urljoin(uri, location)
+            uri = _joined(uri, location)
         raise FetchError("http_redirects", f"more than {HOPS} redirects, the last to {clean_reason(uri)}")
 
     def _way(self, uri: str, key: str) -> Way:
-        parts = urlsplit(uri)
-        proxy = self._proxies.of(key) if self._proxies else environment_proxy(parts.scheme, parts.hostname or "")
+        parts, host = split_address(uri)
+        proxy = self._proxies.of(key) if self._proxies else environment_proxy(parts.scheme, host)
         return Way(checked_target(uri, self._allowed, by_proxy=proxy is not None), proxy)
 
     def _ask(self, way: Way, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
@@ -187,7 +189,8 @@ class HttpFetcher:
             raise FetchError(
                 "bad_response", f"content encoded as {headers['Content-Encoding']}, which was not asked for"
             )
-        length = int(headers["Content-Length"]) if (headers.get("Content-Length") or "").isdigit() else None
+        announced = headers.get("Content-Length") or ""
+        length = int(announced) if _NUMBER.fullmatch(announced) else None
         if status == 206:
             part.continues(headers.get("Content-Range") or "", _validator(headers))
         else:
@@ -222,6 +225,13 @@ def _answer(connection: http.client.HTTPConnection, url: str, headers: dict[str,
         raise
 
 
+def _joined(uri: str, location: str) -> str:
+    try:
+        return urljoin(uri, location)
+    except ValueError as error:
+        raise FetchError("bad_response", f"a redirect to what is no address: {error}") from error
+
+
 def _path(way: Way) -> str:
     target = way.target
     path = quote(target.url.path or "/", safe="/%:=&~+!$,;'@()*[]-._")
@@ -240,11 +250,11 @@ def _retry_after_s(value: str | None) -> float | None:
     """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
     if value is None:
         return None
-    if value.strip().isdigit():
+    if _NUMBER.fullmatch(value.strip()):
         return float(value)
     try:
         return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

@@ -1,5 +1,6 @@
 """HTTP against a hostile server: every clip is kept whole or has its code; nothing is half-visible or had twice."""
 
+import email.utils
 import hashlib
 import multiprocessing
 import os
@@ -10,13 +11,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.clip import Clip, Row
 from pipelines.codes import CODES
 from pipelines.fetching.address import checked_target, is_public
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
-from pipelines.fetching.http import HttpFetcher, HttpOptions
+from pipelines.fetching.http import HttpFetcher, HttpOptions, _retry_after_s
 from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context
@@ -77,7 +80,9 @@ def visible(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix in (".mp4", ".webm"))
 
 
-@pytest.mark.parametrize("path", ["/ok/a.mp4", "/no-length/a", "/hop/a", "/shaky/a", "/busy/a", "/ok/%C3%A9 b.mp4"])
+@pytest.mark.parametrize(
+    "path", ["/ok/a.mp4", "/no-length/a", "/hop/a", "/shaky/a", "/busy/a", "/odd-numbers/a", "/ok/%C3%A9 b.mp4"]
+)
 def test_what_can_be_had_is_had_whole(server: HostileServer, tmp_path: Path, path: str) -> None:
     fetched = fetcher(tmp_path).fetch(replace(ROW, source_uri=server.url(path).replace(" ", "%20")))
 
@@ -101,6 +106,7 @@ def test_what_can_be_had_is_had_whole(server: HostileServer, tmp_path: Path, pat
         ("/loop/a", "http_redirects"),
         ("/to/file", "scheme_refused"),
         ("/to/private", "address_refused"),
+        ("/to/nowhere", "bad_response"),
         ("/page/a.mp4", "not_media"),
         ("/page-as-video/a.mp4", "not_media"),
         ("/message-as-video/a.mp4", "not_media"),
@@ -225,6 +231,33 @@ def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: Hostile
     assert sum(server.requests.values()) == 3
     with pytest.raises(FetchError, match=r"rests until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: HTTP 429"):
         one.fetch(replace(ROW, source_uri=server.url("/ok/a")))
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted_s"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("9" * 5000, None),
+        ("-5", None),
+        ("\xb2", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_a_retry_after_is_a_number_or_a_date_and_anything_else_is_none(value: str, wanted_s: float | None) -> None:
+    assert _retry_after_s(value) == wanted_s
+
+
+def test_a_retry_after_may_name_a_time_to_come() -> None:
+    assert _retry_after_s(email.utils.formatdate(time.time() + 600, usegmt=True)) == pytest.approx(600, abs=60)
+
+
+@given(uri=st.text() | st.from_regex(r"https?://[\[\]@:%/?#.a-z0-9]{0,20}", fullmatch=True))
+def test_no_address_of_a_listing_ends_the_run(uri: str) -> None:
+    with pytest.raises(FetchError):
+        checked_target(f"{uri}\0", frozenset())
 
 
 def _fetch_many(folder: str, urls: list[str]) -> None:
