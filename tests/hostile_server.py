@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+TYPES = {".m3u8": "application/vnd.apple.mpegurl", ".mpd": "application/dash+xml", ".ts": "video/mp2t"}
+
 
 def body(name: str, size: int = 100_000) -> bytes:
     """Content that looks like an MP4 file at its beginning, and differs from name to name."""
@@ -40,6 +42,10 @@ class HostileServer(ThreadingHTTPServer):
         self.cookies: list[tuple[str, str | None]] = []
         self.times_s: list[float] = []
         self.connections = 0
+        self.files: dict[str, bytes] = {}
+        """Path -> content, for what must be real media."""
+        self.cut: dict[str, bytes] = {}
+        """The same, for what breaks off in the middle."""
         self.lock = threading.Lock()
         self._network = threading.Event()
         self._network.set()
@@ -105,6 +111,13 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.times_s.append(time.monotonic())
             count = self.server.requests[path]
         self.close_connection = not path.startswith("/kept")
+        if path in self.server.files:
+            self._send(200, self.server.files[path], Content_Type=TYPES.get(Path(path).suffix, "video/mp4"))
+            return
+        if path in self.server.cut:
+            content = self.server.cut[path]
+            self._send(200, content[: len(content) // 2], Content_Length=str(len(content)))
+            return
         name = path.strip("/").split("/")[0].replace("-", "_")
         getattr(self, f"_{name}", self._not_found)(path, count)
 

@@ -44,6 +44,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("incomplete", r"did not get any data|downloaded file is empty"),
     ("timeout", r"timed out|timeout"),
     ("data_forbidden", r"unable to download video data: http error 403"),
+    ("data_forbidden", r"\[download\] got error: http error (403|404|410)"),
     ("data_forbidden", r"fragment.{0,40}http error 403|http error 403.{0,40}fragment"),
     ("http_401", r"http error 401|401 client error"),
     ("http_403", r"http error 403|403 client error"),

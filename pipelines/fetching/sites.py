@@ -21,9 +21,10 @@ from pipelines.fetching.identity import ProxyList, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
 from pipelines.fetching.pace import Pace
 from pipelines.fetching.store import Made, MediaStore
+from uniform.media.ffmpeg import ffmpeg_program
 
-FORMAT = "b[height>=256][height<=480]/wv*[height>=256]+wa/b[height>=256]/wv*+wa/w"
-"""The smallest format that is large enough; one file with both streams before two that must be merged."""
+FORMAT = "w[height>=256]/wv*[height>=256]+wa/b/bv*+ba"
+"""The smallest format that is large enough, one with both streams before two that must be merged; else the largest."""
 BREAKS = ("connection", "timeout", "incomplete", "data_forbidden", "http_5xx", "dns")
 """Codes after which another attempt may do better at once."""
 REFUSALS = ("sign_in", "rate_limited", "http_429")
@@ -55,7 +56,7 @@ class SiteOptions:
     impersonate: str | None = None
     """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the library curl_cffi."""
     ffmpeg: str | None = None
-    """Program that merges two streams; None looks for ffmpeg on the path."""
+    """Program that merges two streams; None takes the machine's own, else the one that comes with the toolkit."""
 
     def __post_init__(self) -> None:
         require_files(self, "sites", "cookies_file", "proxies_file")
@@ -136,11 +137,12 @@ class SiteFetcher:
             "socket_timeout": options.timeout_s,
             "retries": 3,
             "fragment_retries": 3,
+            "skip_unavailable_fragments": False,  # yt-dlp would report success for a video with holes
             "extractor_retries": 1,
             "file_access_retries": 1,
             "ratelimit": options.rate_bytes_per_s,
             "geo_bypass": False,
-            "ffmpeg_location": options.ffmpeg,
+            "ffmpeg_location": options.ffmpeg or ffmpeg_program(),
             "progress_hooks": [self._guard(time.monotonic())],
             "extractor_args": {"youtube": {name: [value] for name, value in options.extractor_args.items()}},
         }
