@@ -17,6 +17,12 @@ class Fetched:
     sha256: str
     notes: tuple[str, ...] = ()
     """Remarks for the ledger, for instance the format that was chosen."""
+    format: str | None = None
+    """What was chosen of what the source offers, or what its server calls it."""
+    title: str | None = None
+    """What the source calls itself."""
+    fetched: str | None = None
+    """When it came, in UTC as ISO 8601; None where it was here before."""
 
 
 class FetchError(Exception):

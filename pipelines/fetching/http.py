@@ -123,7 +123,7 @@ class HttpFetcher:
         facts = {
             "uri": clean_reason(uri),
             "final_uri": clean_reason(way.target.url.geturl()),
-            "type": part.content_type,
+            "format": part.content_type or None,
             "seconds": round(self._clock() - began, 3),
         }
         return Made(part.path, _suffix(uri, part.content_type), facts, sha256=part.sha256)

@@ -209,8 +209,12 @@ class SiteFetcher:
             raise FetchError("not_media", f"yt-dlp reports success for a page: {head[:40]!r}")
         height = f"{info['height']}p" if info.get("height") else "unknown height"
         form = f"{info.get('format_id')}, {height}, {info.get('ext')}"
-        facts = {key: info.get(key) for key in ("webpage_url", "title", "duration")}
-        facts["format"] = form
+        facts = {
+            "uri": clean_reason(str(info.get("webpage_url") or "")),
+            "title": clean_reason(str(info.get("title") or "")),
+            "duration_s": info.get("duration"),
+            "format": form,
+        }
         return Made(path, path.suffix, facts, (f"format {form}",))
 
 

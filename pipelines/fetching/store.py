@@ -69,7 +69,7 @@ class MediaStore:
             return None
         if size_bytes != facts["bytes"]:
             return None
-        return Fetched(path, size_bytes, facts["sha256"], tuple(facts["notes"]))
+        return _fetched(path, facts)
 
     def once(self, key: str, make: Callable[[Path], Made]) -> Fetched:
         """The source; `make` is called for it if nobody had it yet, by one process at a time.
@@ -120,7 +120,7 @@ class MediaStore:
             "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock())),
         }
         _put(self._place(key, ".json"), canonical_json(facts))
-        return Fetched(path, size_bytes, sha256, made.notes)
+        return _fetched(path, facts)
 
     def _remember(self, key: str, error: FetchError) -> None:
         refusal = {"code": error.code, "reason": error.reason, "time": self._clock()}
@@ -149,6 +149,18 @@ class MediaStore:
         finally:
             path.unlink(missing_ok=True)
             os.close(handle)
+
+
+def _fetched(path: Path, facts: Mapping[str, Any]) -> Fetched:
+    return Fetched(
+        path,
+        facts["bytes"],
+        facts["sha256"],
+        tuple(facts["notes"]),
+        format=facts.get("format"),
+        title=facts.get("title"),
+        fetched=facts["fetched"],
+    )
 
 
 def _still_named(handle: int, path: Path) -> bool:

@@ -32,7 +32,7 @@ class Stage:
     """
 
     needs = ()
-    gives = ("source", "source_bytes", "source_sha256")
+    gives = ("source", "source_bytes", "source_sha256", "source_format", "source_title", "source_fetched")
     reads = ("source_kind", "source_uri", "expected_digest")
     store = Store("table", "media")
     resources = Resources(cpus=0.25, memory_gb=0.5)
@@ -93,4 +93,11 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
 def _with_source(clip: Clip, fetched: Fetched) -> Clip:
     for note in fetched.notes:
         clip = clip.note(note)
-    return clip.with_fields(source=str(fetched.path), source_bytes=fetched.size_bytes, source_sha256=fetched.sha256)
+    return clip.with_fields(
+        source=str(fetched.path),
+        source_bytes=fetched.size_bytes,
+        source_sha256=fetched.sha256,
+        source_format=fetched.format,
+        source_title=fetched.title,
+        source_fetched=fetched.fetched,
+    )

@@ -1,21 +1,27 @@
 """yt-dlp against the hostile server: its successes are checked, its failures become plain data."""
 
+import hashlib
 import importlib.util
 import pickle
+import time
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
-from pipelines.clip import Row
+from pipelines.clip import Clip, Row
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
 from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
+from pipelines.stage import Context
+from pipelines.stages.fetch_media import Stage
 from tests.hostile_server import HostileServer, body, hostile_server
 from uniform.errors import ConfigError
+from uniform.spec import TOY
 
 ROW = Row(
     clip_id="0123456789abcdef",
@@ -53,9 +59,23 @@ def test_a_page_with_a_video_gives_the_video_with_its_facts(server: HostileServe
     fetched = fetcher(tmp_path).fetch(replace(ROW, source_uri=server.url("/watch/ok/a.mp4")))
 
     assert fetched.path.read_bytes() == body("/ok/a.mp4")
-    facts = fetched.path.with_suffix(".json").read_text()
-    assert '"title":"A film' in facts
+    assert (fetched.title, fetched.format) == ("A film (1)", "0, unknown height, mp4")
     assert fetched.notes == ("format 0, unknown height, mp4",)
+
+
+def test_the_row_keeps_format_title_size_digest_and_time(server: HostileServer, tmp_path: Path) -> None:
+    sites = SiteOptions(extractors=("generic", "html5"))
+    stage = Stage(allow_hosts=("127.0.0.1",), pace=POLICY, hosts={}, sites=sites)
+    work = stage.open(Context(spec=TOY, folder=tmp_path))
+    clip = Clip(replace(ROW, source_uri=server.url("/watch/ok/a.mp4")))
+    (first,), (again,) = list(work(iter([clip]))), list(work(iter([clip])))
+
+    content = body("/ok/a.mp4")
+    assert first.fields == again.fields
+    assert set(first.fields) == set(stage.gives)
+    assert (first["source_bytes"], first["source_sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
+    assert (first["source_format"], first["source_title"]) == ("0, unknown height, mp4", "A film (1)")
+    assert abs(datetime.fromisoformat(first["source_fetched"]).timestamp() - time.time()) < 600
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""Sites that cut their videos into segments: the smallest adequate format comes whole, without holes and without cuts."""
+"""Sites that cut their videos into segments: the smallest adequate format comes whole, with no hole and no cut."""
 
 import json
 import subprocess

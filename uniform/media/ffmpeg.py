@@ -1,4 +1,4 @@
-"""Where the ffmpeg program is: for libraries that start it themselves, to put streams together without touching them."""
+"""Where the ffmpeg program is, for libraries that start it themselves to put streams together untouched."""
 
 import shutil
 
