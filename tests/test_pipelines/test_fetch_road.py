@@ -181,6 +181,27 @@ def test_a_network_that_is_off_for_a_while_costs_only_what_can_be_asked_again(
     assert lost <= again <= {uri for uri, codes in found.items() if codes & LOST}
 
 
+def test_a_host_that_refuses_is_left_alone_and_the_run_goes_on_and_says_so(
+    server: HostileServer, tmp_path: Path
+) -> None:
+    write_run(tmp_path, server, 1)
+    busy = [server.url(f"/always-busy/{n}.mp4") for n in range(30)]
+    elsewhere = [server.url(f"/ok/{n}.mp4", host="localhost") for n in range(10)]
+    (tmp_path / "web.csv").write_text("\n".join(["url,start", *(f"{uri},0" for uri in (*busy, *elsewhere))]))
+    recipe = RECIPE.replace("breaker_refusals = 1000", "breaker_refusals = 3")
+    (tmp_path / "fetch.toml").write_text(recipe.replace('["127.0.0.1"]', '["127.0.0.1", "localhost"]'))
+
+    log = finish(tmp_path, "--inline")
+
+    found = outcome(tmp_path)
+    assert [found[uri] for uri in elsewhere] == [{"ok"}] * 10
+    assert Counter(code for uri in busy for code in found[uri]) == {"http_429": 1, "host_paused": 29}
+    assert sum(server.requests.values()) == 13
+    told = " ".join(log.split())
+    assert "29 clips were not asked for, because their host refuses us (host_paused): '127.0.0.1 rests until 2" in told
+    assert "--code host_paused" in told
+
+
 @pytest.mark.slow
 def test_two_thousand_clips_four_workers_and_kills_at_random(server: HostileServer, tmp_path: Path) -> None:
     expected = write_run(tmp_path, server, 1_700)
