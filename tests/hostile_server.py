@@ -17,9 +17,10 @@ TYPES = {".m3u8": "application/vnd.apple.mpegurl", ".mpd": "application/dash+xml
 
 
 def body(name: str, size: int = 100_000) -> bytes:
-    """Content that looks like an MP4 file at its beginning, and differs from name to name."""
+    """Content with the outermost structure of an MP4 file; it differs from name to name."""
     block = hashlib.sha256(name.encode()).digest()
-    return b"\0\0\0\x18ftypmp42" + (block * (size // 32 + 1))[: size - 12]
+    head = b"\0\0\0\x18ftypmp42" + block[:12] + b"\0\0\0\x08moov" + (size - 32).to_bytes(4, "big") + b"mdat"
+    return (head + block * (size // 32))[:size]
 
 
 class HostileServer(ThreadingHTTPServer):
@@ -204,6 +205,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _short(self, path: str, count: int) -> None:
         """Promises more than it sends, and names its content by nothing."""
         self._send(200, body(path)[:1000], Content_Length="100000")
+
+    def _cut(self, path: str, count: int) -> None:
+        """Ends in the middle, and nobody could have known when it began."""
+        self._send(200, body(path)[:50_000], Content_Length="")
+
+    def _cut_at_home(self, path: str, count: int) -> None:
+        """The file of the server itself is cut."""
+        self._send(200, body(path)[:50_000])
+
+    def _tiny(self, path: str, count: int) -> None:
+        """A file of 262 bytes, as section downloads leave behind the end."""
+        self._send(200, body(path, 262))
 
     def _hang_up(self, path: str, count: int) -> None:
         self.connection.close()

@@ -24,6 +24,7 @@ from pipelines.fetching.identity import Cookies, ProxyList, environment_proxy, r
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
 from pipelines.fetching.pace import Pace
 from pipelines.fetching.part import Part
+from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
 
 CHUNK_BYTES = 1 << 19
@@ -119,7 +120,7 @@ class HttpFetcher:
             connection.close()
         else:
             self._connections.keep(way, connection)
-        part.check_content()
+        check_media(part.path, whole=part.total is not None)
         facts = {
             "uri": clean_reason(uri),
             "final_uri": clean_reason(way.target.url.geturl()),

@@ -12,10 +12,6 @@ from pathlib import Path
 from pipelines.fetching.base import FetchError
 from uniform.fingerprint import canonical_json
 
-HEAD_BYTES = 512
-PAGES = (b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b'{"', b"[{")
-"""How content begins that is no media, whatever its server calls it."""
-
 
 class Part:
     """A file that grows.
@@ -81,12 +77,3 @@ class Part:
 
             yield append
         self.sha256 = digest.hexdigest()
-
-    def check_content(self) -> None:
-        """Raises FetchError for what is plainly no media: nothing, a page, a message."""
-        with self.path.open("rb") as file:
-            head = file.read(HEAD_BYTES).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        if not self.offset:
-            raise FetchError("empty_file", "the server sent nothing")
-        if head.startswith(PAGES):
-            raise FetchError("not_media", f"the content is a page or a message: {head[:40]!r}")

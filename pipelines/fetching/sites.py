@@ -20,6 +20,7 @@ from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.identity import ProxyList, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
 from pipelines.fetching.pace import Pace
+from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
 from uniform.media.ffmpeg import ffmpeg_program
 
@@ -89,12 +90,13 @@ class SiteFetcher:
         for attempt in range(1, self._options.attempts + 1):
             self._pace.take(host)
             # Nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together.
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             try:
                 with tempfile.TemporaryDirectory(prefix="uniform-fetch-") as private:
                     made = self._download(uri, key, work, Path(private))
             except FetchError as error:
+                shutil.rmtree(work, ignore_errors=True)
                 self._pace.report(host, error.reason if error.code in REFUSALS else None)
                 if error.code not in BREAKS or attempt == self._options.attempts:
                     raise
@@ -199,14 +201,9 @@ class SiteFetcher:
             raise FetchError("incomplete", clean_reason(f"yt-dlp reports success and leaves {found}. {log.last}"))
         path = files[0]
         size = path.stat().st_size
-        if size == 0:
-            raise FetchError("empty_file", "yt-dlp reports success for an empty file")
         if size > self._options.largest_bytes:
             raise FetchError("too_large", f"{size:,} bytes came, limit {self._options.largest_bytes:,}")
-        with path.open("rb") as file:
-            head = file.read(512).lstrip().lower()
-        if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b'{"')):
-            raise FetchError("not_media", f"yt-dlp reports success for a page: {head[:40]!r}")
+        check_media(path, whole=False)
         height = f"{info['height']}p" if info.get("height") else "unknown height"
         form = f"{info.get('format_id')}, {height}, {info.get('ext')}"
         facts = {

@@ -88,6 +88,8 @@ def test_the_row_keeps_format_title_size_digest_and_time(server: HostileServer, 
         ("/page/a", "not_media"),
         ("/page-as-video/a.mp4", "not_media"),
         ("/empty/a.mp4", "incomplete"),
+        ("/cut/a.mp4", "incomplete"),
+        ("/tiny/a.mp4", "incomplete"),
     ],
 )
 def test_failures_and_false_successes_have_codes(server: HostileServer, tmp_path: Path, path: str, code: str) -> None:
