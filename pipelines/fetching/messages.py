@@ -64,7 +64,7 @@ _COMPILED = tuple((code, re.compile(pattern, re.IGNORECASE)) for code, pattern i
 LONGEST_REASON = 400
 _SECRETS = re.compile(
     r"(?i)(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@|"  # user and password of any address
-    r"([?&][^=&\s]*(?:token|sig|signature|key|auth|password|credential|policy|session)[^=&\s]*=)[^&\s'\"]+"
+    r"([?&][^=&\s]*(?:token|sig|signature|key|auth|password|credential|policy|session|pot)[^=&\s]*=)[^&\s'\"]+"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

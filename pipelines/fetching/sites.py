@@ -5,6 +5,8 @@ of another file). So each attempt has a fresh folder, exactly one file must come
 is imported on first use: that takes half a second and a hundred megabytes.
 """
 
+import os
+import re
 import shutil
 import tempfile
 import time
@@ -22,12 +24,14 @@ from pipelines.fetching.messages import clean_reason, code_of_message, code_of_s
 from pipelines.fetching.pace import Pace
 from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
+from uniform.errors import ConfigError
 from uniform.media.ffmpeg import ffmpeg_program
 
 FORMAT = "w[height>=256]/wv*[height>=256]+wa/b/bv*+ba"
 """The smallest format that is large enough, one with both streams before two that must be merged; else the largest."""
 BREAKS = ("connection", "timeout", "incomplete", "data_forbidden", "http_5xx", "dns")
 """Codes after which another attempt may do better at once."""
+_SECRET = re.compile(r"token|secret|password|visitor_data|data_sync_id", re.IGNORECASE)
 REFUSALS = ("sign_in", "rate_limited", "http_429")
 """Codes that are about this machine, not about the video: they count for the host's breaker."""
 
@@ -47,20 +51,28 @@ class SiteOptions:
     rate_bytes_per_s: int | None = None
     extractors: tuple[str, ...] = ("youtube",)
     """Names of yt-dlp extractors that may be used; "generic" with "html5" reads any page."""
-    extractor_args: Mapping[str, str] = field(default_factory=dict)
-    """For instance player_client = "web", for the YouTube extractor; the place of PO-token plug-ins."""
+    extractor_args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Extractor or plug-in -> argument -> value, for instance youtube.player_client = "web,tv". "$NAME" stands for a
+    variable of the environment; a token must be given so. Plug-ins that make PO tokens need only be installed."""
     cookies_file: str | None = None
     """Netscape cookies file; each attempt works on a copy."""
     proxies_file: str | None = None
     """One address a line, for instance socks5://user:password@host:port; a source always takes the same one."""
     user_agent: str | None = None
     impersonate: str | None = None
-    """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the library curl_cffi."""
+    """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the extra `impersonate`."""
     ffmpeg: str | None = None
     """Program that merges two streams; None takes the machine's own, else the one that comes with the toolkit."""
 
     def __post_init__(self) -> None:
         require_files(self, "sites", "cookies_file", "proxies_file")
+        for table, arguments in self.extractor_args.items():
+            for name, value in arguments.items():
+                if _SECRET.search(name) and not value.startswith("$"):
+                    raise ConfigError(
+                        f"sites.extractor_args.{table}.{name} holds a secret, which a recipe must not: "
+                        f'write "$NAME", and put it into the environment variable NAME'
+                    )
 
 
 class SiteFetcher:
@@ -69,13 +81,17 @@ class SiteFetcher:
     Args:
         store: receives the files.
         pace: asked once for each video; yt-dlp's requests for one video follow each other closely.
-        options: how to ask.
+        options: how to ask. Raises ConfigError where a file or variable of secrets is missing or no such thing.
         allow_hosts: names or addresses that may be private or local.
     """
 
     def __init__(self, store: MediaStore, pace: Pace, options: SiteOptions, allow_hosts: tuple[str, ...] = ()) -> None:
         self._store, self._pace, self._options = store, pace, options
         self._proxies = ProxyList(options.proxies_file) if options.proxies_file else None
+        self._extractor_args = {
+            table.lower(): {name: _from_environment(value).split(",") for name, value in arguments.items()}
+            for table, arguments in options.extractor_args.items()
+        }
         self._allowed = frozenset(host.lower() for host in allow_hosts)
 
     def fetch(self, row: Row) -> Fetched:
@@ -146,7 +162,7 @@ class SiteFetcher:
             "geo_bypass": False,
             "ffmpeg_location": options.ffmpeg or ffmpeg_program(),
             "progress_hooks": [self._guard(time.monotonic())],
-            "extractor_args": {"youtube": {name: [value] for name, value in options.extractor_args.items()}},
+            "extractor_args": self._extractor_args,
         }
         return parameters | self._identity(key, private)
 
@@ -233,6 +249,14 @@ class _Log:
         self.last = message
 
 
+def _from_environment(value: str) -> str:
+    if not value.startswith("$"):
+        return value
+    if value[1:] not in os.environ:
+        raise ConfigError(f"the environment variable {value[1:]}, which sites.extractor_args names, is not set")
+    return os.environ[value[1:]]
+
+
 def _is_youtube(host: str) -> bool:
     return any(host == name or host.endswith(f".{name}") for name in ("youtube.com", "youtu.be", "googlevideo.com"))
 
@@ -249,4 +273,6 @@ def _as_fetch_error(error: Exception, log: _Log) -> FetchError:
         code = code_of_message(log.last)
     if code == "unknown" and not type(error).__module__.startswith("yt_dlp"):
         code, message = "extractor", f"{type(error).__name__}: {message}"
+    if code == "no_driver":
+        message = f"{message.rstrip('. ')}. Install it: uv pip install 'uniform-toolkit[impersonate]'"
     return FetchError(code, clean_reason(message))

@@ -44,6 +44,7 @@ def test_a_status_gets_its_code(status: int, code: str) -> None:
         "s3://hush:hush@bucket/a",
         "https://h/a?X-Amz-Signature=hush&X-Amz-Credential=hush",
         "https://h/a?access_token=hush",
+        "https://rr1.h/videoplayback?expire=1&pot=hush&sig=hush",
         "https://h/a?v=1&api_key=hush'",
         "https://h/a?Key-Pair-Id=hush&Policy=hush",
     ],

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -15,7 +16,7 @@ from pipelines.clip import Clip, Row
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
 from pipelines.fetching.pace import HostPace, HostPolicy
-from pipelines.fetching.sites import SiteFetcher, SiteOptions
+from pipelines.fetching.sites import SiteFetcher, SiteOptions, _Log
 from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context
 from pipelines.stages.fetch_media import Stage
@@ -169,7 +170,46 @@ def test_a_browser_that_cannot_be_imitated_is_named(server: HostileServer, tmp_p
     if importlib.util.find_spec("curl_cffi"):
         pytest.skip("curl_cffi is installed")
 
-    assert error_of(fetcher(tmp_path, impersonate="chrome"), server.url("/ok/a.mp4")).code == "no_driver"
+    error = error_of(fetcher(tmp_path, impersonate="chrome"), server.url("/ok/a.mp4"))
+
+    assert error.code == "no_driver"
+    assert "uniform-toolkit[impersonate]" in error.reason
+
+
+def parameters_of(folder: Path, **options: object) -> dict[str, Any]:
+    return fetcher(folder, **options)._parameters("0", folder, folder, _Log())
+
+
+def test_plug_ins_get_their_options_and_secrets_come_from_the_environment(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("A_TOKEN", "web.gvs+hush")
+    arguments = {
+        "youtube": {"player_client": "web,tv", "po_token": "$A_TOKEN"},
+        "youtubepot-Provider": {"base_url": "http://127.0.0.1:4416"},
+    }
+    options = SiteOptions(extractor_args=arguments)
+
+    assert parameters_of(tmp_path, extractor_args=arguments)["extractor_args"] == {
+        "youtube": {"player_client": ["web", "tv"], "po_token": ["web.gvs+hush"]},
+        "youtubepot-provider": {"base_url": ["http://127.0.0.1:4416"]},
+    }
+    assert "hush" not in repr(options)
+    monkeypatch.delenv("A_TOKEN")
+    with pytest.raises(ConfigError, match="environment variable A_TOKEN"):
+        parameters_of(tmp_path, extractor_args=arguments)
+
+
+@pytest.mark.parametrize("name", ["po_token", "visitor_data", "data_sync_id", "password"])
+def test_a_secret_in_a_recipe_is_refused_and_not_shown(name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"youtube\.{name} holds a secret") as caught:
+        SiteOptions(extractor_args={"youtube": {name: "hush"}})
+
+    assert "hush" not in str(caught.value)
+
+
+def test_videos_are_never_cut_by_whoever_downloads_them(tmp_path: Path) -> None:
+    assert not {"download_ranges", "external_downloader", "force_keyframes_at_cuts"} & set(parameters_of(tmp_path))
 
 
 def test_a_file_of_secrets_that_is_missing_is_named_before_anything_runs() -> None:
