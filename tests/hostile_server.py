@@ -154,6 +154,18 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._ok(path, count)
 
+    def _overloaded(self, path: str, count: int) -> None:
+        """503 with Retry-After once, then fine."""
+        if count == 1:
+            self._send(503, b"", Retry_After="9")
+        else:
+            self._ok(path, count)
+
+    def _two(self, path: str, count: int) -> None:
+        """A page with two videos."""
+        videos = '<video src="/ok/a.mp4"></video><video src="/ok/b.mp4"></video>'
+        self._send(200, f"<!DOCTYPE html><html><body>{videos}</body></html>".encode(), Content_Type="text/html")
+
     def _always_busy(self, path: str, count: int) -> None:
         self._send(429, b"")
 

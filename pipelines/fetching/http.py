@@ -5,7 +5,6 @@ the server names its content by a validator (If-Range), so that two versions of 
 """
 
 import contextlib
-import email.utils
 import http.client
 import re
 import ssl
@@ -22,7 +21,7 @@ from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.connections import Connections, Way, request_line
 from pipelines.fetching.identity import Cookies, ProxyList, environment_proxy, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace
+from pipelines.fetching.pace import Pace, retry_after_s
 from pipelines.fetching.part import Part
 from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
@@ -173,7 +172,7 @@ class HttpFetcher:
         """Judge status and headers, and set up the part. Raises FetchError."""
         status, headers = response.status, response.headers
         if status in (429, 503):
-            self._pace.report(way.target.host, f"HTTP {status}", _retry_after_s(headers.get("Retry-After")))
+            self._pace.report(way.target.host, f"HTTP {status}", retry_after_s(headers.get("Retry-After")))
         elif status < 500:
             self._pace.report(way.target.host, None)
         if status == 407:
@@ -245,18 +244,6 @@ def _validator(headers: http.client.HTTPMessage) -> str | None:
     if tag and not tag.startswith("W/"):
         return tag
     return headers.get("Last-Modified")
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
-    if value is None:
-        return None
-    if _NUMBER.fullmatch(value.strip()):
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except (ValueError, OverflowError):
-        return None
 
 
 def _suffix(uri: str, content_type: str) -> str:

@@ -5,6 +5,7 @@ and outlives it; who keeps it is the engine's business: locked files (`pipelines
 whole cluster (`pipelines/runner.py`).
 """
 
+import email.utils
 import logging
 import random
 import re
@@ -19,6 +20,7 @@ from uniform.errors import ConfigError
 _log = logging.getLogger(__name__)
 DAY_S = 86_400
 LONGEST_REASON = 200
+_SECONDS = re.compile(r"[0-9]{1,18}")
 _SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 
@@ -200,6 +202,18 @@ class HostPace:
             if name in self._hosts:
                 return name, self._hosts[name]
         return ".".join(labels), self._default
+
+
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return float(value)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def _check_hour(policy: HostPolicy, host: str, now: float) -> None:

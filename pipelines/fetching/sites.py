@@ -17,11 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.clip import Row
-from pipelines.fetching.address import checked_target
+from pipelines.fetching.address import checked_target, split_address
 from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.identity import ProxyList, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace
+from pipelines.fetching.pace import Pace, retry_after_s
 from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
 from uniform.errors import ConfigError
@@ -32,6 +32,7 @@ FORMAT = "w[height>=256]/wv*[height>=256]+wa/b/bv*+ba"
 BREAKS = ("connection", "timeout", "incomplete", "data_forbidden", "http_5xx", "dns")
 """Codes after which another attempt may do better at once."""
 _SECRET = re.compile(r"token|secret|password|visitor_data|data_sync_id", re.IGNORECASE)
+DEEPEST_CAUSE = 8
 REFUSALS = ("sign_in", "rate_limited", "http_429")
 """Codes that are about this machine, not about the video: they count for the host's breaker."""
 
@@ -43,7 +44,7 @@ class SiteOptions:
     format: str = FORMAT
     largest_bytes: int = 2 << 30
     attempts: int = 2
-    """For breaks on the way; what the site refuses is not asked twice."""
+    """For breaks on the way, and where the site says when to come back; any other refusal is not asked twice."""
     timeout_s: float = 20.0
     """For a connection, and for each read."""
     longest_s: float = 3_600.0
@@ -100,7 +101,7 @@ class SiteFetcher:
         return self._store.once(key, lambda work: self._get(row.source_uri, key, work))
 
     def _get(self, uri: str, key: str, work: Path) -> Made:
-        host = urlsplit(uri).hostname or ""
+        _, host = split_address(uri)
         if not _is_youtube(host):
             checked_target(uri, self._allowed)
         for attempt in range(1, self._options.attempts + 1):
@@ -113,8 +114,10 @@ class SiteFetcher:
                     made = self._download(uri, key, work, Path(private))
             except FetchError as error:
                 shutil.rmtree(work, ignore_errors=True)
-                self._pace.report(host, error.reason if error.code in REFUSALS else None)
-                if error.code not in BREAKS or attempt == self._options.attempts:
+                refused = error.code in REFUSALS or error.retry_after_s is not None
+                self._pace.report(host, error.reason if refused else None, error.retry_after_s)
+                hopeless = error.code not in BREAKS and error.retry_after_s is None
+                if hopeless or attempt == self._options.attempts:
                     raise
             else:
                 self._pace.report(host, None)
@@ -265,14 +268,25 @@ def _as_fetch_error(error: Exception, log: _Log) -> FetchError:
     """yt-dlp's error as plain data: it holds live responses, which cannot leave this process."""
     message = str(error)
     code = code_of_message(message)
-    inner = getattr(error, "exc_info", None)
-    status = getattr(inner[1], "status", None) if inner else None
-    if code == "unknown" and isinstance(status, int):
-        code = code_of_status(status)
+    response = _response(error)
+    if code == "unknown" and response is not None:
+        code = code_of_status(response.status)
     if code == "unknown" and log.last:
         code = code_of_message(log.last)
     if code == "unknown" and not type(error).__module__.startswith("yt_dlp"):
         code, message = "extractor", f"{type(error).__name__}: {message}"
     if code == "no_driver":
         message = f"{message.rstrip('. ')}. Install it: uv pip install 'uniform-toolkit[impersonate]'"
-    return FetchError(code, clean_reason(message))
+    rest_s = retry_after_s(response.headers.get("Retry-After")) if response is not None else None
+    return FetchError(code, clean_reason(message), rest_s)
+
+
+def _response(error: Exception) -> Any | None:
+    """The HTTP answer that stands behind an error of yt-dlp; None where there is none."""
+    current: Any = error
+    for _ in range(DEEPEST_CAUSE):
+        if current is None or isinstance(getattr(current, "status", None), int):
+            break
+        inner = (getattr(current, "exc_info", None) or (None, None))[1]
+        current = inner or getattr(current, "cause", None) or current.__cause__ or current.__context__
+    return getattr(current, "response", None)

@@ -19,8 +19,8 @@ from pipelines.codes import CODES
 from pipelines.fetching.address import checked_target, is_public
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
-from pipelines.fetching.http import HttpFetcher, HttpOptions, _retry_after_s
-from pipelines.fetching.pace import HostPace, HostPolicy
+from pipelines.fetching.http import HttpFetcher, HttpOptions
+from pipelines.fetching.pace import HostPace, HostPolicy, retry_after_s
 from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context
 from pipelines.stages.fetch_media import Stage
@@ -250,11 +250,11 @@ def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: Hostile
     ],
 )
 def test_a_retry_after_is_a_number_or_a_date_and_anything_else_is_none(value: str, wanted_s: float | None) -> None:
-    assert _retry_after_s(value) == wanted_s
+    assert retry_after_s(value) == wanted_s
 
 
 def test_a_retry_after_may_name_a_time_to_come() -> None:
-    assert _retry_after_s(email.utils.formatdate(time.time() + 600, usegmt=True)) == pytest.approx(600, abs=60)
+    assert retry_after_s(email.utils.formatdate(time.time() + 600, usegmt=True)) == pytest.approx(600, abs=60)
 
 
 @given(uri=st.text() | st.from_regex(r"https?://[\[\]@:%/?#.a-z0-9]{0,20}", fullmatch=True))

@@ -87,6 +87,9 @@ def test_the_row_keeps_format_title_size_digest_and_time(server: HostileServer, 
         ("/status/410", "http_410"),
         ("/status/500", "http_5xx"),
         ("/page/a", "not_media"),
+        ("/two/a", "not_media"),
+        ("/silent/a", "timeout"),
+        ("/hang-up/a", "connection"),
         ("/page-as-video/a.mp4", "not_media"),
         ("/empty/a.mp4", "incomplete"),
         ("/cut/a.mp4", "incomplete"),
@@ -122,6 +125,26 @@ def test_refusals_of_the_machine_open_the_breaker(server: HostileServer, tmp_pat
     codes = [error_of(one, server.url(f"/always-busy/{n}")).code for n in range(3)]
 
     assert codes == ["http_429", "http_429", "host_paused"]
+
+
+@pytest.mark.parametrize(("path", "rest_s"), [("/busy/a.mp4", 7.0), ("/overloaded/a.mp4", 9.0)])
+def test_a_rest_that_the_first_answer_asks_for_is_kept(
+    server: HostileServer, tmp_path: Path, path: str, rest_s: float
+) -> None:
+    waits: list[float] = []
+    pace = HostPace(FileBook(tmp_path / "pace"), POLICY, sleep=waits.append)
+    options = SiteOptions(extractors=("generic", "html5"), timeout_s=1.0)
+    one = SiteFetcher(MediaStore(tmp_path), pace, options, ("127.0.0.1",))
+
+    fetched = one.fetch(replace(ROW, source_uri=server.url(path)))
+
+    assert fetched.path.read_bytes() == body(path)
+    assert waits[0] == pytest.approx(rest_s, abs=1)
+
+
+@pytest.mark.parametrize("uri", ["--exec", "-o/tmp/x", "ytsearch:cats", "file://youtube.com/etc/passwd", "; rm -rf /"])
+def test_an_address_is_never_taken_for_anything_else(tmp_path: Path, uri: str) -> None:
+    assert error_of(fetcher(tmp_path), uri).code == "scheme_refused"
 
 
 def test_an_address_of_our_own_network_and_another_scheme_are_refused(server: HostileServer, tmp_path: Path) -> None:
