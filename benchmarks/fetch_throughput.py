@@ -123,9 +123,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder) as name:
         folder = Path(name)
         (folder / "files").mkdir()
-        block = b"\0\0\0\x18ftypmp42" + b"film" * 250
+        size = 1000 * options.kilobytes
+        head = b"\0\0\0\x18ftypmp42" + b"\0" * 12 + b"\0\0\0\x08moov" + (size - 32).to_bytes(4, "big") + b"mdat"
         for number in range(options.files):
-            (folder / "files" / f"{number}.mp4").write_bytes((block * options.kilobytes)[: 1000 * options.kilobytes])
+            (folder / "files" / f"{number}.mp4").write_bytes((head + b"film" * (size // 4))[:size])
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
         server = multiprocessing.Process(target=serve, args=(str(folder / "files"), port), daemon=True)
         server.start()

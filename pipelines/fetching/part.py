@@ -76,4 +76,6 @@ class Part:
                 return size
 
             yield append
+        if self.offset != size:
+            raise FetchError("changed", f"{size:,} bytes were written and {self.offset:,} are there: who else writes?")
         self.sha256 = digest.hexdigest()

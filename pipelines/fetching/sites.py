@@ -102,7 +102,9 @@ class SiteFetcher:
 
     def _get(self, uri: str, key: str, work: Path) -> Made:
         _, host = split_address(uri)
-        if not _is_youtube(host):
+        if _is_youtube(host):
+            host = "youtube.com"  # one site and one bucket, by whichever of its names
+        else:
             checked_target(uri, self._allowed)
         for attempt in range(1, self._options.attempts + 1):
             self._pace.take(host)

@@ -57,6 +57,25 @@ def test_workers_share_one_bucket(tmp_path: Path) -> None:
     assert waits == pytest.approx([10.0 * n for n in range(1, 30)])
 
 
+def test_chance_makes_requests_rarer_and_never_denser() -> None:
+    policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.5, patience_s=1e9)
+    state, chances = HostState(), (0.0, 1.0, 0.4, 0.0, 0.0)
+    waits = [reserve(state, policy, "h", NOON, chance) for chance in chances]
+
+    assert waits == pytest.approx([0.0, 10.0, 25.0, 37.0, 47.0])
+
+
+def test_two_workers_do_not_draw_the_same_chances(tmp_path: Path) -> None:
+    slow = HostPolicy(requests_per_hour=360.0, burst=1, jitter=1.0, patience_s=1e9)
+    waits: list[list[float]] = [[], []]
+    for folder, slept in zip(("a", "b"), waits, strict=True):
+        pace = HostPace(FileBook(tmp_path / folder, clock=lambda: NOON), slow, sleep=slept.append)
+        for _ in range(4):
+            pace.take("h.example")
+
+    assert waits[0] != waits[1]
+
+
 def test_a_long_rest_puts_the_clip_back_and_takes_nothing() -> None:
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0, patience_s=15.0)
     state = HostState(blocked_until=NOON + 20, reason="HTTP 429")

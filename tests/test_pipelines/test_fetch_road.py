@@ -4,6 +4,8 @@ No source is had twice, none is visible before it is whole, no host is asked fas
 run asks for nothing that is done or can never be had.
 """
 
+import contextlib
+import json
 import os
 import random
 import signal
@@ -97,6 +99,17 @@ def kill_while_it_fetches(folder: Path, server: HostileServer, after_s: float, *
     time.sleep(after_s)
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+
+
+def kill_a_worker(folder: Path) -> bool:
+    """End the process that has made the newest unit of a run on Ray, if it still lives."""
+    markers = sorted((folder / "run" / "commits" / "fetch_media").glob("[0-9]*.json"), key=os.path.getmtime)
+    pid = int(json.loads(markers[-1].read_text())["worker"].rpartition(":")[2]) if markers else 0
+    with contextlib.suppress(OSError):
+        if b"ray::_Worker" in Path(f"/proc/{pid}/cmdline").read_bytes():
+            os.kill(pid, signal.SIGKILL)
+            return True
+    return False
 
 
 def outcome(folder: Path) -> dict[str, set[str]]:
@@ -203,7 +216,9 @@ def test_a_host_that_refuses_is_left_alone_and_the_run_goes_on_and_says_so(
 
 
 @pytest.mark.slow
-def test_two_thousand_clips_four_workers_and_kills_at_random(server: HostileServer, tmp_path: Path) -> None:
+def test_two_thousand_clips_four_workers_kills_at_random_and_a_network_that_comes_and_goes(
+    server: HostileServer, tmp_path: Path
+) -> None:
     expected = write_run(tmp_path, server, 1_700)
     chance = random.Random(0)
     kills = 5
@@ -211,15 +226,19 @@ def test_two_thousand_clips_four_workers_and_kills_at_random(server: HostileServ
         kill_while_it_fetches(tmp_path, server, chance.uniform(0.5, 8.0), "--workers", "4")
 
     with start(tmp_path, "--workers", "4") as process:
+        died = 0
         for _ in range(3):
             time.sleep(chance.uniform(2.0, 8.0))
             with server.network_off():
                 time.sleep(chance.uniform(1.0, 4.0))
+            time.sleep(chance.uniform(0.5, 1.5))
+            died += kill_a_worker(tmp_path)
+    assert died
     assert process.returncode == 0, (tmp_path / "log").read_text()
     for code in LOST & set().union(*outcome(tmp_path).values()):
         retry(tmp_path, code)
     finish(tmp_path, "--workers", "4")
-    check(tmp_path, server, expected, kills=4 * (kills + 3), workers=4)
+    check(tmp_path, server, expected, kills=4 * (kills + 3) + died, workers=4)
     asked = sum(server.requests.values())
     finish(tmp_path, "--workers", "4")
     assert sum(server.requests.values()) == asked

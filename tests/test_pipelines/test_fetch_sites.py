@@ -105,6 +105,11 @@ def test_a_file_over_the_limit_is_refused_and_not_skipped_silently(server: Hosti
     assert error_of(fetcher(tmp_path, largest_bytes=10_000), server.url("/ok/a.mp4")).code == "too_large"
 
 
+def test_ten_gigabytes_are_refused_before_they_come(server: HostileServer, tmp_path: Path) -> None:
+    assert error_of(fetcher(tmp_path), server.url("/huge/a.mp4")).code in ("too_large", "incomplete")
+    assert sum(path.stat().st_size for path in tmp_path.rglob("*") if path.is_file()) < 10_000
+
+
 def test_a_file_without_end_and_a_drip_are_given_up(server: HostileServer, tmp_path: Path) -> None:
     assert error_of(fetcher(tmp_path, largest_bytes=1_000_000), server.url("/endless/a.mp4")).code == "too_large"
     assert error_of(fetcher(tmp_path, longest_s=0.3), server.url("/trickle/a.mp4")).code == "too_slow"
@@ -145,6 +150,15 @@ def test_a_rest_that_the_first_answer_asks_for_is_kept(
 @pytest.mark.parametrize("uri", ["--exec", "-o/tmp/x", "ytsearch:cats", "file://youtube.com/etc/passwd", "; rm -rf /"])
 def test_an_address_is_never_taken_for_anything_else(tmp_path: Path, uri: str) -> None:
     assert error_of(fetcher(tmp_path), uri).code == "scheme_refused"
+
+
+@pytest.mark.parametrize("host", ["www.youtube.com", "youtu.be", "m.youtube.com", "music.youtube.com"])
+def test_all_names_of_youtube_share_its_bucket(tmp_path: Path, host: str) -> None:
+    pace = HostPace(FileBook(tmp_path / "pace"), POLICY)
+    pace.report("youtube.com", "sign in", 7_200.0)
+    one = SiteFetcher(MediaStore(tmp_path), pace, SiteOptions())
+
+    assert error_of(one, f"https://{host}/watch?v=0").code == "host_paused"
 
 
 def test_an_address_of_our_own_network_and_another_scheme_are_refused(server: HostileServer, tmp_path: Path) -> None:
