@@ -25,6 +25,9 @@ from pipelines.fetching.base import Fetched, FetchError
 from uniform.atomic import TEMPORARY_PREFIX
 from uniform.fingerprint import canonical_json, file_sha256
 
+UNASKED = ("address_refused", "scheme_refused")
+"""Refusals of our own, which another option may lift; finding out again costs no request."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -92,7 +95,8 @@ class MediaStore:
                 fetched = self._commit(key, make(work))
             except FetchError as error:
                 if CODES[error.code].policy != "transient":
-                    self._remember(key, error)
+                    if error.code not in UNASKED:
+                        self._remember(key, error)
                     shutil.rmtree(work, ignore_errors=True)
                 raise
             except OSError as error:

@@ -188,6 +188,14 @@ def test_a_permanent_refusal_is_asked_once_and_a_transient_one_some_times(
     assert server.requests["/status/500"] == 6
 
 
+def test_a_host_that_is_allowed_later_is_asked_then(server: HostileServer, tmp_path: Path) -> None:
+    url = server.url("/ok/a.mp4")
+    pace = HostPace(FileBook(tmp_path / "pace"), OPEN)
+    assert code_for(HttpFetcher(MediaStore(tmp_path), pace, HttpOptions()), url) == "address_refused"
+
+    assert fetcher(tmp_path).fetch(replace(ROW, source_uri=url)).path.read_bytes() == body("/ok/a.mp4")
+
+
 @pytest.mark.parametrize("path", ["/resume/a", "/ignores-range/a", "/lying-range/a", "/not-satisfiable/a"])
 def test_a_break_is_gone_on_with_and_the_file_is_right(server: HostileServer, tmp_path: Path, path: str) -> None:
     fetched = fetcher(tmp_path).fetch(replace(ROW, source_uri=server.url(path)))
