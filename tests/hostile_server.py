@@ -203,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"")
 
     def _huge(self, path: str, count: int) -> None:
-        self._send(200, b"\0" * 10, Content_Length=str(10 << 30))
+        self._send(200, body(path), Content_Length=str(10 << 30))
 
     def _endless(self, path: str, count: int) -> None:
         self._send(200, b"", Content_Length="")

@@ -193,8 +193,10 @@ class SiteFetcher:
             elapsed, size = time.monotonic() - began, int(progress.get("downloaded_bytes") or 0)
             if elapsed > self._options.longest_s:
                 raise FetchError("too_slow", f"{size:,} bytes in {elapsed:.0f} s")
-            if size > self._options.largest_bytes:
-                raise FetchError("too_large", f"more than {self._options.largest_bytes:,} bytes came")
+            announced = int(progress.get("total_bytes") or 0)
+            if max(size, announced) > self._options.largest_bytes:
+                found = f"{size:,} bytes came, {announced or '?'} are announced"
+                raise FetchError("too_large", f"{found}, limit {self._options.largest_bytes:,}")
 
         return watch
 
