@@ -33,6 +33,7 @@ BREAKS = ("connection", "timeout", "incomplete", "data_forbidden", "http_5xx", "
 """Codes after which another attempt may do better at once."""
 _SECRET = re.compile(r"token|secret|password|visitor_data|data_sync_id", re.IGNORECASE)
 DEEPEST_CAUSE = 8
+"""Errors within errors that are looked through for the answer of the host."""
 REFUSALS = ("sign_in", "rate_limited", "http_429")
 """Codes that are about this machine, not about the video: they count for the host's breaker."""
 
@@ -116,8 +117,10 @@ class SiteFetcher:
                     made = self._download(uri, key, work, Path(private))
             except FetchError as error:
                 shutil.rmtree(work, ignore_errors=True)
-                refused = error.code in REFUSALS or error.retry_after_s is not None
-                self._pace.report(host, error.reason if refused else None, error.retry_after_s)
+                if error.code in REFUSALS or error.retry_after_s is not None:
+                    self._pace.report(host, error.reason, error.retry_after_s)
+                elif error.code not in BREAKS:  # a host that did not answer has not answered well
+                    self._pace.report(host, None)
                 hopeless = error.code not in BREAKS and error.retry_after_s is None
                 if hopeless or attempt == self._options.attempts:
                     raise

@@ -132,6 +132,18 @@ def test_refusals_of_the_machine_open_the_breaker(server: HostileServer, tmp_pat
     assert codes == ["http_429", "http_429", "host_paused"]
 
 
+def test_a_silent_host_has_not_answered_well(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path, attempts=1)
+    paths = ("/always-busy/0", "/silent/a", "/always-busy/1", "/ok/a.mp4")
+
+    assert [error_of(one, server.url(path)).code for path in paths] == [
+        "http_429",
+        "timeout",
+        "http_429",
+        "host_paused",
+    ]
+
+
 @pytest.mark.parametrize(("path", "rest_s"), [("/busy/a.mp4", 7.0), ("/overloaded/a.mp4", 9.0)])
 def test_a_rest_that_the_first_answer_asks_for_is_kept(
     server: HostileServer, tmp_path: Path, path: str, rest_s: float
