@@ -49,7 +49,9 @@ CODES: dict[str, Code] = {
     "http_5xx": Code("transient", "an HTTP status that blames the server"),
     "http_redirects": Code("permanent", "redirects that lead in a circle or too far"),
     "bad_response": Code("transient", "an answer that breaks HTTP or ignores what was asked"),
-    "data_forbidden": Code("transient", "the address of the data has expired or was refused (HTTP 403 on the data)"),
+    "data_forbidden": Code(
+        "transient", "the page was fine, but the address of its data has expired, was refused or leads nowhere"
+    ),
     # the way there
     "dns": Code("transient", "the host's name could not be resolved"),
     "connection": Code("transient", "no connection, or it broke"),
