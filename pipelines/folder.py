@@ -7,6 +7,7 @@ members/<stage>/000017.parquet    where each member lies inside the stage's tar
 ledger/<stage>/000017-01.parquet  one row per clip, one part per attempt
 commits/<stage>/000017.json       written last: without it the files above do not count
 index.parquet  card.json          the finished shards
+prediction.json                   what a pilot foretold
 .lock                             held by the one run that may write
 """
 
@@ -59,6 +60,11 @@ class RunFolder:
     def card(self) -> Path:
         """What the finished shards are."""
         return self.path / CARD_NAME
+
+    @property
+    def prediction(self) -> Path:
+        """What a pilot foretold of the whole run."""
+        return self.path / "prediction.json"
 
     def artefact(self, store: Store, unit: int) -> Path | None:
         """File of a stage's results for a unit; None for a stage that only judges."""

@@ -1,6 +1,5 @@
 """Tables of clips as sets: what two of them share, and one without what overlaps another."""
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ import pyarrow.parquet as pq
 
 from pipelines.clip import Row
 from uniform.errors import ManifestError
+from uniform.latents.format import ids_digest
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,6 @@ def compare(first: Iterable[str], second: Iterable[str]) -> Difference:
         digest_first=ids_digest(a),
         digest_second=ids_digest(b),
     )
-
-
-def ids_digest(clip_ids: Iterable[str]) -> str:
-    """SHA-256 of the sorted ids, one a line: two labs that hold the same clips get the same 64 hex digits."""
-    return hashlib.sha256("".join(f"{clip_id}\n" for clip_id in sorted(set(clip_ids))).encode()).hexdigest()
 
 
 def overlapping(rows: Sequence[Row], others: Iterable[Row]) -> list[bool]:

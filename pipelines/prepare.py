@@ -14,7 +14,7 @@ from pipelines.folder import RunFolder, writing_to
 from pipelines.manifest import clips_of
 from pipelines.recipe import Recipe, read_recipe, recipe_path
 from pipelines.stage import Context
-from pipelines.units import Units, first_units, in_order, table_of
+from pipelines.units import Units, first_units, in_order, no_units, table_of
 from uniform.atomic import write_bytes
 from uniform.errors import ManifestError, PipelineError
 
@@ -33,6 +33,9 @@ class Run:
     """The clips that the manifests name now; None keeps those of the folder."""
     limit: int | None = None
     """Plan only so many clips, the first ones in the order of the units."""
+    sample: tuple[str, ...] | None = None
+    """Plan only these clips, as a pilot does."""
+    sample_unit_clips: int = 1
     recipe_source: str = ""
     """Name or path that the recipe was read from; empty for one made in Python."""
 
@@ -49,6 +52,8 @@ class Run:
         begun = self.folder.units.exists() and (self.folder.path / "commits").exists()
         if self.clips is None:
             return Units.read(self.folder)
+        if not begun and self.sample is not None:
+            return self._with_sample(no_units(self.clips))
         if not begun:
             return first_units(self.clips, self.recipe.unit_clips, self.limit)
         planned = Units.read(self.folder)
@@ -59,9 +64,20 @@ class Run:
                 f"{self.folder.path}: {len(gone)} planned clips are no longer in the manifest, the first is {gone[0]}. "
                 f"A committed shard is never opened again: restore the rows, or choose another --out."
             )
+        if self.sample is not None:
+            return self._with_sample(Units(planned.plan, self.clips))
         added = [clip_id for clip_id in in_order(named)[: self.limit] if clip_id not in planned.last_unit]
         units = Units(planned.plan, self.clips)
         return units.with_clips(added, self.recipe.unit_clips, "added") if added else units
+
+    def _with_sample(self, planned: Units) -> Units:
+        if planned.origins & {"first", "added"}:
+            raise PipelineError(
+                f"{self.folder.path}: the whole run has begun here, so there is nothing left to foretell: "
+                f"uniform pipeline status {self.folder.path}. Choose another --out for a pilot."
+            )
+        added = [clip_id for clip_id in self.sample or () if clip_id not in planned.last_unit]
+        return planned.with_clips(added, self.sample_unit_clips, "pilot") if added else planned
 
     def write(self, units: Units) -> None:
         """Let the folder remember the run. The caller holds the folder's lock."""

@@ -30,7 +30,7 @@ def stage_statuses(folder: RunFolder, stages: Sequence[str], units: Units) -> li
     """How far each stage is. Clips that a later unit took over count there."""
     found = []
     for stage in stages:
-        commits = list(_commits(folder, stage, units))
+        commits = list(unit_commits(folder, stage, units))
         codes: Counter[str] = Counter()
         for commit in commits:
             codes.update(live_codes(folder, commit, units))
@@ -76,7 +76,7 @@ def live_codes(folder: RunFolder, commit: Commit, units: Units) -> Counter[str]:
 
 def live_rows(folder: RunFolder, stage: str, units: Units, columns: list[str]) -> Iterator[tuple[Commit, pa.Table]]:
     """Each finished unit's ledger rows, without clips that a later unit took over. `columns` name clip_id."""
-    for commit in _commits(folder, stage, units):
+    for commit in unit_commits(folder, stage, units):
         table = read_part(folder.inside(commit.ledger), columns)
         gone = units.superseded.get(commit.unit)
         if gone:
@@ -123,7 +123,8 @@ def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) 
     return steps
 
 
-def _commits(folder: RunFolder, stage: str, units: Units) -> Iterator[Commit]:
+def unit_commits(folder: RunFolder, stage: str, units: Units) -> Iterator[Commit]:
+    """The commit of each finished unit of a stage, in order."""
     for unit in range(len(units)):
         commit = read_commit(folder.commit(stage, unit))
         if commit is not None:

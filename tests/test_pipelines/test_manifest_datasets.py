@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from pipelines.manifest import build_rows, inspect, read_manifest, write_parquet
-from pipelines.manifest_sets import compare, ids_digest, overlapping, read_clip_ids
+from pipelines.manifest_sets import compare, overlapping, read_clip_ids
 from uniform.errors import ManifestError
+from uniform.latents.format import ids_digest
 
 ROOT = Path(__file__).parents[2]
 MANIFESTS = sorted((ROOT / "data_manifests").glob("*.toml"))
