@@ -140,9 +140,13 @@ def pilot(
 
 
 @app.command()
-def status(folder: Folder) -> None:
-    """Show how far a run is and what became of its clips."""
+def status(
+    folder: Folder,
+    hours: Annotated[int, typer.Option("--hours", min=0, help="Show the last so many hours of work.")] = 6,
+) -> None:
+    """Show how far a run is, what became of its clips, hour by hour, and when it will end."""
     from pipelines.folder import RunFolder
+    from pipelines.forecast import forecasts
     from pipelines.prepare import remembered
     from pipelines.status import stage_statuses
     from pipelines.units import Units
@@ -150,20 +154,11 @@ def status(folder: Folder) -> None:
     place = RunFolder(folder)
     stages = remembered(place)["stages"]
     units = Units.read(place)
-    table = tables.table("stage", "units", "clips", "kept", "rejected", "failed", "clips/s", "bytes")
-    statuses = stage_statuses(place, stages, units)
-    for one in statuses:
-        pace = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
-        numbers = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
-        table.add_row(
-            one.stage, f"{one.units_done}/{one.units}", *map(str, numbers), pace, tables.bytes_text(one.bytes)
-        )
-    console.show_table(table)
-    for one in statuses:
-        for code, count in one.tally.codes.items():
-            if code != "ok":
-                console.out.print(f"  {one.stage}: {count} {code}{tables.policy(code)}", markup=False)
+    tables.show_statuses(stage_statuses(place, stages, units), forecasts(place, stages, units), hours)
     console.out.print(f"{len(units.last_unit)} clips planned in {len(units)} units")
+    unplanned = units.clips.num_rows - len(units.last_unit)
+    if unplanned:
+        console.out.print(f"{unplanned} clips of the manifest are not planned yet: give the run its manifests again")
 
 
 @app.command()
@@ -191,14 +186,11 @@ def explain(folder: Folder, clip_id: Annotated[str, typer.Argument(metavar="CLIP
     """Tell everything that happened to one clip."""
     from pipelines.folder import RunFolder
     from pipelines.prepare import remembered
-    from pipelines.status import story
+    from pipelines.story import story
     from pipelines.units import Units
 
     place = RunFolder(folder)
-    table = tables.table("unit", "stage", "code", "reason", "kept in")
-    for step in story(place, remembered(place)["stages"], Units.read(place), clip_id):
-        table.add_row(str(step.unit), step.stage, step.code, step.reason, step.output or "")
-    console.show_table(table)
+    tables.show_story(story(place, remembered(place)["stages"], Units.read(place), clip_id))
 
 
 @app.command()
@@ -208,9 +200,15 @@ def report(
 ) -> None:
     """Write an HTML page: the funnel of the stages, every code, survivors by split and label."""
     from pipelines.folder import RunFolder
+    from pipelines.outcome import compare_with_prediction
+    from pipelines.prepare import remembered
     from pipelines.report import write_report
+    from pipelines.units import Units
 
-    console.out.print(f"written: {write_report(RunFolder(folder), html)}", markup=False)
+    place = RunFolder(folder)
+    written = write_report(place, html)
+    tables.show_comparison(compare_with_prediction(place, remembered(place)["stages"], Units.read(place)))
+    console.out.print(f"written: {written}", markup=False)
 
 
 def _run(

@@ -10,8 +10,6 @@ from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.folder import RunFolder
 from pipelines.prepare import make_run
 from pipelines.report import make_report, render, write_report
-from pipelines.status import story
-from pipelines.units import Units
 from tests.test_pipelines.fakes import Look, fake_run, recipe, rows
 from uniform.errors import PipelineError
 
@@ -56,16 +54,3 @@ def test_texts_from_outside_are_escaped(tmp_path: Path) -> None:
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="is not the folder of a run"):
         make_report(RunFolder(tmp_path))
-
-
-def test_a_clips_story_names_every_stage_that_it_saw(tmp_path: Path) -> None:
-    run_pipeline(fake_run(tmp_path), InlineEngine(), LogListener())
-    folder, stages = RunFolder(tmp_path), recipe().names
-    units = Units.read(folder)
-    rejected = make_report(folder).reasons[0].examples[0].clip_id
-    kept = next(row.clip_id for row in rows(20) if len(story(folder, stages, units, row.clip_id)) == 5)
-
-    assert [step.stage for step in story(folder, stages, units, kept)] == list(stages)
-    assert [step.code for step in story(folder, stages, units, rejected)] == ["too_short"]
-    with pytest.raises(PipelineError, match="no clip 'nobody' was planned"):
-        story(folder, stages, units, "nobody")
