@@ -83,23 +83,25 @@ def build(
 
 @app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(help="manifest.parquet or index.parquet.")],
+    first: Annotated[Path, typer.Argument(help="Folder of a finished run, index.parquet or manifest.parquet.")],
     second: Annotated[Path, typer.Argument(help="Another one, for instance of another lab.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Receives the rows of the first that the second has too.")
+        Path | None, typer.Option("--out", help="Receives the table of clips that both have, to run or to train on.")
     ] = None,
 ) -> None:
     """Compare two sets of clips by their ids; write what both have."""
-    from pipelines.manifest import read_rows, write_parquet
-    from pipelines.manifest_sets import compare, read_clip_ids
+    from pipelines.manifest import write_parquet
+    from pipelines.manifest_sets import compare, read_clip_ids, rows_of
 
     found = compare(read_clip_ids(first), read_clip_ids(second))
-    console.out.print(f"only in {first}: {len(found.only_first):,}   (ids {found.digest_first[:16]})", markup=False)
-    console.out.print(f"only in {second}: {len(found.only_second):,}   (ids {found.digest_second[:16]})", markup=False)
-    console.out.print(f"in both: {len(found.both):,}", markup=False)
+    both = len(found.both)
+    sets = ((first, found.digest_first, found.only_first), (second, found.digest_second, found.only_second))
+    for path, digest, only in sets:
+        clips = _number(both + len(only), "clip")
+        console.out.print(f"{path}: {clips}, digest of their ids {digest}; {len(only):,} only here", markup=False)
+    console.out.print(f"in both: {_number(both, 'clip')}, digest of their ids {found.digest_both}", markup=False)
     if out is not None:
-        both = set(found.both)
-        write_parquet((row for row in read_rows(first) if row.clip_id in both), out)
+        write_parquet(rows_of([first, second], found.both), out)
         console.out.print(f"written: {out}", markup=False)
 
 

@@ -9,8 +9,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.clip import Row
+from pipelines.manifest import SCHEMA, read_rows
 from uniform.errors import ManifestError
-from uniform.latents.format import ids_digest
+from uniform.latents.format import INDEX_NAME, ids_digest
+
+MANIFEST_NAME = "manifest.parquet"
 
 
 @dataclass(frozen=True)
@@ -22,17 +25,55 @@ class Difference:
     both: tuple[str, ...]
     digest_first: str
     digest_second: str
+    digest_both: str
 
 
 def read_clip_ids(path: Path) -> list[str]:
-    """The `clip_id` column of a manifest table, an index of shards or a ledger. Raises ManifestError without one."""
+    """The ids of a set of clips.
+
+    Args:
+        path: a run's folder (the clips of its finished index), its index.parquet, or a table with a column clip_id.
+    Raises: ManifestError where there is no such table.
+    """
+    table = path / INDEX_NAME if path.is_dir() else path
+    if path.is_dir() and not table.exists():
+        raise ManifestError(
+            f"{path}: no {INDEX_NAME}, so nothing is finished there; run it to its end: uniform pipeline run {path}"
+        )
     try:
-        column = pq.read_table(path, columns=["clip_id"])
+        column = pq.read_table(table, columns=["clip_id"])
     except (OSError, KeyError, pa.ArrowException) as error:
-        raise ManifestError(f"{path}: not a table with a column clip_id ({error})") from error
+        raise ManifestError(f"{table}: not a table with a column clip_id ({error})") from error
     if "clip_id" not in column.column_names or column["clip_id"].null_count:
-        raise ManifestError(f"{path}: no column clip_id, or one with gaps; give a manifest.parquet or index.parquet")
+        raise ManifestError(f"{table}: no column clip_id, or one with gaps; give a manifest.parquet or index.parquet")
     return [str(clip_id) for clip_id in column["clip_id"].to_pylist()]
+
+
+def rows_of(paths: Sequence[Path], clip_ids: Iterable[str]) -> list[Row]:
+    """The manifest rows of clips, from the first of the sets that has any: itself a table of clips, or beside one.
+
+    Raises: ManifestError where no set has manifest rows, or the first that has some lacks a clip.
+    """
+    wanted = set(clip_ids)
+    for path in paths:
+        table = path if path.is_file() and pq.read_schema(path).equals(SCHEMA) else _beside(path)
+        if table is not None:
+            rows = [row for row in read_rows(table) if row.clip_id in wanted]
+            if len(rows) != len(wanted):
+                raise ManifestError(
+                    f"{table}: {len(wanted) - len(rows)} of the clips are not in it; give another table"
+                )
+            return rows
+    names = " nor ".join(str(path) for path in paths)
+    raise ManifestError(
+        f"neither {names} has the rows of its clips. Give a manifest.parquet, or an index.parquet that lies beside one."
+    )
+
+
+def _beside(path: Path) -> Path | None:
+    """The manifest of the run that `path` is, or that it lies in."""
+    table = (path if path.is_dir() else path.parent) / MANIFEST_NAME
+    return table if table.is_file() else None
 
 
 def compare(first: Iterable[str], second: Iterable[str]) -> Difference:
@@ -44,6 +85,7 @@ def compare(first: Iterable[str], second: Iterable[str]) -> Difference:
         both=tuple(sorted(a & b)),
         digest_first=ids_digest(a),
         digest_second=ids_digest(b),
+        digest_both=ids_digest(a & b),
     )
 
 
