@@ -13,6 +13,7 @@ from pipelines.clip import Row
 from pipelines.folder import RunFolder, writing_to
 from pipelines.manifest import clips_of
 from pipelines.recipe import Recipe, read_recipe, recipe_path
+from pipelines.same_span import mark_same_spans
 from pipelines.stage import Context
 from pipelines.units import Units, first_units, in_order, no_units, table_of
 from uniform.atomic import write_bytes
@@ -134,7 +135,7 @@ def new_run(
         folder=RunFolder(out),
         recipe=read_recipe(recipe),
         roots=roots,
-        clips=_unique(table_of(rows)),
+        clips=_unique(table_of(mark_same_spans(rows))),
         limit=limit,
         recipe_source=_lasting(recipe),
     )
