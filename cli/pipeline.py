@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console, tables
+from pipelines.amounts import time_text
 
 if TYPE_CHECKING:
     from pipelines.prepare import Run
@@ -58,11 +59,7 @@ def plan(
         seconds = sum(state.commit.seconds for state in done if state.commit)
         pace = seconds / tally.clips if tally.clips else None
         left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
-        cells = (
-            (f"{pace:.3f}", tables.time_text(pace * left))
-            if pace is not None
-            else ("?", "?" if left else tables.time_text(0))
-        )
+        cells = (f"{pace:.3f}", time_text(pace * left)) if pace is not None else ("?", "?" if left else time_text(0))
         table.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
     console.show_table(table)
     total = len(units.last_unit)
@@ -100,7 +97,7 @@ def run(
         outcome = run_pipeline(chosen, engine, listener, until=until, replace_stale=replace_stale)
     tables.show_tallies(outcome.stages, outcome.final)
     console.out.print(
-        f"{outcome.units_made} units made, {outcome.units_found} found done, in {tables.time_text(outcome.seconds)}"
+        f"{outcome.units_made} units made, {outcome.units_found} found done, in {time_text(outcome.seconds)}"
     )
     if outcome.indexed is not None:
         console.out.print(f"{outcome.indexed} clips in {chosen.folder.index}", markup=False)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from cli import console
+from pipelines.amounts import bytes_text, count_text, expected_text, time_text
 
 if TYPE_CHECKING:
     from pipelines.forecast import Forecast
     from pipelines.ledger import Tally
     from pipelines.outcome import Comparison
-    from pipelines.prediction import Expected, Prediction
+    from pipelines.prediction import Prediction
     from pipelines.status import StageStatus
     from pipelines.story import Story
 
@@ -132,10 +133,10 @@ def show_prediction(prediction: "Prediction") -> None:
     for stage in prediction.stages:
         made.add_row(
             stage.stage,
-            _expected(stage.kept, count_text),
-            _expected(stage.wall_s, time_text),
-            _expected(stage.worker_s, time_text),
-            _expected(stage.bytes, bytes_text),
+            expected_text(stage.kept, count_text),
+            expected_text(stage.wall_s, time_text),
+            expected_text(stage.worker_s, time_text),
+            expected_text(stage.bytes, bytes_text),
         )
     console.show_table(made)
     seconds, size = (sum(getattr(one, name).value for one in prediction.stages) for name in ("wall_s", "bytes"))
@@ -172,22 +173,14 @@ def show_comparison(comparison: "Comparison | None") -> None:
         mark = "" if stage.done else " ..."
         made.add_row(
             expected.stage,
-            _expected(expected.kept, count_text),
+            expected_text(expected.kept, count_text),
             f"{cost.kept:,}{mark}",
-            _expected(expected.wall_s, time_text),
+            expected_text(expected.wall_s, time_text),
             f"{time_text(cost.busy_s)}{mark}",
-            _expected(expected.bytes, bytes_text),
+            expected_text(expected.bytes, bytes_text),
             f"{bytes_text(cost.bytes)}{mark}",
         )
     console.show_table(made)
-
-
-def _expected(expected: "Expected", text: Any) -> str:
-    if expected.low is None or expected.high is None:
-        return f"{text(expected.value)} [one unit: no interval]"
-    if expected.low == expected.high:
-        return str(text(expected.value))
-    return f"{text(expected.value)} [{text(expected.low)} to {text(expected.high)}]"
 
 
 def policy(code: str) -> str:
@@ -195,27 +188,3 @@ def policy(code: str) -> str:
     from pipelines.codes import CODES
 
     return " (uniform pipeline retry asks again)" if code in CODES and CODES[code].policy == "transient" else ""
-
-
-def count_text(number: float) -> str:
-    """A number of clips."""
-    return f"{round(number):,}"
-
-
-def time_text(seconds: float) -> str:
-    """A time in the unit that suits it."""
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    if minutes < 120:
-        return f"{minutes:.0f} min"
-    return f"{hours:.1f} h" if hours < 72 else f"{hours / 24:.1f} days"
-
-
-def bytes_text(number: float) -> str:
-    """A number of bytes in the unit that suits it."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

@@ -2,7 +2,8 @@
 
 The sample becomes the first units of the run's own folder, so that none of its work is lost: the run goes on with the
 clips that are left. Its units are small, because several workers must have something to do and because the spread
-between units is what the intervals are made of; these few short shards are the price.
+between units is what the intervals are made of, and of two sizes, to tell what a unit costs from what a clip costs.
+These few short shards are the price.
 """
 
 import time
@@ -20,7 +21,9 @@ from pipelines.units import Units
 from uniform.errors import PipelineError
 from uniform.latents.format import ids_digest
 
-PILOT_UNITS = 8
+UNITS_OF_EACH_SIZE = 4
+LARGER = 4
+"""A larger unit holds so many times the clips of a smaller one."""
 
 
 def run_pilot(
@@ -34,10 +37,10 @@ def run_pilot(
     if run.clips is None:
         raise PipelineError(f"a pilot needs the manifests of the whole run, not its folder {run.folder.path}")
     sample, left_out = draw(run.clips, clips)
-    unit_clips = min(run.recipe.unit_clips, -(-len(sample) // PILOT_UNITS)) if sample else 1
-    outcome = run_pipeline(
-        replace(run, sample=tuple(sample), sample_unit_clips=unit_clips), engine, listener, replace_stale=replace_stale
-    )
+    small = max(1, round(len(sample) / (UNITS_OF_EACH_SIZE * (1 + LARGER))))
+    cuts = ((UNITS_OF_EACH_SIZE * small, small), (len(sample), LARGER * small))
+    chosen = replace(run, sample=tuple(sample), sample_cuts=cuts)
+    outcome = run_pipeline(chosen, engine, listener, replace_stale=replace_stale)
     units = Units.read(run.folder)
     costs = stage_costs(run.folder, run.recipe.names, units)
     prediction = replace(
@@ -55,7 +58,7 @@ def predict(recipe: Recipe, units: Units, costs: Sequence[StageCost]) -> Predict
     for cost in costs:
         stage = recipe.instance(cost.stage).stage
         paced = slowest_host(stage, sources) if isinstance(stage, Paced) else ("", 0.0)
-        stages.append(expected_stage(cost, len(addresses), len(sources), paced))
+        stages.append(expected_stage(cost, len(addresses), len(sources), recipe.unit_clips, paced))
     return Prediction(
         clips=len(addresses),
         sources=len(sources),

@@ -1,7 +1,7 @@
 """What a sample says about the whole: survivors, time and bytes per stage, with intervals; kept beside the run.
 
-Survivors are a share, so theirs is Wilson's interval; time and bytes are sums, so theirs comes from how much units
-differ. Both are intervals for the clips that are still to come: what the sample itself showed is known.
+Survivors are a share, so theirs is Wilson's interval; time and bytes are sums over units, so theirs is Student's. Both
+are intervals for the clips that are still to come: what the sample itself showed is known.
 """
 
 import dataclasses
@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from scipy import stats
 
 from pipelines.costs import StageCost
@@ -93,42 +94,65 @@ def expected_share(successes: int, trials: int, whole: int) -> Expected:
     return Expected(value=successes + rest * share, low=successes + rest * low, high=successes + rest * high)
 
 
-def expected_sum(amounts: Sequence[float], sizes: Sequence[int], whole: int) -> Expected:
-    """A sum over `whole` clips, where units of `sizes` clips had `amounts`: a ratio, and Student's interval around it.
+def expected_sum(amounts: Sequence[float], sizes: Sequence[int], whole: int, units_to_come: int) -> Expected:
+    """A sum over `whole` clips, where units of `sizes` clips had `amounts`.
 
-    The interval holds what is uncertain about the ratio, and how much the units to come will differ among themselves.
+    A unit costs something whatever its size (a file, a sync), and something for each clip; a pilot's units are small,
+    so the two are told apart by a line through the units, each weighted by its size. Student's interval holds what is
+    uncertain about the line, and how much the units to come will differ among themselves.
+
+    Args:
+        units_to_come: units that will hold the clips that no unit of `sizes` holds.
     """
-    amount, size = math.fsum(amounts), sum(sizes)
-    rest = whole - size
-    if rest <= 0 or size == 0:
+    amount, rest = math.fsum(amounts), whole - sum(sizes)
+    if rest <= 0:
         return Expected(value=amount, low=amount, high=amount)
-    ratio, units = amount / size, len(sizes)
-    value = amount + ratio * rest
-    if units < 2:
-        return Expected(value=value, low=None, high=None)
-    variance = sum((a - ratio * s) ** 2 for a, s in zip(amounts, sizes, strict=True)) / (units - 1)
-    to_come = rest / (size / units)
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, units - 1)) * math.sqrt(variance * (to_come**2 / units + to_come))
-    return Expected(value=value, low=max(amount, value - half), high=value + half)
+    x = np.maximum(np.array(sizes, dtype=float), 1.0)
+    y = np.array(amounts, dtype=float)
+    for design, coming in (
+        (np.stack([np.ones_like(x), x], axis=1), np.array([units_to_come, rest], dtype=float)),
+        (x[:, None], np.array([rest], dtype=float)),
+    ):
+        weighted = design / x[:, None]
+        if np.linalg.matrix_rank(design) < design.shape[1]:
+            continue  # all units are of one size
+        inverse = np.linalg.inv(design.T @ weighted)
+        costs = inverse @ (weighted.T @ y)
+        freedom = len(x) - design.shape[1]
+        if costs.min() < 0 or (freedom < 1 and design.shape[1] > 1):
+            continue  # a cost below zero is chance: leave the unit's own cost out
+        value = amount + float(coming @ costs)
+        if freedom < 1:
+            return Expected(value=value, low=None, high=None)
+        variance = float(((y - design @ costs) ** 2 / x).sum() / freedom)
+        spread = math.sqrt(variance * (float(coming @ inverse @ coming) + rest))
+        half = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom)) * spread
+        return Expected(value=value, low=max(amount, value - half), high=value + half)
+    raise AssertionError("unreachable: amounts are not negative, so their ratio to sizes is not either")
 
 
-def expected_stage(cost: StageCost, clips: int, sources: int, paced: tuple[str, float]) -> StageExpected:
+def expected_stage(
+    cost: StageCost, clips: int, sources: int, unit_clips: int, paced: tuple[str, float]
+) -> StageExpected:
     """One stage over `clips` clips of `sources` sources.
 
     Args:
         cost: of the sample.
+        unit_clips: clips of each unit to come.
         paced: the host that takes longest, and its seconds.
     """
     sizes = [unit.sources if cost.fetches else unit.planned for unit in cost.units]
     whole = sources if cost.fetches else clips
-    worker_s = expected_sum([unit.seconds for unit in cost.units], sizes, whole)
+    planned = sum(unit.planned for unit in cost.units)
+    units_to_come = math.ceil((clips - planned) / unit_clips)
+    worker_s = expected_sum([unit.seconds for unit in cost.units], sizes, whole, units_to_come)
     paced_host, paced_s = paced
     return StageExpected(
         stage=cost.stage,
-        kept=expected_share(cost.kept, sum(unit.planned for unit in cost.units), clips),
+        kept=expected_share(cost.kept, planned, clips),
         worker_s=worker_s,
         wall_s=worker_s.scaled(1 / cost.workers).at_least(paced_s),
-        bytes=expected_sum([unit.bytes for unit in cost.units], sizes, whole),
+        bytes=expected_sum([unit.bytes for unit in cost.units], sizes, whole, units_to_come),
         workers=cost.workers,
         paced_host=paced_host,
         paced_s=paced_s,

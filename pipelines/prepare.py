@@ -36,7 +36,8 @@ class Run:
     """Plan only so many clips, the first ones in the order of the units."""
     sample: tuple[str, ...] | None = None
     """Plan only these clips, as a pilot does."""
-    sample_unit_clips: int = 1
+    sample_cuts: tuple[tuple[int, int], ...] = ()
+    """How the sample is cut: up to which of its clips, and how many clips a unit holds at most."""
     recipe_source: str = ""
     """Name or path that the recipe was read from; empty for one made in Python."""
 
@@ -78,7 +79,12 @@ class Run:
                 f"uniform pipeline status {self.folder.path}. Choose another --out for a pilot."
             )
         added = [clip_id for clip_id in self.sample or () if clip_id not in planned.last_unit]
-        return planned.with_clips(added, self.sample_unit_clips, "pilot") if added else planned
+        begin = 0
+        for end, unit_clips in self.sample_cuts:
+            part = added[begin:end]
+            planned = planned.with_clips(part, min(unit_clips, self.recipe.unit_clips), "pilot") if part else planned
+            begin = end
+        return planned
 
     def write(self, units: Units) -> None:
         """Let the folder remember the run. The caller holds the folder's lock."""

@@ -15,7 +15,7 @@ from pipelines.fetching.pace import HostPolicy
 from pipelines.folder import RunFolder
 from pipelines.outcome import compare_with_prediction, within
 from pipelines.paced_time import slowest_host
-from pipelines.pilot import PILOT_UNITS, run_pilot
+from pipelines.pilot import UNITS_OF_EACH_SIZE, run_pilot
 from pipelines.pilot_sample import draw, strata
 from pipelines.prediction import expected_share, expected_sum, read_prediction
 from pipelines.prepare import Run, make_run, open_run
@@ -59,8 +59,10 @@ def test_the_pilots_work_is_not_done_again(tmp_path: Path) -> None:
 
     outcome = run_pipeline(fake_run(tmp_path, 200, recipe(unit_clips=32)), InlineEngine(), LogListener())
 
-    assert (len(sampled), len(sampled.last_unit)) == (PILOT_UNITS, 40)
-    assert outcome.units_found == PILOT_UNITS * 5
+    assert [len(sampled.ids(unit)) for unit in range(len(sampled))] == [2] * UNITS_OF_EACH_SIZE + [
+        8
+    ] * UNITS_OF_EACH_SIZE
+    assert outcome.units_found == 2 * UNITS_OF_EACH_SIZE * 5
     assert outcome.final.clips == 200
     after = results(tmp_path)
     assert all(after[name] == content for name, content in before.items() if name.endswith(".tar"))
@@ -154,17 +156,31 @@ def test_students_interval_holds_sums_of_unequal_units_19_times_in_20() -> None:
     draws = random.Random(6)
     held = 0
     for _ in range(600):
-        sizes = [25] * 8 + [100] * 10
-        # An amount per clip that differs from unit to unit, less so in larger ones.
-        amounts = [size * 2.0 + draws.gauss(0, 3.0) * size**0.5 for size in sizes]
-        told = expected_sum(amounts[:8], sizes[:8], sum(sizes))
+        sizes = [10] * 4 + [40] * 4 + [200] * 10
+        # A cost of the unit itself, and one per clip that differs from unit to unit, less so in larger ones.
+        amounts = [25.0 + size * 2.0 + draws.gauss(0, 1.0) * size**0.5 for size in sizes]
+        told = expected_sum(amounts[:8], sizes[:8], sum(sizes), 10)
         held += bool(within(told, sum(amounts)))
 
-    assert held / 600 > 0.92
+    assert 0.92 < held / 600 < 0.98
+
+
+def test_what_a_unit_costs_is_not_taken_for_what_its_clips_cost() -> None:
+    told = expected_sum([25.0 + 2 * size for size in (5, 5, 20, 20)], [5, 5, 20, 20], 1_050, 1)
+
+    assert told.value == pytest.approx(4 * 25 + 2 * 50 + 25 + 2 * 1_000)
+
+
+def test_units_of_one_size_give_a_ratio_and_its_interval() -> None:
+    told = expected_sum([9.0, 10.0, 11.0], [5, 5, 5], 115, 20)
+
+    assert told.value == pytest.approx(230.0)
+    assert told.low is not None
+    assert told.low < 230 < (told.high or 0)
 
 
 def test_one_unit_gives_no_interval_for_a_sum() -> None:
-    told = expected_sum([30.0], [10], 100)
+    told = expected_sum([30.0], [10], 100, 9)
 
     assert (told.value, told.low, told.high) == (300.0, None, None)
 
