@@ -24,6 +24,8 @@ class Player:
     """Labels or caption of a clip that stayed, the reason of one that left."""
     film: str
     """The clip's file inside an address."""
+    poster: str | None
+    """A frame of it, likewise; None where it cannot be read."""
 
 
 def players(films: Films, groups: Sequence[tuple[int, Iterable[tuple[str, str, str]]]]) -> list[Player]:
@@ -41,5 +43,6 @@ def players(films: Films, groups: Sequence[tuple[int, Iterable[tuple[str, str, s
             if film is None or room < 0:
                 return found
             address = f"data:video/mp4;base64,{base64.b64encode(film).decode()}"
-            found.append(Player(clip_id=clip_id, code=code, words=words, film=address))
+            poster = next(iter(films.thumbnails(film)), None)
+            found.append(Player(clip_id=clip_id, code=code, words=words, film=address, poster=poster))
     return found
