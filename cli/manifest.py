@@ -8,6 +8,7 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
+    from pipelines.clip import Row
     from pipelines.manifest import Built, Manifest
 
 app = typer.Typer(
@@ -20,8 +21,12 @@ ListingFiles = Annotated[
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media files, instead of the manifest's.")]
 Exclude = Annotated[
-    list[Path] | None,
-    typer.Option("--exclude", help="Table of clips: leave out what shows the same source at the same time."),
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="TABLE",
+        help="Table of clips, or a manifest: leave out what shows the same source at the same time.",
+    ),
 ]
 Form = Annotated[str | None, typer.Option("--form", help="Form of the listing, where it is not recognised.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept fewer or more lines than were published.")]
@@ -66,19 +71,38 @@ def build(
     exclude: Exclude = None,
 ) -> None:
     """Turn a manifest and its listing into the table of clips that the pipeline runs on."""
-    from pipelines.manifest import read_rows, write_parquet
+    from pipelines.manifest import write_parquet
     from pipelines.manifest_sets import overlapping
 
     built = _inspect(_read(manifest, root), listing, form, partial)
     _show_warnings(built)
     built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
     for table in exclude or ():
-        shared = overlapping(built.rows, read_rows(table))
+        shared = overlapping(built.rows, _rows(table))
         built.rows[:] = [row for row, out_of_it in zip(built.rows, shared, strict=True) if not out_of_it]
         console.out.print(f"left out: {_number(sum(shared), 'clip')} that overlap {table}", markup=False)
     write_parquet(built.rows, out)
     console.out.print(_counts(built), markup=False)
     console.out.print(f"written: {out}", markup=False)
+
+
+@app.command()
+def leaks(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of clips of two or more data sets.")],
+) -> None:
+    """Find times of the same sources in several data sets, above all in training here and in testing there."""
+    from pipelines.manifest import read_rows
+    from pipelines.manifest_sets import shared_between
+
+    found = shared_between([row for table in tables for row in read_rows(table)])
+    for one in found:
+        (first, second), mark = (" ".join(group) for group in (one.first, one.second)), "  LEAK" if one.leaks else ""
+        clips = f"{_number(one.first_clips, 'clip')} of {first} and {_number(one.second_clips, 'clip')} of {second}"
+        console.out.print(f"{clips} show the same times of the same sources{mark}", markup=False)
+    if not found:
+        console.out.print("No two data sets share a time of a source.")
+    elif any(one.leaks for one in found):
+        console.out.print("Leave them out of the training set: uniform manifest build NAME --exclude TABLE")
 
 
 @app.command()
@@ -139,6 +163,14 @@ def _read(name: str, root: Path | None) -> "Manifest":
 
     found = read_manifest(find_manifest(name))
     return found if root is None else found.with_root(root)
+
+
+def _rows(name: str) -> "list[Row]":
+    """The clips of a table, or of a manifest that brings its listing."""
+    from pipelines.manifest import build_rows, find_manifest, read_manifest, read_rows
+
+    path = find_manifest(name)
+    return read_rows(path) if path.suffix == ".parquet" else build_rows(read_manifest(path))
 
 
 def _inspect(manifest: "Manifest", listing: list[Path] | None, form: str | None, partial: bool) -> "Built":

@@ -1,5 +1,6 @@
 """Tables of clips as sets: what two of them share, and one without what overlaps another."""
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -87,6 +88,36 @@ def compare(first: Iterable[str], second: Iterable[str]) -> Difference:
         digest_second=ids_digest(b),
         digest_both=ids_digest(a & b),
     )
+
+
+@dataclass(frozen=True)
+class Shared:
+    """Two groups of clips, each a data set's split, that show the same times of the same sources."""
+
+    first: tuple[str, str]
+    """(data set, split)."""
+    second: tuple[str, str]
+    first_clips: int
+    """Clips of the first group that overlap one of the second."""
+    second_clips: int
+
+    @property
+    def leaks(self) -> bool:
+        """Whether one of the two is for training and the other is not."""
+        return (self.first[1] == "train") != (self.second[1] == "train")
+
+
+def shared_between(rows: Sequence[Row]) -> list[Shared]:
+    """Every two groups of different data sets that overlap, the largest overlap first."""
+    groups: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
+    for row in rows:
+        groups[row.dataset, row.split].append(row)
+    found = [
+        Shared(a, b, sum(overlapping(groups[a], groups[b])), sum(overlapping(groups[b], groups[a])))
+        for a, b in itertools.combinations(sorted(groups), 2)
+        if a[0] != b[0]
+    ]
+    return sorted((one for one in found if one.first_clips), key=lambda one: -one.first_clips)
 
 
 def overlapping(rows: Sequence[Row], others: Iterable[Row]) -> list[bool]:

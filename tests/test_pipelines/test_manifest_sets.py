@@ -1,13 +1,14 @@
 """Two sets of clips: what they share, with its digest and its rows, and that what is no set is refused."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.manifest import build_rows, read_manifest, write_parquet
-from pipelines.manifest_sets import compare, read_clip_ids, rows_of
-from tests.test_pipelines.fakes import Cut, fake_run, recipe
+from pipelines.manifest_sets import compare, read_clip_ids, rows_of, shared_between
+from tests.test_pipelines.fakes import Cut, fake_run, recipe, rows
 from uniform.errors import ManifestError
 from uniform.latents.format import ids_digest, read_card
 
@@ -56,3 +57,18 @@ def test_a_set_without_rows_cannot_be_written(tmp_path: Path) -> None:
         rows_of([lonely], read_clip_ids(lonely))
     with pytest.raises(ManifestError, match="nothing is finished there"):
         read_clip_ids(tmp_path / "run" / "commits")
+
+
+def test_what_two_data_sets_share_is_counted_by_split() -> None:
+    ours = [replace(row, source_id=f"v{n}", split="train" if n < 3 else "test") for n, row in enumerate(rows(6, "a"))]
+    theirs = [replace(row, source_id=f"v{n + 2}", split="test") for n, row in enumerate(rows(4, "b"))]
+    theirs = [replace(row, start_ms=row.start_ms + 2_000 + 500 * n) for n, row in enumerate(theirs)]
+
+    found = shared_between([*ours, *theirs])
+
+    # Source n begins at second n and lasts 2 s; b's copy begins 0, 0.5, 1 and 1.5 s later.
+    assert [(one.first, one.second, one.first_clips, one.second_clips, one.leaks) for one in found] == [
+        (("a", "test"), ("b", "test"), 3, 3, False),
+        (("a", "train"), ("b", "test"), 1, 1, True),
+    ]
+    assert shared_between(ours) == []
