@@ -40,9 +40,8 @@ def write_listing(path: Path, rows: int) -> None:
             source = number - number % 7 if number % 7 == 1 else number
             split = "test" if source % 20 == 0 else "train"
             start = 20 * (number % 7)
-            file.write(
-                f'{video_id(source)}, {start}.000, {start + 10}.000, "label {number % 300},sound {number % 11}", {split}\n'
-            )
+            labels = f'"label {number % 300},sound {number % 11}"'
+            file.write(f"{video_id(source)}, {start}.000, {start + 10}.000, {labels}, {split}\n")
 
 
 def video_id(number: int) -> str:
