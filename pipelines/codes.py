@@ -92,7 +92,9 @@ CODES: dict[str, Code] = {
     "black": Code("rejected", "the picture is black"),
     "silent": Code("rejected", "the sound is below the floor"),
     "clipped": Code("rejected", "the sound is overdriven"),
-    "duplicate": Code("rejected", "another clip of the run shows the same source span"),
+    "av_length": Code("rejected", "the sound does not cover the clip: it begins late, ends early or pauses too long"),
+    "duplicate": Code("rejected", "another clip of the run, or of a table that is left out, shows the same"),
+    "label_script": Code("rejected", "a label or caption in another script than the recipe's language is written in"),
     # captions
     "caption_missing": Code("rejected", "no label or text to make a caption of"),
     "caption_empty": Code("rejected", "the caption is empty after cleaning"),
