@@ -108,22 +108,30 @@ def main() -> None:
 
 def _checkpoint(folder: Path) -> None:
     """Save and restore a state of about 1 GB, by the clock."""
-    config = load_config("toy", ["model.width=640", "model.depth=4", "model.heads=8"])
+    config = load_config("toy", ["model.width=640", "model.depth=4", "model.heads=8", 'optimiser.kind="adamw"'])
     model = UniForm(config.model, TOY.video_latent, TOY.audio_latent)
     state = State(model, Ema(model, config.ema), Optimiser(model, config.optimiser))
+    pauses: dict[str, tuple[float, float]] = {}
     for parameter in model.parameters():
         parameter.grad = torch.ones_like(parameter)
     state.optimiser.update(1e-4)
     saver = Saver(folder, config.checkpoint)
-    begin = time.perf_counter()
-    saver.save(state.snapshot({}))
-    pause = time.perf_counter() - begin
-    (path,) = saver.wait()
-    whole = time.perf_counter() - begin
+    for name in ("the first", "a later one"):
+        begin, worked = time.perf_counter(), time.process_time()
+        snapshot = state.snapshot({})
+        pauses[name] = (time.perf_counter() - begin, time.process_time() - worked)
+        saver.save(snapshot)
+        (path,) = saver.wait()
+        whole = time.perf_counter() - begin
+        state.step += 1
     saver.close()
     gigabytes = sum(read_facts(path)["files"].values()) / 1e9
-    print(f"  checkpoint of {gigabytes:.2f} GB: the loop pauses {pause:.2f} s, it is whole on disk after {whole:.2f} s")
-    print(f"  pause: {pause / gigabytes:.2f} s for each GB (wanted 0.10 s or less)")
+    print(f"  checkpoint of {gigabytes:.2f} GB: whole on disk after {whole:.2f} s")
+    for name, (clock, processor) in pauses.items():
+        print(
+            f"  pause of the loop, {name}: {clock / gigabytes:.2f} s for each GB by the clock, "
+            f"{processor / gigabytes:.2f} s of processor time (wanted 0.10 s or less)"
+        )
     begin = time.perf_counter()
     state.restore(path)
     print(f"  going on from it: {time.perf_counter() - begin:.2f} s (wanted 30 s or less for 1 GB)")

@@ -175,7 +175,14 @@ def test_the_checkpoint_opens_for_sampling_with_its_facts(tmp_path: Path) -> Non
 def test_fine_tuning_begins_with_the_average_of_another_run(tmp_path: Path) -> None:
     first = train(tiny_config(tmp_path, "first", "steps=5"))
     second = train(
-        tiny_config(tmp_path, "second", "steps=1", f'init="{tmp_path / "first"}"', "optimiser.learning_rate=1e-12")
+        tiny_config(
+            tmp_path,
+            "second",
+            "steps=1",
+            f'init="{tmp_path / "first"}"',
+            "optimiser.learning_rate=1e-12",
+            "optimiser.muon_rate=1e-12",
+        )
     )
     before, _ = load_model(first.checkpoint, ema=True)
     after, _ = load_model(second.checkpoint, ema=False)

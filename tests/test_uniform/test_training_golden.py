@@ -24,6 +24,7 @@ CHANGES = (
     "model.width=64",
     "model.heads=4",
     "data.global_batch=3",
+    "optimiser.kind=adamw",
     "optimiser.warmup_steps=10",
     "log.tensorboard=false",
     "compute.device=cpu",

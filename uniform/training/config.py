@@ -216,10 +216,10 @@ class TrainConfig:
         _require(self.steps >= 1, "steps", self.steps, "1 or more")
         if self.lora.rank is not None and self.init is None:
             raise ConfigError("lora.rank is set, but init is not: adapters stand beside the weights of another run")
-        if self.optimiser.kind == "muon" and (self.compute.parallel == "fsdp" or self.lora.rank is not None):
+        if self.optimiser.kind == "muon" and self.compute.parallel == "fsdp":
             raise ConfigError(
-                "optimiser.kind is 'muon', which needs whole matrices in every process: it goes neither with "
-                "compute.parallel = 'fsdp' nor with lora.rank. Use kind = 'adamw' there."
+                "optimiser.kind is 'muon', which needs whole matrices in every process, and compute.parallel is 'fsdp'. "
+                "Use optimiser.kind=adamw with shards, or compute.parallel=ddp."
             )
 
 

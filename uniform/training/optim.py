@@ -3,8 +3,7 @@
 HybridAdam is Adam's arithmetic with decoupled decay in float32; "hybrid" is only where the states live. So on one
 device torch's fused AdamW is the same update, and `offload` keeps the master copy and both moments in the CPU's memory.
 
-Muon (Jordan et al., 2024; torch's) makes the momentum of a matrix orthogonal before it steps along it. It is for the
-matrices inside the blocks; what enters and leaves the network, vectors and tables stay with AdamW.
+Muon is for the matrices inside the blocks; what enters and leaves the network, vectors and tables stay with AdamW.
 """
 
 import math
@@ -14,12 +13,10 @@ import torch
 from torch import Tensor, nn
 
 from uniform.training.config import OptimiserConfig
+from uniform.training.muon import Muon
 
 State = dict[str, dict[str, Tensor]]
 """By parameter name: "exp_avg", "exp_avg_sq" and "step" of AdamW, "momentum_buffer" of Muon."""
-
-MUON_MOMENTUM = 0.95
-"""Its authors' value."""
 
 
 def learning_rate(config: OptimiserConfig, step: int, steps: int) -> float:
@@ -57,12 +54,8 @@ class Optimiser:
         self.parts: list[tuple[torch.optim.Optimizer, float]] = [(adam, 1.0)]
         """Each with its learning rate in learning rates of AdamW."""
         if inner:
-            muon = torch.optim.Muon(
-                [self.masters[name] for name in sorted(inner)],
-                lr=config.muon_rate,
-                momentum=MUON_MOMENTUM,
-                weight_decay=config.weight_decay,
-            )
+            matrices = [self.masters[name] for name in sorted(inner)]
+            muon = Muon(matrices, lr=config.muon_rate, weight_decay=config.weight_decay)
             self.parts.append((muon, config.muon_rate / config.learning_rate))
 
     def update(self, rate: float) -> None:
@@ -116,7 +109,8 @@ def clip_gradients(parameters: Iterable[Tensor], norm: float) -> Tensor:
 
 
 def _is_inner_matrix(name: str, parameter: Tensor) -> bool:
-    return parameter.dim() == 2 and name.split(".")[0].endswith("_blocks") and not name.endswith("scale_shift_table")
+    """Whether it is the weight of a linear map in a block; tables, norms and adapters are not."""
+    return parameter.dim() == 2 and name.split(".")[0].endswith("_blocks") and name.endswith(".weight")
 
 
 def _master(parameter: Tensor) -> nn.Parameter:

@@ -39,9 +39,20 @@ def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def whole(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, shards put together. All processes must call it together."""
-    return {name: _full(tensor).detach().to("cpu", copy=True) for name, tensor in tensors.items()}
+def whole(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, shards put together. All processes must call it together.
+
+    Args:
+        copies: what earlier calls for the same tensors made, empty at first. They are written over and returned again:
+            on a CPU, fresh memory takes four times as long as the copy itself.
+    """
+    for name, tensor in tensors.items():
+        full = _full(tensor).detach()
+        if name in copies:
+            copies[name].copy_(full)
+        else:
+            copies[name] = full.to("cpu", copy=True)
+    return {name: copies[name] for name in tensors}
 
 
 def like(value: Tensor, target: Tensor) -> Tensor:

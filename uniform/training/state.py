@@ -1,7 +1,7 @@
 """The state of a run: network, average, moments, and the few numbers that must survive a stop."""
 
 import hashlib
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +45,8 @@ class State:
     """Bad steps in a row."""
     best: tuple[float, int] | None = None
     """Lowest mean validation loss so far, and its step."""
+    copies: dict[str, dict[str, Tensor]] = field(default_factory=lambda: defaultdict(dict))
+    """Memory of the last snapshot, for the next."""
 
     def saw(self, clip_ids: Sequence[str]) -> None:
         """Add a global batch to the chain."""
@@ -55,8 +57,11 @@ class State:
         return factor is not None and len(self.norms) >= 10 and norm > factor * median(self.norms)
 
     def snapshot(self, facts: dict[str, Any]) -> Snapshot:
-        """A copy on the CPU. All processes must call it together; sharded tensors are put together."""
-        weights = whole(self.model.state_dict())
+        """A copy on the CPU. All processes must call it together; sharded tensors are put together.
+
+        The next call writes over the tensors of this one, so whoever writes them to disk must have finished.
+        """
+        weights = whole(self.model.state_dict(), self.copies[MODEL])
         moments = {
             f"{kind}/{name}": tensor for name, kinds in self.optimiser.state().items() for kind, tensor in kinds.items()
         }
@@ -67,11 +72,11 @@ class State:
             "skipped": self.skipped,
         }
         numbers["best"] = self.best
-        averaged = whole(self.ema.shadow)
+        averaged = whole(self.ema.shadow, self.copies[EMA])
         tensors = {
             MODEL: merged(weights, self.lora),
             EMA: merged({**weights, **averaged}, self.lora),
-            OPTIMISER: whole(moments),
+            OPTIMISER: whole(moments, self.copies[OPTIMISER]),
         }
         if self.lora.rank is not None:
             raw = {f"raw/{name}": weights[name] for name in averaged}

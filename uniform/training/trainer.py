@@ -244,6 +244,7 @@ class Trainer:
         with self.speed.paused():
             if self.sample_losses is not None:
                 self.sample_losses.close_part()
+            self._announce(self.saver.wait())  # the last snapshot's memory is used again
             snapshot = self.state.snapshot(self.prepared.facts)
             self.saver.step = self.state.step
             if not self.processes.first:
