@@ -1,9 +1,11 @@
-"""`uniform train`: train a network on latent shards, in this process or in many started by torchrun."""
+"""`uniform train`: train a network on latent shards, in this process or in many started by torchrun or Ray Train."""
 
+import functools
 import os
 import subprocess
 import sys
-from collections.abc import Mapping
+import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -14,6 +16,7 @@ from cli import console
 if TYPE_CHECKING:
     from uniform.training.config import TrainConfig
     from uniform.training.observer import Observer, Progress
+    from uniform.training.trainer import Outcome
 
 
 def train(
@@ -36,42 +39,78 @@ def train(
         Path | None,
         typer.Option("--samples", help="File of prompts to sample after each checkpoint, by a process aside."),
     ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option("--ray-workers", min=1, help="Train in this many processes of a Ray cluster.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="Cluster for --ray-workers; without it Ray starts here.")
+    ] = None,
+    ray_restarts: Annotated[
+        int, typer.Option("--ray-restarts", min=0, help="Times that --ray-workers begin again after one died.")
+    ] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
 ) -> None:
     """Train, or go on from the newest checkpoint. Stop it with Ctrl-C at will: it saves first."""
-    import json
-
     from uniform.errors import ConfigError
     from uniform.training.presets import load_config
 
-    words = list(overrides or ())
+    words = [*(overrides or ()), *_as_overrides(shards, split, out)]
+    if ray_address is not None and ray_workers is None:
+        raise ConfigError("--ray-address goes with --ray-workers")
+    wanted = load_config(config, words)
+    if dry_run:
+        _show_plan(config, wanted, ray_workers or int(os.environ.get("WORLD_SIZE", "1")))
+        return
+    work = functools.partial(_run, wanted, samples, accept or ())
+    if ray_workers is None:
+        outcome = work(None)
+    else:
+        from pipelines.train_cluster import train_on_ray
+
+        outcome = train_on_ray(
+            work,
+            workers=ray_workers,
+            cores=wanted.compute.threads or 1,
+            gpus={"cpu": False, "cuda": True}.get(wanted.compute.device),
+            address=ray_address,
+            restarts=ray_restarts,
+        )
+    if outcome.checkpoint.exists():
+        console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
+
+
+def _as_overrides(shards: list[Path] | None, split: str | None, out: Path | None) -> list[str]:
+    """The options that stand for keys of the configuration."""
+    import json
+
+    from uniform.errors import ConfigError
+
+    words = []
     if shards:
         only = f", split={json.dumps(split)}" if split else ""
         tables = ", ".join(f"{{folder={json.dumps(str(folder))}{only}}}" for folder in shards)
         words.append(f"data.sources=[{tables}]")
     elif split is not None:
         raise ConfigError("--split goes with --shards; in a configuration file it is a key of [[data.sources]]")
-    if out is not None:
-        words.append(f"out={json.dumps(str(out))}")
-    wanted = load_config(config, words)
-    if dry_run:
-        _show_plan(config, wanted)
-        return
+    return [*words, f"out={json.dumps(str(out))}"] if out is not None else words
+
+
+def _run(
+    config: "TrainConfig", samples: Path | None, accepted: Sequence[str], stop: threading.Event | None
+) -> "Outcome":
+    """The run, in this process or in a worker of a cluster."""
     from uniform.training.trainer import train as run
 
     watchers: list[Observer] = [_Console()]
     if samples is not None:
-        watchers.append(_Samples(samples, wanted.out))
-    outcome = run(wanted, watchers, accept or ())
-    if outcome.checkpoint.exists():
-        console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
+        watchers.append(_Samples(samples, config.out))
+    return run(config, watchers, accepted, stop)
 
 
-def _show_plan(name: str, config: "TrainConfig") -> None:
+def _show_plan(name: str, config: "TrainConfig", processes: int) -> None:
     from uniform.training.plan import GUESSED_MFU, plan_run
     from uniform.training.presets import base_of, differences
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     plan = plan_run(config, processes)
     rows = {
         "parameters": f"{plan.parameters:,}",
