@@ -31,6 +31,7 @@ from uniform.training.saver import Saver
 from uniform.training.setup import Prepared, prepare
 from uniform.training.speed import Speedometer
 from uniform.training.step import ClipLosses, clip_losses, draw
+from uniform.training.trackers import open_trackers
 from uniform.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -70,8 +71,13 @@ def train(
             stack.enter_context(locked(config.out))
         processes.wait()
         prepared = prepare(config, processes, accepted)
-        watchers = [*observers, *([TensorBoard(config.out)] if config.log.tensorboard else [])]
-        return Trainer(prepared, watchers if processes.first else []).run(stop or threading.Event())
+        watchers = [*observers, *_recorders(config)] if processes.first else []
+        return Trainer(prepared, watchers).run(stop or threading.Event())
+
+
+def _recorders(config: TrainConfig) -> list[Observer]:
+    """TensorBoard and the trackers that the configuration names."""
+    return [*([TensorBoard(config.out)] if config.log.tensorboard else []), *open_trackers(config)]
 
 
 class Trainer:
