@@ -22,7 +22,7 @@ def export(
         str | None, typer.Option("--upload", metavar="OWNER/NAME", help="Send the files to this hub repository too.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--licence", help="For --upload: the hub's word for the weights' licence.")
+        str | None, typer.Option("--license", help="For --upload: the hub's word for the weights' licence.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="For --upload: not a private repository.")] = False,
     dry_run: Annotated[
@@ -35,9 +35,9 @@ def export(
     from uniform.training.publish import plan_publication, publish
 
     if upload is not None and licence is None:
-        raise CheckpointError("--upload wants --licence: under which licence do you give the weights to others?")
+        raise CheckpointError("--upload wants --license: under which licence do you give the weights to others?")
     if upload is None and (licence is not None or public or dry_run):
-        raise CheckpointError("--licence, --public and --dry-run go with --upload")
+        raise CheckpointError("--license, --public and --dry-run go with --upload")
     exported = (export_diffusers if diffusers else export_model)(checkpoint, out, raw=raw)
     path = exported.weights
     console.out.print(f"written: {path} ({path.stat().st_size / 1e6:,.1f} MB)", markup=False)

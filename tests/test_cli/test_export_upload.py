@@ -42,7 +42,7 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UploadHub]:
 
 
 def export(run: Path, out: Path, *words: str) -> Any:
-    return runner.invoke(app, ["export", str(run), str(out), "--upload", "me/rain", "--licence", "cc-by-4.0", *words])
+    return runner.invoke(app, ["export", str(run), str(out), "--upload", "me/rain", "--license", "cc-by-4.0", *words])
 
 
 def test_the_file_and_its_card_go_into_a_private_repository(run: Path, tmp_path: Path, hub: UploadHub) -> None:
@@ -121,10 +121,10 @@ def test_without_a_login_nothing_is_asked(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--upload", "me/rain"], "--upload wants --licence"),
-        (["--public"], "--licence, --public and --dry-run go with --upload"),
-        (["--upload", "rain", "--licence", "mit"], "must have the form owner/name"),
-        (["--upload", "me/rain", "--licence", "do what\nyou want: now"], "must be a word of the hub"),
+        (["--upload", "me/rain"], "--upload wants --license"),
+        (["--public"], "--license, --public and --dry-run go with --upload"),
+        (["--upload", "rain", "--license", "mit"], "must have the form owner/name"),
+        (["--upload", "me/rain", "--license", "do what\nyou want: now"], "must be a word of the hub"),
     ],
 )
 def test_options_that_do_not_belong_together_are_refused(

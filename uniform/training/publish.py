@@ -42,7 +42,7 @@ def plan_publication(
     if not _HUB_ID.fullmatch(hub_id):
         raise CheckpointError(f"--upload {hub_id}: not a repository's id; it must have the form owner/name")
     if not _LICENCE.fullmatch(licence):
-        raise CheckpointError(f"--licence {licence}: must be a word of the hub: apache-2.0, cc-by-nc-4.0, other, ...")
+        raise CheckpointError(f"--license {licence}: must be a word of the hub: apache-2.0, cc-by-nc-4.0, other, ...")
     card = model_card(hub_id.split("/")[1], sorted(files), facts, licence)
     return Publication(hub_id=hub_id, files=files, card=card, public=public)
 
