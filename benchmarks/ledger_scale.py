@@ -19,6 +19,7 @@ from typing import Any
 from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.clip import Clip, Row
 from pipelines.folder import RunFolder
+from pipelines.forecast import forecasts
 from pipelines.plan import Surveyor
 from pipelines.prepare import Run, make_run, remembered
 from pipelines.recipe import Recipe, make_recipe
@@ -106,8 +107,9 @@ def plan(folder: Path) -> str:
 def status(folder: Path) -> str:
     """What `uniform pipeline status` does."""
     place = RunFolder(folder)
-    last = stage_statuses(place, remembered(place)["stages"], Units.read(place))[-1]
-    return f"last stage: {last.tally}"
+    stages, units = remembered(place)["stages"], Units.read(place)
+    last, left = stage_statuses(place, stages, units)[-1], forecasts(place, stages, units)[-1]
+    return f"last stage: {last.tally}; {left.clips_left} clips left"
 
 
 def report(folder: Path) -> str:

@@ -8,6 +8,7 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
+    from pipelines.clip import Row
     from pipelines.manifest import Built, Manifest
 
 app = typer.Typer(
@@ -20,8 +21,12 @@ ListingFiles = Annotated[
 ]
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media files, instead of the manifest's.")]
 Exclude = Annotated[
-    list[Path] | None,
-    typer.Option("--exclude", help="Table of clips: leave out what shows the same source at the same time."),
+    list[str] | None,
+    typer.Option(
+        "--exclude",
+        metavar="TABLE",
+        help="Table of clips, or a manifest: leave out what shows the same source at the same time.",
+    ),
 ]
 Form = Annotated[str | None, typer.Option("--form", help="Form of the listing, where it is not recognised.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept fewer or more lines than were published.")]
@@ -66,14 +71,14 @@ def build(
     exclude: Exclude = None,
 ) -> None:
     """Turn a manifest and its listing into the table of clips that the pipeline runs on."""
-    from pipelines.manifest import read_rows, write_parquet
+    from pipelines.manifest import write_parquet
     from pipelines.manifest_sets import overlapping
 
     built = _inspect(_read(manifest, root), listing, form, partial)
     _show_warnings(built)
     built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
     for table in exclude or ():
-        shared = overlapping(built.rows, read_rows(table))
+        shared = overlapping(built.rows, _rows(table))
         built.rows[:] = [row for row, out_of_it in zip(built.rows, shared, strict=True) if not out_of_it]
         console.out.print(f"left out: {_number(sum(shared), 'clip')} that overlap {table}", markup=False)
     write_parquet(built.rows, out)
@@ -82,24 +87,45 @@ def build(
 
 
 @app.command()
+def leaks(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of clips of two or more data sets.")],
+) -> None:
+    """Find times of the same sources in several data sets, above all in training here and in testing there."""
+    from pipelines.manifest import read_rows
+    from pipelines.manifest_sets import shared_between
+
+    found = shared_between([row for table in tables for row in read_rows(table)])
+    for one in found:
+        (first, second), mark = (" ".join(group) for group in (one.first, one.second)), "  LEAK" if one.leaks else ""
+        clips = f"{_number(one.first_clips, 'clip')} of {first} and {_number(one.second_clips, 'clip')} of {second}"
+        console.out.print(f"{clips} show the same times of the same sources{mark}", markup=False)
+    if not found:
+        console.out.print("No two data sets share a time of a source.")
+    elif any(one.leaks for one in found):
+        console.out.print("Leave them out of the training set: uniform manifest build NAME --exclude TABLE")
+
+
+@app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(help="manifest.parquet or index.parquet.")],
+    first: Annotated[Path, typer.Argument(help="Folder of a finished run, index.parquet or manifest.parquet.")],
     second: Annotated[Path, typer.Argument(help="Another one, for instance of another lab.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Receives the rows of the first that the second has too.")
+        Path | None, typer.Option("--out", help="Receives the table of clips that both have, to run or to train on.")
     ] = None,
 ) -> None:
     """Compare two sets of clips by their ids; write what both have."""
-    from pipelines.manifest import read_rows, write_parquet
-    from pipelines.manifest_sets import compare, read_clip_ids
+    from pipelines.manifest import write_parquet
+    from pipelines.manifest_sets import compare, read_clip_ids, rows_of
 
     found = compare(read_clip_ids(first), read_clip_ids(second))
-    console.out.print(f"only in {first}: {len(found.only_first):,}   (ids {found.digest_first[:16]})", markup=False)
-    console.out.print(f"only in {second}: {len(found.only_second):,}   (ids {found.digest_second[:16]})", markup=False)
-    console.out.print(f"in both: {len(found.both):,}", markup=False)
+    both = len(found.both)
+    sets = ((first, found.digest_first, found.only_first), (second, found.digest_second, found.only_second))
+    for path, digest, only in sets:
+        clips = _number(both + len(only), "clip")
+        console.out.print(f"{path}: {clips}, digest of their ids {digest}; {len(only):,} only here", markup=False)
+    console.out.print(f"in both: {_number(both, 'clip')}, digest of their ids {found.digest_both}", markup=False)
     if out is not None:
-        both = set(found.both)
-        write_parquet((row for row in read_rows(first) if row.clip_id in both), out)
+        write_parquet(rows_of([first, second], found.both), out)
         console.out.print(f"written: {out}", markup=False)
 
 
@@ -137,6 +163,14 @@ def _read(name: str, root: Path | None) -> "Manifest":
 
     found = read_manifest(find_manifest(name))
     return found if root is None else found.with_root(root)
+
+
+def _rows(name: str) -> "list[Row]":
+    """The clips of a table, or of a manifest that brings its listing."""
+    from pipelines.manifest import build_rows, find_manifest, read_manifest, read_rows
+
+    path = find_manifest(name)
+    return read_rows(path) if path.suffix == ".parquet" else build_rows(read_manifest(path))
 
 
 def _inspect(manifest: "Manifest", listing: list[Path] | None, form: str | None, partial: bool) -> "Built":

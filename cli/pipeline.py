@@ -1,4 +1,4 @@
-"""`uniform pipeline`: plan, run, status, retry, explain, report."""
+"""`uniform pipeline`: plan, pilot, run, status, retry, explain, report."""
 
 import contextlib
 import os
@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cli import console
+from cli import console, tables
+from pipelines.amounts import time_text
 
 if TYPE_CHECKING:
-    from pipelines.ledger import Tally
     from pipelines.prepare import Run
 
 app = typer.Typer(help="Turn data sets into latent shards. Stop and restart at will.", no_args_is_help=True)
@@ -28,6 +28,10 @@ Listing = Annotated[Path | None, typer.Option("--listing", help="Listing of a ma
 Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media, in place of the manifest's.")]
 Partial = Annotated[bool, typer.Option("--partial", help="Accept a listing shorter or longer than the published one.")]
 Until = Annotated[str | None, typer.Option("--until", help="Stop after this stage.")]
+Workers = Annotated[int | None, typer.Option(min=1, help="Worker processes; the default is one per core.")]
+Inline = Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")]
+Address = Annotated[str | None, typer.Option(help="Address of a Ray cluster.")]
+ReplaceStale = Annotated[bool, typer.Option("--replace-stale", help="Make units again that were made in another way.")]
 Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")]
 
 
@@ -48,14 +52,14 @@ def plan(
     run = _run(targets, recipe, out, limit, listing, root, partial)
     units = run.units()
     survey = Surveyor(run.folder, run.recipe, units).survey(run.recipe.until(until))
-    table = _table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
+    table = tables.table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
     for stage in survey.states:
         tally = survey.tally(stage)
         done, stale, new = (survey.of(stage, condition) for condition in ("done", "stale", "new"))
         seconds = sum(state.commit.seconds for state in done if state.commit)
         pace = seconds / tally.clips if tally.clips else None
         left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
-        cells = (f"{pace:.3f}", _time(pace * left)) if pace is not None else ("?", "?" if left else _time(0))
+        cells = (f"{pace:.3f}", time_text(pace * left)) if pace is not None else ("?", "?" if left else time_text(0))
         table.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
     console.show_table(table)
     total = len(units.last_unit)
@@ -72,40 +76,74 @@ def run(
     recipe: RecipeName = None,
     out: Out = None,
     until: Until = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Worker processes; the default is one per core.")] = None,
-    inline: Annotated[bool, typer.Option("--inline", help="Work in this process, without Ray.")] = False,
-    address: Annotated[str | None, typer.Option(help="Address of a Ray cluster.")] = None,
+    workers: Workers = None,
+    inline: Inline = False,
+    address: Address = None,
     limit: Limit = None,
-    replace_stale: Annotated[
-        bool, typer.Option("--replace-stale", help="Make units again that were made in another way.")
-    ] = False,
+    replace_stale: ReplaceStale = False,
     listing: Listing = None,
     root: Root = None,
     partial: Partial = False,
 ) -> None:
     """Turn data sets into latent shards. Run it again and it goes on where it stopped."""
-    # One thread per sum, here as in the workers: else the number of cores would change the last bits of latents.
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    _one_thread()
     from pipelines.brackets import run_pipeline
+    from pipelines.outcome import compare_with_prediction
 
     chosen = _run(targets, recipe, out, limit, listing, root, partial)
     with contextlib.ExitStack() as stack:
         engine = _engine(stack, inline, workers, address)
         listener = _listener(stack)
         outcome = run_pipeline(chosen, engine, listener, until=until, replace_stale=replace_stale)
-    _show_tallies(outcome.stages, outcome.final)
-    console.out.print(f"{outcome.units_made} units made, {outcome.units_found} found done, in {_time(outcome.seconds)}")
+    tables.show_tallies(outcome.stages, outcome.final)
+    console.out.print(
+        f"{outcome.units_made} units made, {outcome.units_found} found done, in {time_text(outcome.seconds)}"
+    )
     if outcome.indexed is not None:
         console.out.print(f"{outcome.indexed} clips in {chosen.folder.index}", markup=False)
     elif until is None:
         console.out.print("No index: no clip is left, or the recipe makes no latents.")
+    tables.show_comparison(compare_with_prediction(chosen.folder, list(outcome.stages), chosen.units()))
     console.out.print(f"Next: uniform pipeline report {chosen.folder.path}", markup=False)
 
 
 @app.command()
-def status(folder: Folder) -> None:
-    """Show how far a run is and what became of its clips."""
+def pilot(
+    targets: Targets,
+    clips: Annotated[int, typer.Option("--clips", min=1, help="Clips of the sample.")] = 200,
+    recipe: RecipeName = None,
+    out: Out = None,
+    workers: Workers = None,
+    inline: Inline = False,
+    address: Address = None,
+    replace_stale: ReplaceStale = False,
+    listing: Listing = None,
+    root: Root = None,
+    partial: Partial = False,
+) -> None:
+    """Run a fair sample, and foretell time, bytes and survivors of the whole. The run goes on with its work."""
+    _one_thread()
+    from pipelines.pilot import run_pilot
+
+    chosen = _run(targets, recipe, out, None, listing, root, partial)
+    with contextlib.ExitStack() as stack:
+        engine = _engine(stack, inline, workers, address)
+        outcome, prediction = run_pilot(chosen, clips, engine, _listener(stack), replace_stale=replace_stale)
+    tables.show_tallies(outcome.stages, outcome.final)
+    tables.show_prediction(prediction)
+    console.out.print(f"kept: {chosen.folder.prediction}", markup=False)
+    words = [*targets, "--recipe", recipe or chosen.recipe_source, "--out", str(chosen.folder.path)]
+    console.out.print(f"Next: uniform pipeline run {' '.join(words)}", markup=False)
+
+
+@app.command()
+def status(
+    folder: Folder,
+    hours: Annotated[int, typer.Option("--hours", min=0, help="Show the last so many hours of work.")] = 6,
+) -> None:
+    """Show how far a run is, what became of its clips, hour by hour, and when it will end."""
     from pipelines.folder import RunFolder
+    from pipelines.forecast import forecasts
     from pipelines.prepare import remembered
     from pipelines.status import stage_statuses
     from pipelines.units import Units
@@ -113,18 +151,11 @@ def status(folder: Folder) -> None:
     place = RunFolder(folder)
     stages = remembered(place)["stages"]
     units = Units.read(place)
-    table = _table("stage", "units", "clips", "kept", "rejected", "failed", "clips/s", "bytes")
-    statuses = stage_statuses(place, stages, units)
-    for one in statuses:
-        pace = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
-        numbers = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
-        table.add_row(one.stage, f"{one.units_done}/{one.units}", *map(str, numbers), pace, _bytes(one.bytes))
-    console.show_table(table)
-    for one in statuses:
-        for code, count in one.tally.codes.items():
-            if code != "ok":
-                console.out.print(f"  {one.stage}: {count} {code}{_policy(code)}", markup=False)
+    tables.show_statuses(stage_statuses(place, stages, units), forecasts(place, stages, units), hours)
     console.out.print(f"{len(units.last_unit)} clips planned in {len(units)} units")
+    unplanned = units.clips.num_rows - len(units.last_unit)
+    if unplanned:
+        console.out.print(f"{unplanned} clips of the manifest are not planned yet: give the run its manifests again")
 
 
 @app.command()
@@ -152,14 +183,11 @@ def explain(folder: Folder, clip_id: Annotated[str, typer.Argument(metavar="CLIP
     """Tell everything that happened to one clip."""
     from pipelines.folder import RunFolder
     from pipelines.prepare import remembered
-    from pipelines.status import story
+    from pipelines.story import story
     from pipelines.units import Units
 
     place = RunFolder(folder)
-    table = _table("unit", "stage", "code", "reason", "kept in")
-    for step in story(place, remembered(place)["stages"], Units.read(place), clip_id):
-        table.add_row(str(step.unit), step.stage, step.code, step.reason, step.output or "")
-    console.show_table(table)
+    tables.show_story(story(place, remembered(place)["stages"], Units.read(place), clip_id))
 
 
 @app.command()
@@ -169,9 +197,15 @@ def report(
 ) -> None:
     """Write an HTML page: the funnel of the stages, every code, survivors by split and label."""
     from pipelines.folder import RunFolder
+    from pipelines.outcome import compare_with_prediction
+    from pipelines.prepare import remembered
     from pipelines.report import write_report
+    from pipelines.units import Units
 
-    console.out.print(f"written: {write_report(RunFolder(folder), html)}", markup=False)
+    place = RunFolder(folder)
+    written = write_report(place, html)
+    tables.show_comparison(compare_with_prediction(place, remembered(place)["stages"], Units.read(place)))
+    console.out.print(f"written: {written}", markup=False)
 
 
 def _run(
@@ -202,6 +236,11 @@ def _run(
     return new_run(manifests, recipe, out, limit=limit, listing=listing, root=root, partial=partial)
 
 
+def _one_thread() -> None:
+    """One thread per sum, here as in the workers: else the number of cores would change the last bits of latents."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def _engine(stack: contextlib.ExitStack, inline: bool, workers: int | None, address: str | None) -> Any:
     from pipelines.brackets import InlineEngine
     from uniform.errors import PipelineError
@@ -223,41 +262,3 @@ def _listener(stack: contextlib.ExitStack) -> Any:
     from cli.progress import Bars
 
     return stack.enter_context(Bars())
-
-
-def _show_tallies(stages: "dict[str, Tally] | Any", final: "Tally") -> None:
-    table = _table("stage", "clips", "kept", "rejected", "failed", "why")
-    for name, tally in (*stages.items(), ("whole road", final)):
-        codes = ", ".join(f"{count} {code}" for code, count in tally.codes.items() if code != "ok")
-        table.add_row(name, str(tally.clips), str(tally.kept), str(tally.rejected), str(tally.failed), codes)
-    console.show_table(table)
-
-
-def _table(*columns: str) -> Any:
-    from rich.table import Table
-
-    table = Table()
-    for column in columns:
-        table.add_column(column, justify="left" if column in ("stage", "why", "code", "reason", "kept in") else "right")
-    return table
-
-
-def _policy(code: str) -> str:
-    from pipelines.codes import CODES
-
-    return " (uniform pipeline retry asks again)" if code in CODES and CODES[code].policy == "transient" else ""
-
-
-def _time(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.1f} s"
-    minutes, hours = seconds / 60, seconds / 3600
-    return f"{minutes:.0f} min" if minutes < 120 else f"{hours:.1f} h"
-
-
-def _bytes(number: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if number < 1000:
-            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
-        number /= 1000
-    return f"{number:.1f} TB"

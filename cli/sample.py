@@ -1,11 +1,15 @@
 """`uniform sample`: audible video from text, video from sound, sound from video."""
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import console
+
+if TYPE_CHECKING:
+    from uniform.sampling.request import Request
 
 Media = Annotated[
     Path | None, typer.Argument(help="A2V: any file with sound. V2A: any file with a picture. T2AV: leave it out.")
@@ -18,8 +22,17 @@ Text = Annotated[str | None, typer.Option(help="Caption. A2V and V2A may go with
 Prompts = Annotated[
     Path | None, typer.Option(help="File of prompts instead of --text: .txt, one a line, or .jsonl, one object a line.")
 ]
+Manifest = Annotated[
+    Path | None,
+    typer.Option(
+        help="Manifest (TOML) or table of clips instead of --text: a sample per clip, from its caption and file."
+    ),
+]
+Split = Annotated[str | None, typer.Option(help="With --manifest: only clips of this split.")]
 Number = Annotated[int, typer.Option("-n", "--number", help="Samples per prompt, each with the next seed.")]
-Seed = Annotated[int, typer.Option(help="Seed of the first sample; the same seed gives the same bytes.")]
+Seed = Annotated[
+    int, typer.Option(help="Seed of the first sample; the same seed gives the same bytes, in batches of one size.")
+]
 Steps = Annotated[int | None, typer.Option(help="Solver steps. Default: the solver's usual number.")]
 Solver = Annotated[
     str | None, typer.Option(help="ancestral, ddim or dpm++; euler or heun for flow. Default: fits the model.")
@@ -30,8 +43,13 @@ ScaleAudio = Annotated[float | None, typer.Option("--cfg-audio", help="Guidance 
 ScaleGiven = Annotated[float, typer.Option("--cfg-given", help="Guidance by the given modality; 1 is none.")]
 Start = Annotated[float, typer.Option(help="Second of the media file where the given clip starts.")]
 Out = Annotated[Path, typer.Option(help="Folder that receives MP4, WAV, PNG, JSON and index.html.")]
-Name = Annotated[str | None, typer.Option(help="File name of the results. Default: the task.")]
-Batch = Annotated[int, typer.Option(help="Samples per call of the model.")]
+Name = Annotated[
+    str | None,
+    typer.Option(help="File name of the results; of many, what each name begins with. Default: the task, or nothing."),
+]
+Batch = Annotated[
+    int, typer.Option(help="Samples per call of the model; another number changes samples by rounding only.")
+]
 Latents = Annotated[bool, typer.Option("--latents", help="Keep the latents too (.safetensors).")]
 Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Averaged weights, or the raw ones.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
@@ -46,6 +64,8 @@ def sample(
     task: TaskName = "t2av",
     text: Text = None,
     prompts: Prompts = None,
+    manifest: Manifest = None,
+    split: Split = None,
     number: Number = 1,
     seed: Seed = 0,
     steps: Steps = None,
@@ -67,12 +87,14 @@ def sample(
     from cli.progress import SampleBars
     from uniform.sampling.gallery import write_gallery
     from uniform.sampling.open import open_sampler, sample_config
-    from uniform.sampling.request import Request, read_prompts, several, task_by_name
+    from uniform.sampling.request import Request, several, task_by_name
 
     default = Request(
         name=name or task, task=task_by_name(task), text=text, media=media, start_ms=round(1000 * start), seed=seed
     )
-    requests = read_prompts(prompts, default) if prompts else [default]
+    requests = _requests(default, prompts, manifest, split)
+    if name is not None and requests != [default]:
+        requests = [replace(request, name=f"{name}-{request.name}") for request in requests]
     if number != 1:
         requests = [one for request in requests for one in several(request, number)]
     for request in requests:  # before the weights are loaded
@@ -85,3 +107,20 @@ def sample(
     for file in files:
         console.out.print(str(file), markup=False)
     console.out.print(f"gallery: {write_gallery(out, 'UniForm samples')}", markup=False)
+
+
+def _requests(default: "Request", prompts: Path | None, manifest: Path | None, split: str | None) -> list["Request"]:
+    """What is asked for: one sample, or one for each line of a file or clip of a manifest."""
+    from uniform.errors import InputError
+    from uniform.sampling.request import read_prompts, requests_from
+    from uniform.tasks import Task
+
+    if prompts is not None and manifest is not None:
+        raise InputError("--prompts and --manifest both say what to sample; give one of them")
+    if split is not None and manifest is None:
+        raise InputError("--split goes with --manifest")
+    if manifest is None:
+        return read_prompts(prompts, default) if prompts else [default]
+    from pipelines.sample_list import sample_tables
+
+    return requests_from(manifest, sample_tables(manifest, split, with_media=default.task is not Task.T2AV), default)

@@ -50,5 +50,51 @@ def info(folder: Folder) -> None:
         console.out.print(line, markup=False)
 
 
+@app.command()
+def explain(
+    folder: Folder,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run trained on it with log.sample_losses=true.")],
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show, the hardest first.")] = 20,
+    since: Annotated[
+        int | None, typer.Option(min=1, help="Count samples of this step and later. Default: the second half.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all clips to this Parquet file.")] = None,
+) -> None:
+    """Say which clips a run found hard, with and without their captions: a caption that lies shows."""
+    from rich.table import Table
+    from rich.text import Text
+
+    from uniform.training.explain import explain_losses, write_hardness
+
+    found = explain_losses(folder, run, since)
+    captions = _captions_of(folder)
+    table = Table("clip", "set", "excess (samples)", "without text", "caption", box=None, pad_edge=False)
+    for row in found[:number]:
+        without = "" if row.excess_without is None else f"{row.excess_without:+.3f} ({row.samples_without})"
+        caption = captions.get((row.caption_set, row.clip_id), "")
+        table.add_row(row.clip_id, row.caption_set, f"{row.excess:+.3f} ({row.samples})", without, Text(caption))
+    console.show_table(table)
+    console.out.print(
+        f"{len(found)} clips and sets, the hardest first. Excess: 0 is the usual loss of its task and time, +0.693 is "
+        f"twice it. Hard only with its text: the caption is wrong; hard without it too: the clip is unusual."
+    )
+    if out is not None:
+        write_hardness(out, found)
+        console.out.print(f"all of them: {out}", markup=False)
+
+
+def _captions_of(folder: Path) -> dict[tuple[str, str], str]:
+    """(set, clip id) to caption, where the folder is a pipeline's run; copied shards hold features only."""
+    from pipelines.caption_sets import read_sets
+    from pipelines.folder import RunFolder
+    from uniform.errors import PipelineError
+
+    try:
+        sets = read_sets(RunFolder(folder))
+    except PipelineError:
+        return {}
+    return {(name, clip): one.caption for name, found in sets.items() for clip, one in found.kept.items()}
+
+
 if importlib.util.find_spec("cli.preview"):
     app.command("preview")(importlib.import_module("cli.preview").preview)

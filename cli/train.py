@@ -2,16 +2,15 @@
 
 import functools
 import os
-import subprocess
-import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
+from cli.samples_aside import SamplesAside
 
 if TYPE_CHECKING:
     from uniform.training.config import TrainConfig
@@ -37,7 +36,10 @@ def train(
     ] = None,
     samples: Annotated[
         Path | None,
-        typer.Option("--samples", help="File of prompts to sample after each checkpoint, by a process aside."),
+        typer.Option("--samples", help="File of prompts to sample after checkpoints, by a process aside."),
+    ] = None,
+    samples_every: Annotated[
+        int | None, typer.Option(min=1, help="With --samples: steps between two of them. Default: each checkpoint.")
     ] = None,
     ray_workers: Annotated[
         int | None, typer.Option("--ray-workers", min=1, help="Train in this many processes of a Ray cluster.")
@@ -57,24 +59,14 @@ def train(
     words = [*(overrides or ()), *_as_overrides(shards, split, out)]
     if ray_address is not None and ray_workers is None:
         raise ConfigError("--ray-address goes with --ray-workers")
+    if samples_every is not None and samples is None:
+        raise ConfigError("--samples-every goes with --samples, a file of prompts")
     wanted = load_config(config, words)
     if dry_run:
-        _show_plan(config, wanted, ray_workers or int(os.environ.get("WORLD_SIZE", "1")))
+        _show_plan(config, wanted, ray_workers or int(os.environ.get("WORLD_SIZE", "1")), accept or ())
         return
-    work = functools.partial(_run, wanted, samples, accept or ())
-    if ray_workers is None:
-        outcome = work(None)
-    else:
-        from pipelines.train_cluster import train_on_ray
-
-        outcome = train_on_ray(
-            work,
-            workers=ray_workers,
-            cores=wanted.compute.threads or 1,
-            gpus={"cpu": False, "cuda": True}.get(wanted.compute.device),
-            address=ray_address,
-            restarts=ray_restarts,
-        )
+    work = functools.partial(_run, wanted, samples, samples_every, accept or ())
+    outcome = work(None) if ray_workers is None else _on_ray(work, wanted, ray_workers, ray_address, ray_restarts)
     if outcome.checkpoint.exists():
         console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
 
@@ -95,27 +87,44 @@ def _as_overrides(shards: list[Path] | None, split: str | None, out: Path | None
     return [*words, f"out={json.dumps(str(out))}"] if out is not None else words
 
 
+def _on_ray(
+    work: Callable[[threading.Event], "Outcome"],
+    config: "TrainConfig",
+    workers: int,
+    address: str | None,
+    restarts: int,
+) -> "Outcome":
+    from pipelines.train_cluster import train_on_ray
+
+    cores, gpus = config.compute.threads or 1, {"cpu": False, "cuda": True}.get(config.compute.device)
+    return train_on_ray(work, workers=workers, cores=cores, gpus=gpus, address=address, restarts=restarts)
+
+
 def _run(
-    config: "TrainConfig", samples: Path | None, accepted: Sequence[str], stop: threading.Event | None
+    config: "TrainConfig",
+    samples: Path | None,
+    samples_every: int | None,
+    accepted: Sequence[str],
+    stop: threading.Event | None,
 ) -> "Outcome":
     """The run, in this process or in a worker of a cluster."""
     from uniform.training.trainer import train as run
 
     watchers: list[Observer] = [_Console()]
     if samples is not None:
-        watchers.append(_Samples(samples, config.out))
+        watchers.append(SamplesAside(samples, config.out, samples_every or config.checkpoint.every))
     return run(config, watchers, accepted, stop)
 
 
-def _show_plan(name: str, config: "TrainConfig", processes: int) -> None:
+def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Sequence[str]) -> None:
     from uniform.training.plan import GUESSED_MFU, plan_run
     from uniform.training.presets import base_of, differences
 
-    plan = plan_run(config, processes)
+    plan = plan_run(config, processes, accepted)
     rows = {
         "parameters": f"{plan.parameters:,}",
         "tokens per clip": f"{plan.tokens_per_clip:,}",
-        "arithmetic per clip": f"{plan.flops_per_clip / 1e12:,.3f} TFLOP (forward and backward)",
+        "arithmetic per clip": f"{plan.flops_per_clip / 1e12:,.3g} TFLOP (forward and backward)",
         "clips": f"{plan.clips:,}  " + ", ".join(f"{folder}: {clips:,}" for folder, clips in plan.folders.items()),
         "steps": f"{plan.steps:,} of {config.data.global_batch} clips; {plan.steps_per_epoch:,.1f} steps per epoch, "
         f"{plan.epochs:,.1f} epochs",
@@ -148,6 +157,7 @@ class _Console:
     def progressed(self, progress: "Progress") -> None:
         parts = [
             f"step {progress.step:,}/{progress.steps:,}",
+            "epoch " + " ".join(f"{Path(folder).name} {value:.2f}" for folder, value in progress.epochs.items()),
             f"loss {progress.loss:.4f}",
             *(f"{name} {value:.4f}" for name, value in progress.losses.items() if name.endswith("_mse")),
             f"grad {progress.grad_norm:.2f}",
@@ -172,43 +182,6 @@ class _Console:
 
     def ended(self, step: int, why: str) -> None:
         console.err.print(f"{why} after step {step:,}", markup=False)
-
-
-class _Samples:
-    """After a checkpoint, `uniform sample` in a process aside: the trainer knows no codec, and waits for nobody.
-
-    While one is at work, checkpoints pass without samples. All go to <run>/samples, whose gallery page grows.
-    """
-
-    def __init__(self, prompts: Path, out: Path) -> None:
-        from uniform.errors import InputError
-
-        if not prompts.is_file():
-            raise InputError(f"{prompts}: no such file of prompts; one prompt a line, see uniform sample --help")
-        self._prompts, self._out = prompts, out / "samples"
-        self._child: subprocess.Popen[bytes] | None = None
-
-    def started(self, facts: Mapping[str, Any]) -> None:
-        self._out.mkdir(parents=True, exist_ok=True)
-
-    def progressed(self, progress: "Progress") -> None:
-        pass
-
-    def validated(self, step: int, losses: Mapping[str, float]) -> None:
-        pass
-
-    def saved(self, path: Path) -> None:
-        if self._child is not None and self._child.poll() is None:
-            return
-        command = [sys.executable, "-m", "cli.main", "sample", "--checkpoint", str(path)]
-        command += ["--prompts", str(self._prompts), "--name", path.name, "--out", str(self._out)]
-        alone = {name: value for name, value in os.environ.items() if name not in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
-        with (self._out / "sample.log").open("ab") as log:
-            self._child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=alone)
-
-    def ended(self, step: int, why: str) -> None:
-        if self._child is not None and self._child.wait() != 0:
-            console.err.print(f"the last samples failed: {self._out / 'sample.log'}", markup=False)
 
 
 def duration(seconds: float) -> str:

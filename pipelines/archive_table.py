@@ -1,4 +1,7 @@
-"""Tables of contents of zip and tar archives, and their members' content. Nothing is ever unpacked by its own name."""
+"""Tables of contents of zip and tar archives and of Parquet files of videos, and their members' content.
+
+Nothing is ever unpacked by its own name.
+"""
 
 import io
 import lzma
@@ -9,7 +12,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-DAMAGE = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError)
+import pyarrow as pa
+
+from pipelines.parquet_members import ParquetMembers
+
+DAMAGE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    pa.ArrowException,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    NotImplementedError,
+)
 """What the readers raise for an archive that is damaged or uses a method that they do not know."""
 
 
@@ -29,8 +44,11 @@ class ArchiveTable:
         self._zip: zipfile.ZipFile | None = None
         self._tar: dict[str, tuple[int, int]] = {}
         self._odd: dict[str, str] = {}
+        self._parquet: ParquetMembers | None = None
         try:
-            if zipfile.is_zipfile(path):
+            if path.suffix == ".parquet":
+                self._parquet = ParquetMembers(path)
+            elif zipfile.is_zipfile(path):
                 self._zip = zipfile.ZipFile(path)
             elif _is_compressed(path):
                 found = f"{path.name} is compressed as a whole; decompress it: {_advice(path)}"
@@ -42,18 +60,24 @@ class ArchiveTable:
                             self._tar[info.name.removeprefix("./")] = (info.offset_data, info.size)
                         elif not info.isdir():
                             self._odd[info.name.removeprefix("./")] = "a link or device"
+        except KeyError as error:
+            raise MemberError("archive_unsupported", f"{path.name}: {error.args[0]}") from error
         except DAMAGE as error:
             raise MemberError("archive_corrupt", f"{path.name}: {error}") from error
 
     def names(self) -> Iterator[str]:
         """Names of the plain files."""
-        if self._zip is not None:
+        if self._parquet is not None:
+            yield from self._parquet.names()
+        elif self._zip is not None:
             yield from (info.filename for info in self._zip.infolist() if not info.is_dir() and not _is_link(info))
         else:
             yield from self._tar
 
     def open(self, member: str, largest_bytes: int) -> IO[bytes]:
         """The member's content. Raises MemberError: missing_source, encrypted, too_large, outside_root."""
+        if self._parquet is not None:
+            return self._open_in_parquet(self._parquet, member, largest_bytes)
         if self._zip is None:
             return self._open_in_tar(member, largest_bytes)
         try:
@@ -67,6 +91,15 @@ class ArchiveTable:
         if info.file_size > largest_bytes:
             raise MemberError("too_large", f"{member!r}: {info.file_size:,} bytes, limit {largest_bytes:,}")
         return self._zip.open(info)
+
+    def _open_in_parquet(self, rows: ParquetMembers, member: str, largest_bytes: int) -> IO[bytes]:
+        try:
+            content = rows.read(member)
+        except KeyError:
+            raise MemberError("missing_source", f"{self._path.name} has no member {member!r}") from None
+        if len(content) > largest_bytes:
+            raise MemberError("too_large", f"{member!r}: {len(content):,} bytes, limit {largest_bytes:,}")
+        return io.BytesIO(content)
 
     def _open_in_tar(self, member: str, largest_bytes: int) -> IO[bytes]:
         if member in self._odd:

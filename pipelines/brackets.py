@@ -20,6 +20,7 @@ from pipelines.ledger import Tally
 from pipelines.plan import Survey, Surveyor, UnitState, sum_tallies
 from pipelines.prepare import Run
 from pipelines.recipe import Instance
+from pipelines.remarks import remarks
 from pipelines.stage import Context
 from pipelines.status import final_tally
 from pipelines.units import Units
@@ -188,16 +189,19 @@ def _bracket(
     clips = sum(surveyor.reaching(before, unit) for unit in pending)
     done = sum_tallies([state.commit.tally for state in states if state.condition == "done" and state.commit])
     listener.stage_started(instance.name, len(pending), clips, done)
-    made: set[int] = set()
+    commits: list[Commit] = []
     for commit in engine.bracket(instance, _tasks(run, units, surveyor, instance, pending), run.context, listener):
-        made.add(commit.unit)
+        commits.append(commit)
         listener.unit_done(commit)
+    made = {commit.unit for commit in commits}
     if made != set(pending):
         raise PipelineError(
             f"stage '{instance.name}': units {sorted(set(pending) - made)} were not made; this is a bug"
         )
     tally = _account(run, units, surveyor, instance)
     listener.stage_ended(instance.name, tally, time.monotonic() - began)
+    for text in remarks(run.folder, instance.name, commits):
+        listener.remark(text)
     return len(pending)
 
 

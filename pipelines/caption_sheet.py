@@ -1,30 +1,21 @@
 """A page to judge captions by: each clip's frames and player, its captions of every set side by side, and the codes."""
 
-import base64
-import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-import pyarrow.parquet as pq
-from PIL import Image
 
 from pipelines.caption_sets import Caption, CaptionSet, read_sets
 from pipelines.codes import CODES
-from pipelines.commits import read_commit
+from pipelines.films import Films
 from pipelines.folder import RunFolder, writing_to
 from pipelines.prepare import remembered
 from pipelines.units import Units
 from uniform.atomic import write_bytes
-from uniform.captioning.frames import chosen
-from uniform.errors import MediaError
-from uniform.media.clipfile import read_clip
 from uniform.spec import Spec
 
-FRAMES = 4
-THUMBNAIL_PX = 160
 PAGE_NAME = "captions.html"
 TEMPLATE = Path(__file__).parent / "captions.html.j2"
 
@@ -55,7 +46,7 @@ def write_sheet(folder: RunFolder, out: Path, *, clips: int = 24, names: Sequenc
     """
     units, sets = Units.read(folder), read_sets(folder, names)
     told = remembered(folder)
-    films = _Films(folder, units, told["stages"], Spec(**told["spec"]))
+    films = Films(folder, units, told["stages"], Spec(**told["spec"]))
     rows = {row["clip_id"]: row for row in units.clips.to_pylist()}
     with writing_to(out):
         shown = [
@@ -84,7 +75,7 @@ def _spread(items: Sequence[str], most: int) -> list[str]:
     return [items[place * len(items) // most] for place in range(most)]
 
 
-def _shown(row: Mapping[str, Any], films: "_Films", out: Path, captions: Sequence[Caption | None]) -> Shown:
+def _shown(row: Mapping[str, Any], films: Films, out: Path, captions: Sequence[Caption | None]) -> Shown:
     film = films.read(row["clip_id"])
     name = None
     if film is not None:
@@ -99,58 +90,6 @@ def _shown(row: Mapping[str, Any], films: "_Films", out: Path, captions: Sequenc
         film=name,
         captions=captions,
     )
-
-
-class _Films:
-    """The normalised clips of a run, found by their members' places."""
-
-    def __init__(self, folder: RunFolder, units: Units, stages: Sequence[str], spec: Spec) -> None:
-        self._folder, self._units, self._stages, self._spec = folder, units, stages, spec
-        self._places: dict[int, dict[str, tuple[Path, int, int]]] = {}
-
-    def read(self, clip_id: str) -> bytes | None:
-        """The clip's file; None where the run has none."""
-        unit = self._units.last_unit[clip_id]
-        if unit not in self._places:
-            self._places[unit] = self._unit(unit)
-        place = self._places[unit].get(clip_id)
-        if place is None or not place[0].exists():
-            return None
-        path, offset, size = place
-        with path.open("rb") as file:
-            file.seek(offset)
-            return file.read(size)
-
-    def _unit(self, unit: int) -> dict[str, tuple[Path, int, int]]:
-        for stage in self._stages:
-            commit = read_commit(self._folder.commit(stage, unit))
-            members = self._folder.members(stage, unit)
-            if commit is None or commit.artefact is None or not members.exists():
-                continue
-            table = pq.read_table(members, columns=["clip_id", "field", "offset", "bytes"], partitioning=None)
-            places = {
-                row["clip_id"]: (self._folder.inside(commit.artefact), row["offset"], row["bytes"])
-                for row in table.to_pylist()
-                if row["field"] == "mp4"
-            }
-            if places:
-                return places
-        return {}
-
-    def thumbnails(self, film: bytes) -> list[str]:
-        """Frames of a clip as JPEG files inside addresses; none where the clip is damaged."""
-        try:
-            frames = chosen(read_clip(film, self._spec)[0], FRAMES)
-        except MediaError:
-            return []
-        found = []
-        for frame in frames:
-            picture = Image.fromarray(frame)
-            picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-            file = io.BytesIO()
-            picture.save(file, "JPEG", quality=88)
-            found.append(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
-        return found
 
 
 def _render(**facts: Any) -> str:

@@ -1,5 +1,6 @@
 """Checks of single cells: times, paths and addresses as people write them."""
 
+import functools
 import re
 from collections.abc import Mapping
 from decimal import ROUND_HALF_EVEN, Decimal
@@ -23,6 +24,7 @@ class CellError(Exception):
         self.column, self.found, self.wanted, self.fix = column, found, wanted, fix
 
 
+@functools.lru_cache(maxsize=1 << 16)  # starts repeat: one of AudioSet in ten is 30.000
 def milliseconds(text: str, unit_ms: int, column: str) -> int:
     """A time as the listing writes it, in milliseconds: exact for three decimals, rounded half to even beyond.
 

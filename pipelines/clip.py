@@ -11,7 +11,7 @@ from typing import Any, Literal
 Status = Literal["ok", "rejected", "failed", "skipped"]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
     """One row of manifest.parquet: what a clip is, wherever it will be processed."""
 

@@ -49,7 +49,9 @@ CODES: dict[str, Code] = {
     "http_5xx": Code("transient", "an HTTP status that blames the server"),
     "http_redirects": Code("permanent", "redirects that lead in a circle or too far"),
     "bad_response": Code("transient", "an answer that breaks HTTP or ignores what was asked"),
-    "data_forbidden": Code("transient", "the address of the data has expired or was refused (HTTP 403 on the data)"),
+    "data_forbidden": Code(
+        "transient", "the page was fine, but the address of its data has expired, was refused or leads nowhere"
+    ),
     # the way there
     "dns": Code("transient", "the host's name could not be resolved"),
     "connection": Code("transient", "no connection, or it broke"),
@@ -90,7 +92,9 @@ CODES: dict[str, Code] = {
     "black": Code("rejected", "the picture is black"),
     "silent": Code("rejected", "the sound is below the floor"),
     "clipped": Code("rejected", "the sound is overdriven"),
-    "duplicate": Code("rejected", "another clip of the run shows the same source span"),
+    "av_length": Code("rejected", "the sound does not cover the clip: it begins late, ends early or pauses too long"),
+    "duplicate": Code("rejected", "another clip of the run, or of a table that is left out, shows the same"),
+    "label_script": Code("rejected", "a label or caption in another script than the recipe's language is written in"),
     # captions
     "caption_missing": Code("rejected", "no label or text to make a caption of"),
     "caption_empty": Code("rejected", "the caption is empty after cleaning"),

@@ -6,7 +6,7 @@ for, and if not, what changed.
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +36,10 @@ class Commit:
     artefact: str | None = None
     sha256: str | None = None
     bytes: int = 0
+    ended: float | None = None
+    """When the unit was committed, in seconds since 1970; None in markers of earlier versions."""
+    hours: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """Hour (UTC, "2026-11-25T16") -> code -> clips that were judged in it."""
 
     @property
     def fingerprint(self) -> str:

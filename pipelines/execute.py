@@ -105,6 +105,8 @@ def run_unit(task: UnitTask, work: Work) -> Commit:
             artefact=artefact.relative_to(task.folder).as_posix() if artefact else None,
             sha256=sha256,
             bytes=artefact.stat().st_size if artefact else 0,
+            ended=round(time.time(), 3),
+            hours=ledger.hours_of(judge.ledger),
         )
         commit.write(folder.commit(task.stage, task.unit))
         return commit

@@ -7,6 +7,7 @@ members/<stage>/000017.parquet    where each member lies inside the stage's tar
 ledger/<stage>/000017-01.parquet  one row per clip, one part per attempt
 commits/<stage>/000017.json       written last: without it the files above do not count
 index.parquet  card.json          the finished shards
+prediction.json                   what a pilot foretold
 .lock                             held by the one run that may write
 """
 
@@ -60,6 +61,11 @@ class RunFolder:
         """What the finished shards are."""
         return self.path / CARD_NAME
 
+    @property
+    def prediction(self) -> Path:
+        """What a pilot foretold of the whole run."""
+        return self.path / "prediction.json"
+
     def artefact(self, store: Store, unit: int) -> Path | None:
         """File of a stage's results for a unit; None for a stage that only judges."""
         if store.kind == "tar":
@@ -76,11 +82,18 @@ class RunFolder:
         """The ledger part of one attempt."""
         return self.path / "ledger" / stage / f"{unit:06d}-{attempt:02d}.parquet"
 
+    def ledger_parts(self, stage: str, unit: int) -> list[Path]:
+        """The ledger parts of every attempt that came to its end, the first one first."""
+        return [path for _, path in self._attempts(stage, unit)]
+
     def next_attempt(self, stage: str, unit: int) -> int:
         """1 for the first attempt; one more than the highest part that is there."""
-        folder = self.path / "ledger" / stage
-        parts = (_PART.fullmatch(part.name) for part in folder.glob(f"{unit:06d}-*.parquet"))
-        return max((int(part[2]) for part in parts if part), default=0) + 1
+        return max((attempt for attempt, _ in self._attempts(stage, unit)), default=0) + 1
+
+    def _attempts(self, stage: str, unit: int) -> list[tuple[int, Path]]:
+        parts = (self.path / "ledger" / stage).glob(f"{unit:06d}-*.parquet")
+        named = ((_PART.fullmatch(part.name), part) for part in parts)
+        return sorted((int(match[2]), part) for match, part in named if match)
 
     def commit(self, stage: str, unit: int) -> Path:
         """The marker that makes a unit's results count."""

@@ -7,7 +7,7 @@ attempts that a dying process left behind. Always: clips in = kept + rejected + 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -149,6 +149,17 @@ def tally_of(codes: Iterable[str]) -> Tally:
     """The tally of a list of codes, one per clip."""
     counts = Counter(codes)
     return Tally(clips=counts.total(), codes=dict(sorted(counts.items())))
+
+
+def hours_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """Ledger rows by the hour (UTC, "2026-11-25T16") in which they were judged: hour -> code -> clips."""
+    counts = Counter(
+        ((row["started"] + timedelta(seconds=row["seconds"])).strftime("%Y-%m-%dT%H"), row["code"]) for row in rows
+    )
+    hours: dict[str, dict[str, int]] = {}
+    for (hour, code), clips in sorted(counts.items()):
+        hours.setdefault(hour, {})[code] = clips
+    return hours
 
 
 def now() -> datetime:

@@ -14,6 +14,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines import collector
 from pipelines.clip import Row
 from pipelines.dataset import Manifest, find_manifest, read_manifest
 from pipelines.found_sources import found_files, found_members
@@ -148,11 +149,12 @@ def inspect(
         raise ManifestError(f"{manifest.path}: its root {manifest.root} is not a folder. Set root, or give --root.")
     places: list[tuple[str, int]] = []
     used = own
-    for path in paths:
-        used = _recognise(manifest, path, form)
-        built.forms.append((path, used.name))
-        _read_one(manifest, path, used, built, places, partial)
-    _check_whole(built, used, places)
+    with collector.resting():
+        for path in paths:
+            used = _recognise(manifest, path, form)
+            built.forms.append((path, used.name))
+            _read_one(manifest, path, used, built, places, partial)
+        _check_whole(built, used, places)
     return built
 
 
@@ -268,7 +270,11 @@ def _check_files(manifest: Manifest, built: Built, before: int, places: list[tup
 
 def write_parquet(rows: Iterable[Row], path: Path) -> None:
     """Write `rows` to `path`, whole or not at all; the same rows give the same bytes."""
-    with replacing(path) as temporary, pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer:
+    with (
+        collector.resting(),
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
         part: list[Row] = []
         for row in rows:
             part.append(row)
@@ -299,7 +305,8 @@ def read_rows(path: Path) -> list[Row]:
                 f"Make the table anew: uniform manifest build MANIFEST"
             )
         try:
-            return [row for batch in file.iter_batches(WRITE_ROWS) for row in _rows(batch)]
+            with collector.resting():
+                return [row for batch in file.iter_batches(WRITE_ROWS) for row in _rows(batch)]
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: damaged ({error}). Make it anew: uniform manifest build MANIFEST") from error
 

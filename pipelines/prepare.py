@@ -13,8 +13,9 @@ from pipelines.clip import Row
 from pipelines.folder import RunFolder, writing_to
 from pipelines.manifest import clips_of
 from pipelines.recipe import Recipe, read_recipe, recipe_path
+from pipelines.same_span import mark_same_spans
 from pipelines.stage import Context
-from pipelines.units import Units, first_units, in_order, table_of
+from pipelines.units import Units, first_units, in_order, no_units, table_of
 from uniform.atomic import write_bytes
 from uniform.errors import ManifestError, PipelineError
 
@@ -33,6 +34,10 @@ class Run:
     """The clips that the manifests name now; None keeps those of the folder."""
     limit: int | None = None
     """Plan only so many clips, the first ones in the order of the units."""
+    sample: tuple[str, ...] | None = None
+    """Plan only these clips, as a pilot does."""
+    sample_cuts: tuple[tuple[int, int], ...] = ()
+    """How the sample is cut: up to which of its clips, and how many clips a unit holds at most."""
     recipe_source: str = ""
     """Name or path that the recipe was read from; empty for one made in Python."""
 
@@ -49,6 +54,8 @@ class Run:
         begun = self.folder.units.exists() and (self.folder.path / "commits").exists()
         if self.clips is None:
             return Units.read(self.folder)
+        if not begun and self.sample is not None:
+            return self._with_sample(no_units(self.clips))
         if not begun:
             return first_units(self.clips, self.recipe.unit_clips, self.limit)
         planned = Units.read(self.folder)
@@ -59,9 +66,25 @@ class Run:
                 f"{self.folder.path}: {len(gone)} planned clips are no longer in the manifest, the first is {gone[0]}. "
                 f"A committed shard is never opened again: restore the rows, or choose another --out."
             )
+        if self.sample is not None:
+            return self._with_sample(Units(planned.plan, self.clips))
         added = [clip_id for clip_id in in_order(named)[: self.limit] if clip_id not in planned.last_unit]
         units = Units(planned.plan, self.clips)
         return units.with_clips(added, self.recipe.unit_clips, "added") if added else units
+
+    def _with_sample(self, planned: Units) -> Units:
+        if planned.origins & {"first", "added"}:
+            raise PipelineError(
+                f"{self.folder.path}: the whole run has begun here, so there is nothing left to foretell: "
+                f"uniform pipeline status {self.folder.path}. Choose another --out for a pilot."
+            )
+        added = [clip_id for clip_id in self.sample or () if clip_id not in planned.last_unit]
+        begin = 0
+        for end, unit_clips in self.sample_cuts:
+            part = added[begin:end]
+            planned = planned.with_clips(part, min(unit_clips, self.recipe.unit_clips), "pilot") if part else planned
+            begin = end
+        return planned
 
     def write(self, units: Units) -> None:
         """Let the folder remember the run. The caller holds the folder's lock."""
@@ -118,7 +141,7 @@ def new_run(
         folder=RunFolder(out),
         recipe=read_recipe(recipe),
         roots=roots,
-        clips=_unique(table_of(rows)),
+        clips=_unique(table_of(mark_same_spans(rows))),
         limit=limit,
         recipe_source=_lasting(recipe),
     )

@@ -1,4 +1,4 @@
-"""A run as one HTML page: the funnel of the stages, every reason with examples, survivors by split and by label."""
+"""A run as one HTML page: funnel, codes over time, reasons with examples and players, survivors, what was foretold."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -7,15 +7,24 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+import pyarrow as pa
 import pyarrow.compute as pc
 
+from pipelines.amounts import bytes_text, count_text, expected_text, time_text
 from pipelines.codes import CODES
+from pipelines.films import Films
 from pipelines.folder import RunFolder, writing_to
+from pipelines.forecast import Forecast, forecasts
 from pipelines.ledger import OK, Tally
+from pipelines.outcome import Comparison, compare_with_prediction
 from pipelines.prepare import remembered
+from pipelines.report_players import KEPT_PLAYERS, LEFT_PLAYERS, Player, players
 from pipelines.status import StageStatus, live_rows, stage_statuses
+from pipelines.timeline import OTHERS, Timeline, colours, timelines
 from pipelines.units import Units
 from uniform.atomic import write_bytes
+from uniform.latents.format import ids_digest
+from uniform.spec import Spec
 
 EXAMPLES = 5
 """Clips shown per stage and code."""
@@ -81,6 +90,20 @@ class Report:
     labels_left_out: int
     final: Tally
     waiting: int
+    obtained: str
+    """Digest of the ids of the clips that stay: two labs with equal digests hold equal sets."""
+    timelines: Sequence[Timeline]
+    colours: Sequence[str]
+    """Codes with a colour of their own, in their order."""
+    players: Sequence[Player]
+    comparison: Comparison | None
+    forecasts: Sequence[Forecast]
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Until the run's end, by the clock; None where a stage's pace is not known."""
+        told = [one.seconds_left for one in self.forecasts]
+        return None if None in told else sum(seconds or 0.0 for seconds in told)
 
 
 def make_report(folder: RunFolder) -> Report:
@@ -101,6 +124,7 @@ def make_report(folder: RunFolder) -> Report:
                 labels[name][fate] += 1
     shown = sorted(labels.items(), key=lambda item: (-item[1].total(), item[0]))
     codes = Counter(fates.values())
+    kept = [clip_id for clip_id, code in fates.items() if code == OK]
     return Report(
         folder=str(folder.path),
         recipe=told["recipe"],
@@ -114,6 +138,12 @@ def make_report(folder: RunFolder) -> Report:
         labels_left_out=max(0, len(shown) - LABELS),
         final=Tally(clips=codes.total(), codes=dict(sorted(codes.items()))),
         waiting=len(units.last_unit) - codes.total(),
+        obtained=ids_digest(kept),
+        timelines=timelines(statuses),
+        colours=[*colours(statuses), OTHERS],
+        players=_players(folder, told, units, kept, reasons),
+        comparison=compare_with_prediction(folder, stages, units),
+        forecasts=forecasts(folder, stages, units),
     )
 
 
@@ -142,6 +172,21 @@ def _fates(folder: RunFolder, stages: Sequence[str], units: Units) -> tuple[dict
     return fates, reasons
 
 
+def _players(
+    folder: RunFolder, told: dict[str, Any], units: Units, kept: Sequence[str], reasons: Sequence[Reason]
+) -> list[Player]:
+    """Clips that stay, evenly spread over the run, and examples of each reason to leave."""
+    chosen = [kept[place * len(kept) // KEPT_PLAYERS] for place in range(min(KEPT_PLAYERS, len(kept)))]
+    rows = units.clips.filter(pc.is_in(units.clips["clip_id"], pa.array(chosen, pa.string()))).to_pylist()
+    words = {row["clip_id"]: ", ".join(row["labels"]) or row["caption"] or row["source_uri"] for row in rows}
+    left = [
+        (LEFT_PLAYERS, [(example.clip_id, reason.code, example.reason) for example in reason.examples])
+        for reason in reasons
+    ]
+    films = Films(folder, units, told["stages"], Spec(**told["spec"]))
+    return players(films, [(KEPT_PLAYERS, [(clip_id, OK, words[clip_id]) for clip_id in chosen]), *left])
+
+
 def _sources(units: Units) -> dict[str, str]:
     return dict(zip(units.clips["clip_id"].to_pylist(), units.clips["source_uri"].to_pylist(), strict=True))
 
@@ -153,7 +198,8 @@ def _share(name: str, counts: Mapping[str, int]) -> Share:
 def render(report: Report) -> str:
     """The page, with every text from outside escaped."""
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters["percent"] = _percent
+    environment.filters.update(percent=_percent, count=count_text, time=time_text, bytes=bytes_text)
+    environment.filters["expected"] = lambda expected, kind: expected_text(expected, environment.filters[kind])
     facts: dict[str, Any] = {"report": report}
     return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(facts)
 

@@ -5,20 +5,26 @@ dies is replaced and its unit is done again. A unit that kills three workers is 
 that does it is found; that clip is rejected as `kills_worker` and the rest of the unit lives.
 """
 
+import contextlib
 import itertools
 import math
+import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayActorError, RayError, RayTaskError
 
 from pipelines.brackets import Listener
 from pipelines.commits import Commit
 from pipelines.execute import UnitTask, open_stage, probe_clip, run_unit
+from pipelines.fetching.base import FetchError
+from pipelines.fetching.book import HostKeeper
+from pipelines.fetching.pace import HostPolicy
 from pipelines.ray_session import cluster_totals, join_ray
 from pipelines.recipe import Instance
 from pipelines.stage import Context, Resources, Work
@@ -26,6 +32,9 @@ from uniform.errors import PipelineError, UniformError
 
 MAX_DEATHS = 3
 """Workers that may die on a unit before it is looked at clip by clip, and again after that before the run ends."""
+KEEPER = "uniform-hosts"
+"""Name and namespace of the actor that keeps the book of hosts, one for the whole cluster."""
+KEEPER_WAITS_S = (0.1, 0.5, 2.0, 5.0)
 
 
 class _Worker:
@@ -50,6 +59,52 @@ class _Worker:
 
 
 _Actor: Any = ray.remote(max_restarts=0, max_task_retries=0)(_Worker)
+
+
+_KeeperActor: Any = ray.remote(num_cpus=0, max_restarts=-1, max_task_retries=-1)(HostKeeper)
+
+
+@dataclass(frozen=True)
+class ClusterBook:
+    """The book of hosts of the whole cluster, for a worker anywhere in it. See `pipelines.fetching.pace.HostBook`."""
+
+    folder: Path
+    """Where this run's part of it is kept."""
+
+    def reserve(self, host: str, policy: HostPolicy, chance: float) -> float:
+        """See HostBook."""
+        return self._ask("reserve", host, policy, chance)
+
+    def rests(self, host: str) -> bool:
+        """See HostBook."""
+        return bool(self._ask("rests", host))
+
+    def learn(self, host: str, policy: HostPolicy, refusal: str | None, retry_after_s: float | None) -> bool:
+        """See HostBook."""
+        return bool(self._ask("learn", host, policy, refusal, retry_after_s))
+
+    def _ask(self, question: str, *args: Any) -> float:
+        for wait_s in KEEPER_WAITS_S:
+            keeper = _KeeperActor.options(
+                name=KEEPER, namespace=KEEPER, lifetime="detached", get_if_exists=True
+            ).remote()
+            try:
+                answer: float | FetchError = ray.get(keeper.ask.remote(self.folder, question, *args))
+            except RayActorError:
+                time.sleep(wait_s)  # a run that has ended took it along; the next one knows what the folders say
+                continue
+            if isinstance(answer, FetchError):
+                raise answer
+            return answer
+        raise PipelineError(
+            f"the actor '{KEEPER}', which paces requests to hosts, cannot be kept alive. Look at Ray's own logs."
+        )
+
+
+def dismiss_keeper() -> None:
+    """End the keeper of hosts; another run that needs it starts its own."""
+    with contextlib.suppress(ValueError):  # nobody needed it
+        ray.kill(ray.get_actor(KEEPER, namespace=KEEPER))
 
 
 @dataclass(frozen=True)
@@ -94,6 +149,8 @@ class RayEngine:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._dismiss(self._idle)
+        if ray.is_initialized():
+            dismiss_keeper()
         if self._started:
             ray.shutdown()
 
@@ -111,7 +168,8 @@ class RayEngine:
         if size != self._size:
             self._dismiss(self._idle)
             self._idle, self._size = [], size
-        pool = _Pool(self._idle, size, self._workers(instance, size), context, listener)
+        shared = replace(context, host_book=ClusterBook)
+        pool = _Pool(self._idle, size, self._workers(instance, size), shared, listener)
         try:
             yield from pool.run(itertools.chain([first], waiting))
         finally:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import operator
 import re
 import unicodedata
 from collections.abc import Callable, Mapping
@@ -56,6 +57,8 @@ class RowMaker:
         self._columns = listing.columns.given()
         self._cells = {key: _cell(value) for key, value in self._columns.items()}
         self._extra = {key: _cell(value) for key, value in listing.extra.items()}
+        self._known_splits: dict[str, str] = {}
+        self._known_labels: dict[str, tuple[str, ...]] = {}  # a listing repeats itself: each cell is read once
         self._derive = [(column, re.compile(pattern)) for column, pattern in listing.derive.items()]
 
     def row(self, place: str, record: Record) -> Row | None:
@@ -109,18 +112,17 @@ class RowMaker:
 
     def _text(self, values: Mapping[str, Any], key: str) -> str | None:
         """The cell of a mapped field as clean text, NFC; None where it is not mapped or empty."""
-        if key not in self._cells:
-            return None
-        value = self._cells[key](values)
+        cell = self._cells.get(key)
+        value = None if cell is None else cell(values)
         if value is None:
             return None
-        return unicodedata.normalize("NFC", value if isinstance(value, str) else str(value)).strip() or None
+        return _clean(value if isinstance(value, str) else str(value)) or None
 
     def _needed(self, values: Mapping[str, Any], key: str) -> str:
         text = self._text(values, key)
         if text is None:
             raise CellError(self._columns[key], "an empty cell", key, "Fill it in, or leave the line out.")
-        if CONTROL.search(text):
+        if not (text.isascii() and text.isprintable()) and CONTROL.search(text):
             raise CellError(
                 self._columns[key],
                 quoted(text),
@@ -194,15 +196,18 @@ class RowMaker:
 
     def _split(self, values: Mapping[str, Any]) -> str:
         split = self._needed(values, "split") if "split" in self._cells else self._listing.split
+        if split in self._known_splits:
+            return self._known_splits[split]
         names = self._listing.split_names
         if names and split not in names:
             fix = f"Add it there{nearest(split, names)}"
             raise CellError(self._columns.get("split", "split"), quoted(split), "a split in listing.split_names", fix)
-        split = names.get(split, split)
-        if not SPLIT.fullmatch(split):
+        named = names.get(split, split)
+        if not SPLIT.fullmatch(named):
             fix = "Map it by listing.split_names."
-            raise CellError(self._columns.get("split", "split"), quoted(split), "letters, digits, _ and -", fix)
-        return split
+            raise CellError(self._columns.get("split", "split"), quoted(named), "letters, digits, _ and -", fix)
+        self._known_splits[split] = named
+        return named
 
     def _labels(self, values: Mapping[str, Any]) -> tuple[str, ...]:
         if "labels" in self._cells:
@@ -212,12 +217,20 @@ class RowMaker:
             cell = values[column]
         else:
             return ()
+        if isinstance(cell, str):
+            if cell not in self._known_labels:
+                self._known_labels[cell] = self._names_of(cell, column)
+            return self._known_labels[cell]
+        return self._names_of(cell, column)
+
+    def _names_of(self, cell: Any, column: str) -> tuple[str, ...]:
+        """The label names in one cell, each once."""
         separator = self._listing.label_separator
         if isinstance(cell, str):
             parts: list[Any] = cell.split(separator) if separator else [cell]
         else:
             parts = list(cell) if isinstance(cell, list | tuple) else [] if cell is None else [cell]
-        labels = [unicodedata.normalize("NFC", str(part)).strip() for part in parts]
+        labels = [_clean(str(part)) for part in parts]
         labels = [self._label_name(label, column) for label in labels if label]
         return tuple(dict.fromkeys(labels))
 
@@ -254,9 +267,14 @@ class RowMaker:
         return extra
 
 
+def _clean(text: str) -> str:
+    """The text in NFC without spaces around it."""
+    return (text if text.isascii() else unicodedata.normalize("NFC", text)).strip()
+
+
 def _cell(value: str) -> Cell:
     """A function that takes a mapped value out of a record."""
     names = template_columns(value)
     if names == (value,):
-        return lambda values: values[value]
+        return operator.itemgetter(value)
     return lambda values: value.format_map({name: str(values[name]).strip() for name in names})

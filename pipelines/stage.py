@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pipelines.clip import Clip
+from pipelines.fetching.book import FileBook
+from pipelines.fetching.pace import HostBook
 from uniform.config import nearest
 from uniform.errors import ConfigError
 from uniform.spec import Spec
@@ -51,6 +53,8 @@ class Context:
     """Data set name to the folder that its local paths are relative to."""
     folder: Path = Path()
     """The run's folder; the fetch stage keeps its media below it."""
+    host_book: Callable[[Path], HostBook] = FileBook
+    """Opens the book of hosts that is kept in a folder; an engine with many machines brings one for all of them."""
 
 
 @runtime_checkable

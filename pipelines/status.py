@@ -1,7 +1,7 @@
 """What became of the clips, told from commit markers and ledger parts alone: no recipe, no weights, no media."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -11,7 +11,6 @@ from pipelines.commits import Commit, read_commit
 from pipelines.folder import RunFolder
 from pipelines.ledger import OK, Tally, read_part
 from pipelines.units import Units
-from uniform.errors import PipelineError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,14 +22,17 @@ class StageStatus:
     units_done: int
     tally: Tally
     seconds: float
+    """Of all workers together."""
     bytes: int
+    hours: Mapping[str, Mapping[str, int]]
+    """Hour (UTC, "2026-11-25T16") -> code -> clips judged in it; what a later unit took over counts here too."""
 
 
 def stage_statuses(folder: RunFolder, stages: Sequence[str], units: Units) -> list[StageStatus]:
     """How far each stage is. Clips that a later unit took over count there."""
     found = []
     for stage in stages:
-        commits = list(_commits(folder, stage, units))
+        commits = list(unit_commits(folder, stage, units))
         codes: Counter[str] = Counter()
         for commit in commits:
             codes.update(live_codes(folder, commit, units))
@@ -43,9 +45,18 @@ def stage_statuses(folder: RunFolder, stages: Sequence[str], units: Units) -> li
                 tally=tally,
                 seconds=sum(commit.seconds for commit in commits),
                 bytes=sum(commit.bytes for commit in commits),
+                hours=_hours(commits),
             )
         )
     return found
+
+
+def _hours(commits: Sequence[Commit]) -> dict[str, Counter[str]]:
+    hours: defaultdict[str, Counter[str]] = defaultdict(Counter)
+    for commit in commits:
+        for hour, codes in commit.hours.items():
+            hours[hour].update(codes)
+    return dict(sorted(hours.items()))
 
 
 def final_tally(folder: RunFolder, stages: Sequence[str], units: Units) -> tuple[dict[str, Tally], Tally]:
@@ -76,7 +87,7 @@ def live_codes(folder: RunFolder, commit: Commit, units: Units) -> Counter[str]:
 
 def live_rows(folder: RunFolder, stage: str, units: Units, columns: list[str]) -> Iterator[tuple[Commit, pa.Table]]:
     """Each finished unit's ledger rows, without clips that a later unit took over. `columns` name clip_id."""
-    for commit in _commits(folder, stage, units):
+    for commit in unit_commits(folder, stage, units):
         table = read_part(folder.inside(commit.ledger), columns)
         gone = units.superseded.get(commit.unit)
         if gone:
@@ -94,36 +105,8 @@ def clips_with_code(folder: RunFolder, stages: Sequence[str], units: Units, code
     return found
 
 
-@dataclass(frozen=True, kw_only=True)
-class Step:
-    """What one stage did to one clip in one unit."""
-
-    unit: int
-    stage: str
-    code: str
-    reason: str
-    output: str | None
-
-
-def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) -> list[Step]:
-    """Everything that happened to a clip, in order. Raises PipelineError for a clip that was never planned."""
-    planned = [unit for unit in range(len(units)) if clip_id in units.ids(unit)]
-    if not planned:
-        raise PipelineError(f"{folder.path}: no clip '{clip_id}' was planned; ids are those of manifest.parquet")
-    steps = []
-    for unit in planned:
-        for stage in stages:
-            commit = read_commit(folder.commit(stage, unit))
-            if commit is None:
-                break
-            table = read_part(folder.inside(commit.ledger), ["clip_id", "code", "reason", "output"])
-            for row in table.filter(pc.equal(table["clip_id"], clip_id)).to_pylist():
-                told = {name: row[name] for name in ("code", "reason", "output")}
-                steps.append(Step(unit=unit, stage=stage, **told))
-    return steps
-
-
-def _commits(folder: RunFolder, stage: str, units: Units) -> Iterator[Commit]:
+def unit_commits(folder: RunFolder, stage: str, units: Units) -> Iterator[Commit]:
+    """The commit of each finished unit of a stage, in order."""
     for unit in range(len(units)):
         commit = read_commit(folder.commit(stage, unit))
         if commit is not None:

@@ -6,12 +6,15 @@ shard that was committed is never opened again. Where a clip stands in several u
 """
 
 import hashlib
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.clip import Row
@@ -22,7 +25,7 @@ from uniform.errors import PipelineError
 from uniform.fingerprint import digest
 
 UNITS_SCHEMA = pa.schema([("unit", pa.int32()), ("clip_id", pa.string()), ("origin", pa.string())])
-"""`origin` says why the unit exists: first, added, or retry:<code>."""
+"""`origin` says why the unit exists: pilot, first, added, or retry:<code>."""
 
 TOLD_BY_ID = frozenset({"clip_id", "dataset", "source_id", "start_ms", "duration_ms"})
 """Row columns that the clip's id is a hash of: they cannot change under one id."""
@@ -54,19 +57,27 @@ class Units:
 
     @cached_property
     def _spans(self) -> list[tuple[int, int]]:
-        spans: list[tuple[int, int]] = []
-        for place, unit in enumerate(self.plan["unit"].to_pylist()):
-            if unit == len(spans):
-                spans.append((place, place + 1))
-            elif unit == len(spans) - 1:
-                spans[-1] = (spans[-1][0], place + 1)
-            else:
-                raise PipelineError(f"units.parquet: unit {unit} follows unit {len(spans) - 1}; the file was altered")
-        return spans
+        """First and last place of each unit in the plan."""
+        units = self.plan["unit"].to_numpy()
+        steps = np.diff(units, prepend=-1)
+        wrong = np.flatnonzero((steps != 0) & (steps != 1))
+        if len(wrong):
+            before = units[wrong[0] - 1] if wrong[0] else -1
+            raise PipelineError(f"units.parquet: unit {units[wrong[0]]} follows unit {before}; the file was altered")
+        starts = [*np.flatnonzero(steps).tolist(), len(units)]
+        return list(itertools.pairwise(starts))
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {clip_id: place for place, clip_id in enumerate(self.clips["clip_id"].to_pylist())}
+    def _planned(self) -> pa.Table:
+        """The manifest's row of each line of the plan, so that a unit's rows are a slice and cost nothing to find."""
+        places = pc.index_in(self.plan["clip_id"], value_set=self.clips["clip_id"].combine_chunks())
+        if places.null_count:
+            lost = self.plan.filter(pc.is_null(places)).slice(0, 1).to_pylist()[0]
+            raise PipelineError(
+                f"unit {lost['unit']} holds clip {lost['clip_id']}, which manifest.parquet does not name; one of them "
+                f"was altered"
+            )
+        return self.clips.combine_chunks().take(places)
 
     @cached_property
     def _digests(self) -> dict[int, dict[str, str]]:
@@ -98,20 +109,21 @@ class Units:
         return found
 
     def origin(self, unit: int) -> str:
-        """Why the unit exists: first, added, or retry:<code>."""
+        """Why the unit exists: pilot, first, added, or retry:<code>."""
         return str(self.plan["origin"][self._spans[unit][0]])
+
+    @cached_property
+    def origins(self) -> frozenset[str]:
+        """Why there are units: all the reasons."""
+        return frozenset(self.plan["origin"].unique().to_pylist())
 
     def rows(self, unit: int) -> tuple[Row, ...]:
         """Manifest rows of a unit, in their order."""
         return tuple(row_of(values) for values in self._table(unit).to_pylist())
 
     def _table(self, unit: int) -> pa.Table:
-        try:
-            return self.clips.take(pa.array([self._places[clip_id] for clip_id in self.ids(unit)], pa.int64()))
-        except KeyError as error:
-            raise PipelineError(
-                f"unit {unit} holds clip {error.args[0]}, which manifest.parquet does not name; one of them was altered"
-            ) from error
+        start, end = self._spans[unit]
+        return self._planned.slice(start, end - start)
 
     def row_digests(self, unit: int, columns: Iterable[str]) -> dict[str, str]:
         """Per manifest column that a clip's id does not tell: a digest of its values in the unit."""
@@ -144,12 +156,16 @@ class Units:
                     pq.write_table(table, temporary)
 
 
-def first_units(clips: pa.Table, unit_clips: int, limit: int | None) -> Units:
-    """Cut a manifest into units. Raises PipelineError for a manifest of zero rows."""
+def no_units(clips: pa.Table) -> Units:
+    """A manifest of which nothing is planned. Raises PipelineError for a manifest of zero rows."""
     if not clips.num_rows:
         raise PipelineError("the manifest names no clip, so there is nothing to prepare; look at its listing")
-    empty = Units(UNITS_SCHEMA.empty_table(), clips)
-    return empty.with_clips(in_order(clips["clip_id"].to_pylist())[:limit], unit_clips, "first")
+    return Units(UNITS_SCHEMA.empty_table(), clips)
+
+
+def first_units(clips: pa.Table, unit_clips: int, limit: int | None) -> Units:
+    """Cut a manifest into units. Raises PipelineError for a manifest of zero rows."""
+    return no_units(clips).with_clips(in_order(clips["clip_id"].to_pylist())[:limit], unit_clips, "first")
 
 
 def in_order(clip_ids: Iterable[str]) -> list[str]:

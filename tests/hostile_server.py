@@ -1,36 +1,92 @@
 """A hostile little internet on loopback: every way in which a video host misbehaves, one path for each."""
 
+import bisect
 import hashlib
+import socket
+import ssl
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
+
+TYPES = {".m3u8": "application/vnd.apple.mpegurl", ".mpd": "application/dash+xml", ".ts": "video/mp2t"}
 
 
 def body(name: str, size: int = 100_000) -> bytes:
-    """Content that looks like an MP4 file at its beginning, and differs from name to name."""
+    """Content with the outermost structure of an MP4 file; it differs from name to name."""
     block = hashlib.sha256(name.encode()).digest()
-    return b"\0\0\0\x18ftypmp42" + (block * (size // 32 + 1))[: size - 12]
+    head = b"\0\0\0\x18ftypmp42" + block[:12] + b"\0\0\0\x08moov" + (size - 32).to_bytes(4, "big") + b"mdat"
+    return (head + block * (size // 32))[:size]
 
 
 class HostileServer(ThreadingHTTPServer):
-    """Counts requests by path, and remembers the Range headers that came."""
+    """Counts requests by path, remembers when they came and with which Range headers, and can leave the network."""
 
     daemon_threads = True
     block_on_close = False
 
-    def __init__(self) -> None:
+    def __init__(self, certificate: Path | None = None) -> None:
         super().__init__(("127.0.0.1", 0), _Handler)
+        self._scheme = "http"
+        if certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(certificate)
+            self.socket = context.wrap_socket(self.socket, server_side=True, do_handshake_on_connect=False)
+            self._scheme = "https"
         self.requests: Counter[str] = Counter()
         self.ranges: list[tuple[str, str | None]] = []
         self.agents: set[str | None] = set()
+        self.cookies: list[tuple[str, str | None]] = []
+        self.times_s: list[float] = []
+        self.connections = 0
+        self.files: dict[str, bytes] = {}
+        """Path -> content, for what must be real media."""
+        self.cut: dict[str, bytes] = {}
+        """The same, for what breaks off in the middle."""
         self.lock = threading.Lock()
+        self._network = threading.Event()
+        self._network.set()
+        self._connections: set[socket.socket] = set()
 
-    def url(self, path: str) -> str:
-        return f"http://127.0.0.1:{self.server_port}{path}"
+    @contextmanager
+    def network_off(self) -> Iterator[None]:
+        """Open connections break; new ones are closed at once or hang until the network is back, by turns."""
+        self._network.clear()
+        with self.lock:
+            for connection in self._connections:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        try:
+            yield
+        finally:
+            self._network.set()
+
+    def fastest(self, span_s: float) -> int:
+        """The most requests that came within any span of so many seconds."""
+        times = sorted(self.times_s)
+        return max(bisect.bisect_right(times, first + span_s) - at for at, first in enumerate(times))
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """A connection from its beginning to its end, in a thread of its own."""
+        with self.lock:
+            self.connections += 1
+            self._connections.add(request)
+            hangs = len(self._connections) % 2 == 0
+        if self._network.is_set():
+            super().process_request_thread(request, client_address)
+        else:
+            if hangs:
+                self._network.wait()
+            self.shutdown_request(request)
+        with self.lock:
+            self._connections.discard(request)
+
+    def url(self, path: str, host: str = "127.0.0.1") -> str:
+        return f"{self._scheme}://{host}:{self.server_port}{path}"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that hang up are the point."""
@@ -52,8 +108,17 @@ class _Handler(BaseHTTPRequestHandler):
             self.server.requests[path] += 1
             self.server.ranges.append((path, self.headers.get("Range")))
             self.server.agents.add(self.headers.get("User-Agent"))
+            self.server.cookies.append((path, self.headers.get("Cookie")))
+            self.server.times_s.append(time.monotonic())
             count = self.server.requests[path]
-        self.close_connection = True
+        self.close_connection = not path.startswith("/kept")
+        if path in self.server.files:
+            self._send(200, self.server.files[path], Content_Type=TYPES.get(Path(path).suffix, "video/mp4"))
+            return
+        if path in self.server.cut:
+            content = self.server.cut[path]
+            self._send(200, content[: len(content) // 2], Content_Length=str(len(content)))
+            return
         name = path.strip("/").split("/")[0].replace("-", "_")
         getattr(self, f"_{name}", self._not_found)(path, count)
 
@@ -72,6 +137,10 @@ class _Handler(BaseHTTPRequestHandler):
     def _ok(self, path: str, count: int) -> None:
         self._send(200, body(path))
 
+    def _kept(self, path: str, count: int) -> None:
+        """Leaves the connection open for the next request."""
+        self._send(200, body(path))
+
     def _no_length(self, path: str, count: int) -> None:
         self._send(200, body(path), Content_Length="")
 
@@ -84,6 +153,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(429, b"", Retry_After="7")
         else:
             self._ok(path, count)
+
+    def _overloaded(self, path: str, count: int) -> None:
+        """503 with Retry-After once, then fine."""
+        if count == 1:
+            self._send(503, b"", Retry_After="9")
+        else:
+            self._ok(path, count)
+
+    def _two(self, path: str, count: int) -> None:
+        """A page with two videos."""
+        videos = '<video src="/ok/a.mp4"></video><video src="/ok/b.mp4"></video>'
+        self._send(200, f"<!DOCTYPE html><html><body>{videos}</body></html>".encode(), Content_Type="text/html")
 
     def _always_busy(self, path: str, count: int) -> None:
         self._send(429, b"")
@@ -100,7 +181,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _to(self, path: str, count: int) -> None:
         """Redirects to an address that must not be visited."""
-        self._send(302, b"", Location={"file": "file:///etc/passwd", "private": "http://10.0.0.1/"}[path.split("/")[2]])
+        places = {"file": "file:///etc/passwd", "private": "http://10.0.0.1/", "nowhere": "http://[::bad/"}
+        self._send(302, b"", Location=places[path.split("/")[2]])
+
+    def _odd_numbers(self, path: str, count: int) -> None:
+        """Numbers in headers that no number reader takes."""
+        self._send(
+            429 if count == 1 else 200, body(path), Content_Length="\xb2" if count > 1 else "0", Retry_After="\xb2"
+        )
 
     def _page(self, path: str, count: int) -> None:
         self._send(200, b"<!DOCTYPE html><html><body>Not here</body></html>", Content_Type="text/html; charset=utf-8")
@@ -115,7 +203,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, b"")
 
     def _huge(self, path: str, count: int) -> None:
-        self._send(200, b"\0" * 10, Content_Length=str(10 << 30))
+        self._send(200, body(path), Content_Length=str(10 << 30))
 
     def _endless(self, path: str, count: int) -> None:
         self._send(200, b"", Content_Length="")
@@ -129,6 +217,18 @@ class _Handler(BaseHTTPRequestHandler):
     def _short(self, path: str, count: int) -> None:
         """Promises more than it sends, and names its content by nothing."""
         self._send(200, body(path)[:1000], Content_Length="100000")
+
+    def _cut(self, path: str, count: int) -> None:
+        """Ends in the middle, and nobody could have known when it began."""
+        self._send(200, body(path)[:50_000], Content_Length="")
+
+    def _cut_at_home(self, path: str, count: int) -> None:
+        """The file of the server itself is cut."""
+        self._send(200, body(path)[:50_000])
+
+    def _tiny(self, path: str, count: int) -> None:
+        """A file of 262 bytes, as section downloads leave behind the end."""
+        self._send(200, body(path, 262))
 
     def _hang_up(self, path: str, count: int) -> None:
         self.connection.close()
@@ -214,9 +314,9 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def hostile_server() -> Iterator[HostileServer]:
-    """The server on a free port of loopback, stopped at the end."""
-    server = HostileServer()
+def hostile_server(certificate: Path | None = None) -> Iterator[HostileServer]:
+    """The server on a free port of loopback, stopped at the end; with a certificate (PEM, key inside) it speaks TLS."""
+    server = HostileServer(certificate)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
     thread.start()
     try:

@@ -6,6 +6,7 @@ Imports are tried in a process of their own: a broken compiled package may end t
 import shutil
 import subprocess
 import sys
+import sysconfig
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ _IMPORTS = (
     ),
     _Import(
         "yt-dlp",
-        "from yt_dlp.version import __version__; print(__version__)",
+        "import yt_dlp_ejs; from yt_dlp.version import __version__; print(__version__)",
         "fetching from video sites",
         "uv pip install --upgrade 'yt-dlp[default]'; its extractors age in weeks",
         required=False,
@@ -109,7 +110,8 @@ def _try_import(check: _Import) -> Finding:
 
 
 def _javascript_runtime() -> Finding:
-    runtime = shutil.which("deno")
+    scripts = sysconfig.get_path("scripts")  # yt-dlp looks there too, whether or not it is on the path
+    runtime = shutil.which("deno", path=scripts) or shutil.which("deno")
     if runtime:
         return Finding("deno", "ok", runtime)
     return Finding(

@@ -21,21 +21,19 @@ class Target:
     ip: str
 
 
-def checked_target(url: str, allowed: Collection[str]) -> Target:
+def checked_target(url: str, allowed: Collection[str], *, by_proxy: bool = False) -> Target:
     """Look up the host of `url` and check where it leads.
 
     Args:
         allowed: host names and literal addresses that may be private or local.
+        by_proxy: a proxy will be asked for it. Names are looked up and checked here all the same, for the proxy may
+            stand in our own network. Only what is `allowed` by name is left to the proxy to look up.
     Raises: FetchError: scheme_refused, address_refused, dns.
     """
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise FetchError("scheme_refused", f"not an address: {error}") from error
-    if parts.scheme not in ("http", "https") or not host:
-        raise FetchError("scheme_refused", f"{parts.scheme or 'no scheme'}: only http and https are fetched")
-    port = port or (443 if parts.scheme == "https" else 80)
+    parts, host = split_address(url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    if by_proxy and host.lower() in allowed:
+        return Target(parts, host, port, host)
     ips = _look_up(host, port)
     if host.lower() not in allowed:
         for ip in ips:
@@ -43,6 +41,18 @@ def checked_target(url: str, allowed: Collection[str]) -> Target:
                 found = f"{host} leads to {ip}, which is private, local or reserved"
                 raise FetchError("address_refused", f"{found}. Name it in allow_hosts, if you mean it.")
     return Target(parts, host, port, ips[0])
+
+
+def split_address(url: str) -> tuple[SplitResult, str]:
+    """(the parts of an address that may be fetched, its host). Raises FetchError `scheme_refused`."""
+    try:
+        parts = urlsplit(url)
+        host, _ = parts.hostname, parts.port
+    except ValueError as error:
+        raise FetchError("scheme_refused", f"not an address: {error}") from error
+    if parts.scheme not in ("http", "https") or not host:
+        raise FetchError("scheme_refused", f"{parts.scheme or 'no scheme'}: only http and https are fetched")
+    return parts, host
 
 
 def is_public(ip: str) -> bool:

@@ -17,6 +17,12 @@ class Fetched:
     sha256: str
     notes: tuple[str, ...] = ()
     """Remarks for the ledger, for instance the format that was chosen."""
+    format: str | None = None
+    """What was chosen of what the source offers, or what its server calls it."""
+    title: str | None = None
+    """What the source calls itself."""
+    fetched: str | None = None
+    """When it came, in UTC as ISO 8601; None where it was here before."""
 
 
 class FetchError(Exception):
@@ -25,15 +31,17 @@ class FetchError(Exception):
     Args:
         code: one of `pipelines.codes.CODES`.
         reason: what was found, with the original message; free of secrets.
+        retry_after_s: the rest that the host asks for.
     """
 
-    def __init__(self, code: str, reason: str) -> None:
+    def __init__(self, code: str, reason: str, retry_after_s: float | None = None) -> None:
         super().__init__(f"{code}: {reason}")
         self.code = code
         self.reason = reason
+        self.retry_after_s = retry_after_s
 
-    def __reduce__(self) -> tuple[type["FetchError"], tuple[str, str]]:
-        return type(self), (self.code, self.reason)
+    def __reduce__(self) -> tuple[type["FetchError"], tuple[str, str, float | None]]:
+        return type(self), (self.code, self.reason, self.retry_after_s)
 
 
 class Fetcher(Protocol):

@@ -1,14 +1,12 @@
 """Plain addresses over HTTP: checked, paced, bounded, gone on with after a break, and never trusted.
 
-Every hop of a redirect passes the address check and the pace of its host. Connections go to the address that was
-checked. A break is gone on with by Range only where the server names its content by a validator (If-Range), so that
-two versions of a file are never sewn together.
+Every hop of a redirect passes the address check and the pace of its host. A break is gone on with by Range only where
+the server names its content by a validator (If-Range), so that two versions of a file are never sewn together.
 """
 
-import email.utils
+import contextlib
 import http.client
-import json
-import socket
+import re
 import ssl
 import time
 from collections.abc import Callable
@@ -18,22 +16,28 @@ from urllib.parse import quote, urljoin, urlsplit
 
 from pipelines.clip import Row
 from pipelines.codes import CODES
-from pipelines.fetching.address import Target, checked_target
+from pipelines.fetching.address import checked_target, split_address
 from pipelines.fetching.base import Fetched, FetchError
+from pipelines.fetching.connections import Connections, Way, request_line
+from pipelines.fetching.identity import Cookies, ProxyList, environment_proxy, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace
+from pipelines.fetching.pace import Pace, retry_after_s
+from pipelines.fetching.part import Part
+from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
-from uniform.fingerprint import canonical_json
 
-CHUNK_BYTES = 1 << 18
+CHUNK_BYTES = 1 << 19
 HOPS = 5
 SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".flv", ".gif"}
+_NUMBER = re.compile(r"[0-9]{1,18}")
 _REFUSALS = ("http_429", "http_5xx")
+_FINAL = ("host_paused", "daily_budget", "quiet_hours", "tls", "too_slow")
+"""Transient, but not within minutes."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class HttpLimits:
-    """Bounds of one download."""
+class HttpOptions:
+    """How an address is asked, and the bounds of one download. Secrets come from files, and are never written."""
 
     largest_bytes: int = 2 << 30
     attempts: int = 4
@@ -45,6 +49,13 @@ class HttpLimits:
     """Mean over the window below; slower is given up."""
     window_s: float = 60.0
     user_agent: str = "uniform-toolkit (data set preparation)"
+    cookies_file: str | None = None
+    """Netscape cookies file; a cookie goes to its own host alone."""
+    proxies_file: str | None = None
+    """One address http://user:password@host:port a line; a source always takes the same one. None: the environment."""
+
+    def __post_init__(self) -> None:
+        require_files(self, "http", "cookies_file", "proxies_file")
 
 
 class HttpFetcher:
@@ -53,7 +64,7 @@ class HttpFetcher:
     Args:
         store: receives the files.
         pace: asked before every request.
-        limits: bounds of a download.
+        options: how to ask, and the bounds of a download.
         allow_hosts: names or addresses that may be private or local.
         clock, sleep: for tests.
     """
@@ -62,84 +73,110 @@ class HttpFetcher:
         self,
         store: MediaStore,
         pace: Pace,
-        limits: HttpLimits,
+        options: HttpOptions,
         allow_hosts: tuple[str, ...] = (),
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store, self._pace, self._limits = store, pace, limits
+        self._store, self._pace, self._options = store, pace, options
         self._allowed = frozenset(host.lower() for host in allow_hosts)
         self._clock, self._sleep = clock, sleep
-        self._context = ssl.create_default_context()
+        self._connections = Connections(options.timeout_s)
+        self._proxies = ProxyList(options.proxies_file, ("http",)) if options.proxies_file else None
+        self._cookies = Cookies(options.cookies_file)
 
     def fetch(self, row: Row) -> Fetched:
         """The row's source. Raises FetchError with a code."""
         key = self._store.key("http", "", row.source_uri)
-        return self._store.once(key, lambda work: self._get(row.source_uri, work))
+        return self._store.once(key, lambda work: self._get(row.source_uri, key, work))
 
-    def _get(self, uri: str, work: Path) -> Made:
-        for attempt in range(1, self._limits.attempts + 1):
+    def _get(self, uri: str, key: str, work: Path) -> Made:
+        for attempt in range(1, self._options.attempts + 1):
             try:
-                return self._attempt(uri, _Part(work))
+                return self._attempt(uri, key, Part(work))
             except FetchError as error:
-                final = CODES[error.code].policy != "transient" or error.code in ("host_paused", "daily_budget")
-                if final or attempt == self._limits.attempts or error.code in ("quiet_hours", "tls", "too_slow"):
+                final = CODES[error.code].policy != "transient" or error.code in _FINAL
+                if final or attempt == self._options.attempts:
                     raise
                 if error.code not in _REFUSALS:  # after those the pace itself makes us wait
-                    self._sleep(min(self._limits.retry_s * 2 ** (attempt - 1), 30.0))
+                    self._sleep(min(self._options.retry_s * 2 ** (attempt - 1), 30.0))
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _attempt(self, uri: str, part: "_Part") -> Made:
+    def _attempt(self, uri: str, key: str, part: Part) -> Made:
         began = self._clock()
         try:
-            connection, response, target = self._open(uri, part)
+            connection, response, way = self._open(uri, key, part)
             try:
                 self._receive(response, part)
-            finally:
-                connection.close()
-        except (OSError, http.client.HTTPException) as error:
-            raise _as_fetch_error(error) from error
-        part.check_content()
-        facts = {"uri": clean_reason(uri), "final_uri": clean_reason(target.url.geturl()), "type": part.content_type}
-        seconds = self._clock() - began
-        return Made(part.path, _suffix(uri, part.content_type), {**facts, "seconds": round(seconds, 3)})
-
-    def _open(self, uri: str, part: "_Part") -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, Target]:
-        """Follow redirects to an answer with content; its status and headers are checked."""
-        for _ in range(HOPS + 1):
-            target = checked_target(uri, self._allowed)
-            self._pace.take(target.host)
-            connection = _connection(target, self._limits.timeout_s, self._context)
-            try:
-                connection.request("GET", _path(target), headers=self._headers(target, part))
-                response = connection.getresponse()
-                location = response.headers.get("Location")
-                if response.status in (301, 302, 303, 307, 308) and location:
-                    self._pace.report(target.host, None)
-                    uri = urljoin(uri, location)
-                    connection.close()
-                    continue
-                self._check(response, target, part)
             except BaseException:
                 connection.close()
                 raise
-            return connection, response, target
+        except (OSError, http.client.HTTPException) as error:
+            raise _as_fetch_error(error) from error
+        response.close()
+        if response.will_close:
+            connection.close()
+        else:
+            self._connections.keep(way, connection)
+        check_media(part.path, whole=part.total is not None)
+        facts = {
+            "uri": clean_reason(uri),
+            "final_uri": clean_reason(way.target.url.geturl()),
+            "format": part.content_type or None,
+            "seconds": round(self._clock() - began, 3),
+        }
+        return Made(part.path, _suffix(uri, part.content_type), facts, sha256=part.sha256)
+
+    def _open(self, uri: str, key: str, part: Part) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse, Way]:
+        """Follow redirects to an answer with content; its status and headers are checked."""
+        for _ in range(HOPS + 1):
+            way = self._way(uri, key)
+            self._pace.take(way.target.host)
+            connection, response = self._ask(way, self._headers(way, part))
+            try:
+                location = response.headers.get("Location")
+                if response.status not in (301, 302, 303, 307, 308) or not location:
+                    self._check(response, way, part)
+                    return connection, response, way
+            except BaseException:
+                connection.close()
+                raise
+            connection.close()
+            self._pace.report(way.target.host, None)
+            uri = _joined(uri, location)
         raise FetchError("http_redirects", f"more than {HOPS} redirects, the last to {clean_reason(uri)}")
 
-    def _headers(self, target: Target, part: "_Part") -> dict[str, str]:
-        headers = {"User-Agent": self._limits.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
+    def _way(self, uri: str, key: str) -> Way:
+        parts, host = split_address(uri)
+        proxy = self._proxies.of(key) if self._proxies else environment_proxy(parts.scheme, host)
+        return Way(checked_target(uri, self._allowed, by_proxy=proxy is not None), proxy)
+
+    def _ask(self, way: Way, headers: dict[str, str]) -> tuple[http.client.HTTPConnection, http.client.HTTPResponse]:
+        """Send the request, once more where a connection of before turns out to be closed."""
+        url, for_proxy = request_line(way, _path(way))
+        kept = self._connections.kept(way)
+        if kept is not None:
+            with contextlib.suppress(ConnectionError):
+                return kept, _answer(kept, url, headers | for_proxy)
+        connection = self._connections.open(way)
+        return connection, _answer(connection, url, headers | for_proxy)
+
+    def _headers(self, way: Way, part: Part) -> dict[str, str]:
+        headers = {"User-Agent": self._options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
         if part.offset and part.validator:
             headers |= {"Range": f"bytes={part.offset}-", "If-Range": part.validator}
-        return headers
+        return headers | self._cookies.headers(way.target.url.geturl())
 
-    def _check(self, response: http.client.HTTPResponse, target: Target, part: "_Part") -> None:
+    def _check(self, response: http.client.HTTPResponse, way: Way, part: Part) -> None:
         """Judge status and headers, and set up the part. Raises FetchError."""
         status, headers = response.status, response.headers
         if status in (429, 503):
-            self._pace.report(target.host, f"HTTP {status}", _retry_after_s(headers.get("Retry-After")))
+            self._pace.report(way.target.host, f"HTTP {status}", retry_after_s(headers.get("Retry-After")))
         elif status < 500:
-            self._pace.report(target.host, None)
+            self._pace.report(way.target.host, None)
+        if status == 407:
+            raise FetchError("proxy", f"{way.proxy}: HTTP 407 {response.reason}")
         if status == 416:
             part.restart(None, None, "")
             raise FetchError("changed", "HTTP 416: the file is no longer as long as the part that we have")
@@ -152,99 +189,51 @@ class HttpFetcher:
             raise FetchError(
                 "bad_response", f"content encoded as {headers['Content-Encoding']}, which was not asked for"
             )
-        length = int(headers["Content-Length"]) if (headers.get("Content-Length") or "").isdigit() else None
+        announced = headers.get("Content-Length") or ""
+        length = int(announced) if _NUMBER.fullmatch(announced) else None
         if status == 206:
             part.continues(headers.get("Content-Range") or "", _validator(headers))
         else:
             part.restart(_validator(headers), length, kind)
-        if part.total is not None and part.total > self._limits.largest_bytes:
-            raise FetchError("too_large", f"{part.total:,} bytes are announced, limit {self._limits.largest_bytes:,}")
+        if part.total is not None and part.total > self._options.largest_bytes:
+            raise FetchError("too_large", f"{part.total:,} bytes are announced, limit {self._options.largest_bytes:,}")
 
-    def _receive(self, response: http.client.HTTPResponse, part: "_Part") -> None:
-        """Append the answer's content to the part, within the limits."""
-        limits, window_began, window_bytes = self._limits, self._clock(), 0
-        with part.path.open("ab") as file:
+    def _receive(self, response: http.client.HTTPResponse, part: Part) -> None:
+        """Append the answer's content to the part, within the options."""
+        options, size = self._options, part.offset
+        window_began, window_from = self._clock(), size
+        with part.growing() as append:
             while chunk := response.read1(CHUNK_BYTES):
-                file.write(chunk)
-                window_bytes += len(chunk)
-                if file.tell() > limits.largest_bytes:
-                    raise FetchError("too_large", f"more than {limits.largest_bytes:,} bytes came")
+                size = append(chunk)
+                if size > options.largest_bytes:
+                    raise FetchError("too_large", f"more than {options.largest_bytes:,} bytes came")
                 elapsed = self._clock() - window_began
-                if elapsed >= limits.window_s:
-                    if window_bytes < limits.slowest_bytes_per_s * elapsed:
-                        raise FetchError("too_slow", f"{window_bytes:,} bytes in {elapsed:.0f} s")
-                    window_began, window_bytes = self._clock(), 0
-        if part.total is not None and part.offset != part.total:
-            raise FetchError("incomplete", f"{part.offset:,} bytes came of {part.total:,}")
+                if elapsed >= options.window_s:
+                    if size - window_from < options.slowest_bytes_per_s * elapsed:
+                        raise FetchError("too_slow", f"{size - window_from:,} bytes in {elapsed:.0f} s")
+                    window_began, window_from = self._clock(), size
+        if part.total is not None and size != part.total:
+            raise FetchError("incomplete", f"{size:,} bytes came of {part.total:,}")
 
 
-class _Part:
-    """What has come of a source so far, and by what the server names that content."""
-
-    def __init__(self, work: Path) -> None:
-        self.path, self._facts = work / "part", work / "part.json"
-        self.validator: str | None = None
-        self.total: int | None = None
-        self.content_type = ""
-        try:
-            found = json.loads(self._facts.read_bytes())
-            self.validator, self.total, self.content_type = found["validator"], found["total"], found["type"]
-        except (FileNotFoundError, ValueError, KeyError):
-            self.path.unlink(missing_ok=True)  # a part of unknown origin must not be gone on with
-        if self.total is None or self.offset >= self.total:
-            self.path.unlink(missing_ok=True)
-
-    @property
-    def offset(self) -> int:
-        """Bytes that are there."""
-        try:
-            return self.path.stat().st_size
-        except FileNotFoundError:
-            return 0
-
-    def restart(self, validator: str | None, total: int | None, content_type: str) -> None:
-        """Begin anew with content of this name and length."""
-        self.path.unlink(missing_ok=True)
-        self.validator, self.total, self.content_type = validator, total, content_type
-        facts = {"validator": validator, "total": total, "type": content_type}
-        self._facts.write_text(canonical_json(facts))
-
-    def continues(self, content_range: str, validator: str | None) -> None:
-        """Check that a partial answer goes on where we stand, with the same content. Raises FetchError `changed`."""
-        wanted = f"bytes {self.offset}-"
-        total = content_range.rpartition("/")[2]
-        if not content_range.startswith(wanted) or total != str(self.total) or validator not in (None, self.validator):
-            found = f"the rest is {content_range!r} of {validator}, wanted {wanted}.../{self.total} of {self.validator}"
-            self.restart(None, None, "")
-            raise FetchError("changed", found)
-
-    def check_content(self) -> None:
-        """Raises FetchError for what is plainly no media: nothing, a page, a message."""
-        if self.offset == 0:
-            raise FetchError("empty_file", "the server sent nothing")
-        with self.path.open("rb") as file:
-            head = file.read(512).lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-        if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<body", b'{"', b"[{")):
-            raise FetchError("not_media", f"the content is a page or a message: {head[:40]!r}")
+def _answer(connection: http.client.HTTPConnection, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
+    try:
+        connection.request("GET", url, headers=headers)
+        return connection.getresponse()
+    except BaseException:
+        connection.close()
+        raise
 
 
-def _connection(target: Target, timeout_s: float, context: ssl.SSLContext) -> http.client.HTTPConnection:
-    """A connection to the address that was checked, whatever the name resolves to by now."""
-    sock = socket.create_connection((target.ip, target.port), timeout=timeout_s)
-    if target.url.scheme == "http":
-        connection = http.client.HTTPConnection(target.host, target.port, timeout=timeout_s)
-    else:
-        try:
-            sock = context.wrap_socket(sock, server_hostname=target.host)
-        except BaseException:
-            sock.close()
-            raise
-        connection = http.client.HTTPSConnection(target.host, target.port, timeout=timeout_s, context=context)
-    connection.sock = sock
-    return connection
+def _joined(uri: str, location: str) -> str:
+    try:
+        return urljoin(uri, location)
+    except ValueError as error:
+        raise FetchError("bad_response", f"a redirect to what is no address: {error}") from error
 
 
-def _path(target: Target) -> str:
+def _path(way: Way) -> str:
+    target = way.target
     path = quote(target.url.path or "/", safe="/%:=&~+!$,;'@()*[]-._")
     return f"{path}?{quote(target.url.query, safe='/%:=&~+!$,;?@()*[]-._')}" if target.url.query else path
 
@@ -255,18 +244,6 @@ def _validator(headers: http.client.HTTPMessage) -> str | None:
     if tag and not tag.startswith("W/"):
         return tag
     return headers.get("Last-Modified")
-
-
-def _retry_after_s(value: str | None) -> float | None:
-    """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
-    if value is None:
-        return None
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
-        return None
 
 
 def _suffix(uri: str, content_type: str) -> str:

@@ -44,6 +44,7 @@ _PATTERNS: tuple[tuple[str, str], ...] = (
     ("incomplete", r"did not get any data|downloaded file is empty"),
     ("timeout", r"timed out|timeout"),
     ("data_forbidden", r"unable to download video data: http error 403"),
+    ("data_forbidden", r"\[download\] got error: http error (403|404|410)"),
     ("data_forbidden", r"fragment.{0,40}http error 403|http error 403.{0,40}fragment"),
     ("http_401", r"http error 401|401 client error"),
     ("http_403", r"http error 403|403 client error"),
@@ -62,7 +63,8 @@ _COMPILED = tuple((code, re.compile(pattern, re.IGNORECASE)) for code, pattern i
 
 LONGEST_REASON = 400
 _SECRETS = re.compile(
-    r"(?i)((?:https?|socks5h?)://)[^/\s:@]+:[^/\s@]+@|([?&](?:token|sig|signature|key|auth|password)=)[^&\s'\"]+"
+    r"(?i)(\b[a-z][a-z0-9+.-]*://)[^/\s@]+@|"  # user and password of any address
+    r"([?&][^=&\s]*(?:token|sig|signature|key|auth|password|credential|policy|session|pot)[^=&\s]*=)[^&\s'\"]+"
 )
 _COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 

@@ -1,32 +1,27 @@
 """Politeness as a mechanism: how often a host is asked, when it rests, and that it rests at all.
 
-One book of hosts serves every worker. `FilePace` keeps it in small locked files, which all processes that see the
-folder share; another holder of the same book (an actor of a cluster, say) needs only the two methods of `Pace`.
+The rules are functions of a host's state and the time. One book of hosts keeps the states for every worker of a run,
+and outlives it; who keeps it is the engine's business: locked files (`pipelines/fetching/book.py`), or one actor for a
+whole cluster (`pipelines/runner.py`).
 """
 
-import dataclasses
-import fcntl
-import hashlib
-import json
+import email.utils
 import logging
-import os
 import random
 import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol
 
 from pipelines.fetching.base import FetchError
 from uniform.errors import ConfigError
 
 _log = logging.getLogger(__name__)
 DAY_S = 86_400
-PAGE_BYTES = 1_024
 LONGEST_REASON = 200
+_SECONDS = re.compile(r"[0-9]{1,18}")
 _SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,6 +71,33 @@ class HostState:
     day: int = 0
     used_today: int = 0
     reason: str = ""
+    learned_at: float = 0.0
+    """When the host's last answer came."""
+
+    def meet(self, other: "HostState") -> None:
+        """Take over what another book knows of this host and this one does not."""
+        if other.learned_at > self.learned_at:
+            self.refusals, self.pauses, self.reason = other.refusals, other.pauses, other.reason
+            self.learned_at = other.learned_at
+        self.free_at = max(self.free_at, other.free_at)
+        self.blocked_until = max(self.blocked_until, other.blocked_until)
+        self.day, self.used_today = max((self.day, self.used_today), (other.day, other.used_today))
+
+
+class HostBook(Protocol):
+    """Keeps the states of all hosts. Each call is atomic, however many workers there are, and durable."""
+
+    def reserve(self, host: str, policy: HostPolicy, chance: float) -> float:
+        """See the function `reserve`."""
+        ...
+
+    def rests(self, host: str) -> bool:
+        """Whether the host is not to be asked at this moment."""
+        ...
+
+    def learn(self, host: str, policy: HostPolicy, refusal: str | None, retry_after_s: float | None) -> bool:
+        """See the function `learn`."""
+        ...
 
 
 class Pace(Protocol):
@@ -117,6 +139,7 @@ def reserve(state: HostState, policy: HostPolicy, host: str, now: float, chance:
 
 def learn(state: HostState, policy: HostPolicy, refusal: str | None, retry_after_s: float | None, now: float) -> bool:
     """Take a host's answer into `state`; whether its breaker opened."""
+    state.learned_at = now
     if refusal is None:
         state.refusals = state.pauses = 0
         return False
@@ -131,45 +154,44 @@ def learn(state: HostState, policy: HostPolicy, refusal: str | None, retry_after
     return opened
 
 
-class FilePace:
-    """The book of hosts as files, one per host, locked while it is written.
+class HostPace:
+    """A worker's way to the book of hosts: which policy holds for a host, and the waiting.
 
     Args:
-        folder: shared by all workers.
+        book: shared by all workers.
         default: for hosts without a policy of their own.
-        hosts: host -> policy; a policy holds for the host's subdomains too.
-        clock, sleep, chance: for tests.
+        hosts: host -> policy; a policy holds for the host's subdomains too, which share its bucket.
+        sleep, chance: for tests.
     """
 
     def __init__(
         self,
-        folder: Path,
+        book: HostBook,
         default: HostPolicy,
         hosts: Mapping[str, HostPolicy] | None = None,
         *,
-        clock: Callable[[], float] = time.time,
         sleep: Callable[[float], None] = time.sleep,
         chance: Callable[[], float] | None = None,
     ) -> None:
-        self._folder, self._default, self._hosts = folder, default, dict(hosts or {})
-        self._clock, self._sleep = clock, sleep
+        self._book, self._default, self._hosts = book, default, dict(hosts or {})
+        self._sleep = sleep
         self._chance = chance or random.Random().random
 
     def take(self, host: str) -> None:
         """Wait for this host's next turn. Raises FetchError: host_paused, daily_budget, quiet_hours."""
         name, policy = self._policy(host)
         while True:
-            wait_s = self._update(name, lambda state, now: reserve(state, policy, name, now, self._chance()))
+            wait_s = self._book.reserve(name, policy, self._chance())
             if wait_s <= 0:
                 return
             self._sleep(wait_s)
-            if not self._update(name, lambda state, now: state.blocked_until > now):
+            if not self._book.rests(name):
                 return  # otherwise the host has refused somebody else in the meantime
 
     def report(self, host: str, refusal: str | None, retry_after_s: float | None = None) -> None:
         """Say how the host answered."""
         name, policy = self._policy(host)
-        if self._update(name, lambda state, now: learn(state, policy, refusal, retry_after_s, now)):
+        if self._book.learn(name, policy, refusal, retry_after_s):
             _log.warning("%s refused %d times in a row (%s); it rests", name, policy.breaker_refusals, refusal)
 
     def _policy(self, host: str) -> tuple[str, HostPolicy]:
@@ -181,28 +203,17 @@ class FilePace:
                 return name, self._hosts[name]
         return ".".join(labels), self._default
 
-    def _update(self, name: str, change: Callable[[HostState, float], T]) -> T:
-        """Apply `change` to the host's page while nobody else may; what raises changes nothing."""
-        self._folder.mkdir(parents=True, exist_ok=True)
-        page = self._folder / f"{hashlib.sha256(name.encode()).hexdigest()[:16]}.json"
-        handle = os.open(page, os.O_RDWR | os.O_CREAT, 0o644)
-        with os.fdopen(handle, "r+b") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            state = _state(file.read())
-            result = change(state, self._clock())
-            page_text = json.dumps({"host": name, **dataclasses.asdict(state)}).encode()
-            file.seek(0)
-            file.write(page_text.ljust(PAGE_BYTES))  # always as long: cutting a file costs more than all the rest
-            return result
 
-
-def _state(content: bytes) -> HostState:
-    """The page's content; a fresh state for an empty page, or for one that a power cut left half written."""
+def retry_after_s(value: str | None) -> float | None:
+    """Seconds of a Retry-After header, which is a number or a date; None where it is neither."""
+    if value is None:
+        return None
+    if _SECONDS.fullmatch(value.strip()):
+        return float(value)
     try:
-        found = json.loads(content)
-        return HostState(**{field.name: found[field.name] for field in dataclasses.fields(HostState)})
-    except (ValueError, KeyError, TypeError):
-        return HostState()
+        return max(0.0, email.utils.parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError):
+        return None
 
 
 def _check_hour(policy: HostPolicy, host: str, now: float) -> None:

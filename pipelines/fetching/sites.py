@@ -5,6 +5,8 @@ of another file). So each attempt has a fresh folder, exactly one file must come
 is imported on first use: that takes half a second and a hundred megabytes.
 """
 
+import os
+import re
 import shutil
 import tempfile
 import time
@@ -15,17 +17,23 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.clip import Row
-from pipelines.fetching.address import checked_target
+from pipelines.fetching.address import checked_target, split_address
 from pipelines.fetching.base import Fetched, FetchError
+from pipelines.fetching.identity import ProxyList, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace
+from pipelines.fetching.pace import Pace, retry_after_s
+from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
 from uniform.errors import ConfigError
+from uniform.media.ffmpeg import ffmpeg_program
 
-FORMAT = "b[height>=256][height<=480]/wv*[height>=256]+wa/b[height>=256]/wv*+wa/w"
-"""The smallest format that is large enough; one file with both streams before two that must be merged."""
+FORMAT = "w[height>=256]/wv*[height>=256]+wa/b/bv*+ba"
+"""The smallest format that is large enough, one with both streams before two that must be merged; else the largest."""
 BREAKS = ("connection", "timeout", "incomplete", "data_forbidden", "http_5xx", "dns")
 """Codes after which another attempt may do better at once."""
+_SECRET = re.compile(r"token|secret|password|visitor_data|data_sync_id", re.IGNORECASE)
+DEEPEST_CAUSE = 8
+"""Errors within errors that are looked through for the answer of the host."""
 REFUSALS = ("sign_in", "rate_limited", "http_429")
 """Codes that are about this machine, not about the video: they count for the host's breaker."""
 
@@ -37,7 +45,7 @@ class SiteOptions:
     format: str = FORMAT
     largest_bytes: int = 2 << 30
     attempts: int = 2
-    """For breaks on the way; what the site refuses is not asked twice."""
+    """For breaks on the way, and where the site says when to come back; any other refusal is not asked twice."""
     timeout_s: float = 20.0
     """For a connection, and for each read."""
     longest_s: float = 3_600.0
@@ -45,23 +53,28 @@ class SiteOptions:
     rate_bytes_per_s: int | None = None
     extractors: tuple[str, ...] = ("youtube",)
     """Names of yt-dlp extractors that may be used; "generic" with "html5" reads any page."""
-    extractor_args: Mapping[str, str] = field(default_factory=dict)
-    """For instance player_client = "web", for the YouTube extractor; the place of PO-token plug-ins."""
+    extractor_args: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Extractor or plug-in -> argument -> value, for instance youtube.player_client = "web,tv". "$NAME" stands for a
+    variable of the environment; a token must be given so. Plug-ins that make PO tokens need only be installed."""
     cookies_file: str | None = None
     """Netscape cookies file; each attempt works on a copy."""
     proxies_file: str | None = None
-    """One proxy address a line; a source always takes the same one."""
+    """One address a line, for instance socks5://user:password@host:port; a source always takes the same one."""
     user_agent: str | None = None
     impersonate: str | None = None
-    """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the library curl_cffi."""
+    """Browser whose TLS yt-dlp imitates, for instance "chrome"; needs the extra `impersonate`."""
     ffmpeg: str | None = None
-    """Program that merges two streams; None looks for ffmpeg on the path."""
+    """Program that merges two streams; None takes the machine's own, else the one that comes with the toolkit."""
 
     def __post_init__(self) -> None:
-        for name in ("cookies_file", "proxies_file"):
-            value = getattr(self, name)
-            if value is not None and not Path(value).expanduser().is_file():
-                raise ConfigError(f"sites.{name} is {value!r}, which is no file. Check the path.")
+        require_files(self, "sites", "cookies_file", "proxies_file")
+        for table, arguments in self.extractor_args.items():
+            for name, value in arguments.items():
+                if _SECRET.search(name) and not value.startswith("$"):
+                    raise ConfigError(
+                        f"sites.extractor_args.{table}.{name} holds a secret, which a recipe must not: "
+                        f'write "$NAME", and put it into the environment variable NAME'
+                    )
 
 
 class SiteFetcher:
@@ -70,12 +83,17 @@ class SiteFetcher:
     Args:
         store: receives the files.
         pace: asked once for each video; yt-dlp's requests for one video follow each other closely.
-        options: how to ask.
+        options: how to ask. Raises ConfigError where a file or variable of secrets is missing or no such thing.
         allow_hosts: names or addresses that may be private or local.
     """
 
     def __init__(self, store: MediaStore, pace: Pace, options: SiteOptions, allow_hosts: tuple[str, ...] = ()) -> None:
         self._store, self._pace, self._options = store, pace, options
+        self._proxies = ProxyList(options.proxies_file) if options.proxies_file else None
+        self._extractor_args = {
+            table.lower(): {name: _from_environment(value).split(",") for name, value in arguments.items()}
+            for table, arguments in options.extractor_args.items()
+        }
         self._allowed = frozenset(host.lower() for host in allow_hosts)
 
     def fetch(self, row: Row) -> Fetched:
@@ -84,20 +102,27 @@ class SiteFetcher:
         return self._store.once(key, lambda work: self._get(row.source_uri, key, work))
 
     def _get(self, uri: str, key: str, work: Path) -> Made:
-        host = urlsplit(uri).hostname or ""
-        if not _is_youtube(host):
+        _, host = split_address(uri)
+        if _is_youtube(host):
+            host = "youtube.com"  # one site and one bucket, by whichever of its names
+        else:
             checked_target(uri, self._allowed)
         for attempt in range(1, self._options.attempts + 1):
             self._pace.take(host)
             # Nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together.
-            shutil.rmtree(work)
+            shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
             try:
                 with tempfile.TemporaryDirectory(prefix="uniform-fetch-") as private:
                     made = self._download(uri, key, work, Path(private))
             except FetchError as error:
-                self._pace.report(host, error.reason if error.code in REFUSALS else None)
-                if error.code not in BREAKS or attempt == self._options.attempts:
+                shutil.rmtree(work, ignore_errors=True)
+                if error.code in REFUSALS or error.retry_after_s is not None:
+                    self._pace.report(host, error.reason, error.retry_after_s)
+                elif error.code not in BREAKS:  # a host that did not answer has not answered well
+                    self._pace.report(host, None)
+                hopeless = error.code not in BREAKS and error.retry_after_s is None
+                if hopeless or attempt == self._options.attempts:
                     raise
             else:
                 self._pace.report(host, None)
@@ -138,13 +163,14 @@ class SiteFetcher:
             "socket_timeout": options.timeout_s,
             "retries": 3,
             "fragment_retries": 3,
+            "skip_unavailable_fragments": False,  # yt-dlp would report success for a video with holes
             "extractor_retries": 1,
             "file_access_retries": 1,
             "ratelimit": options.rate_bytes_per_s,
             "geo_bypass": False,
-            "ffmpeg_location": options.ffmpeg,
+            "ffmpeg_location": options.ffmpeg or ffmpeg_program(),
             "progress_hooks": [self._guard(time.monotonic())],
-            "extractor_args": {"youtube": {name: [value] for name, value in options.extractor_args.items()}},
+            "extractor_args": self._extractor_args,
         }
         return parameters | self._identity(key, private)
 
@@ -153,10 +179,8 @@ class SiteFetcher:
         options, parameters = self._options, dict[str, Any]()
         if options.cookies_file is not None:
             parameters["cookiefile"] = str(shutil.copy(Path(options.cookies_file).expanduser(), private / "cookies"))
-        if options.proxies_file is not None:
-            proxies = Path(options.proxies_file).expanduser().read_text().split()
-            if proxies:
-                parameters["proxy"] = proxies[int(key, 16) % len(proxies)]
+        if self._proxies is not None:
+            parameters["proxy"] = self._proxies.of(key).url
         if options.user_agent is not None:
             parameters["http_headers"] = {"User-Agent": options.user_agent}
         if options.impersonate is not None:
@@ -172,8 +196,10 @@ class SiteFetcher:
             elapsed, size = time.monotonic() - began, int(progress.get("downloaded_bytes") or 0)
             if elapsed > self._options.longest_s:
                 raise FetchError("too_slow", f"{size:,} bytes in {elapsed:.0f} s")
-            if size > self._options.largest_bytes:
-                raise FetchError("too_large", f"more than {self._options.largest_bytes:,} bytes came")
+            announced = int(progress.get("total_bytes") or 0)
+            if max(size, announced) > self._options.largest_bytes:
+                found = f"{size:,} bytes came, {announced or '?'} are announced"
+                raise FetchError("too_large", f"{found}, limit {self._options.largest_bytes:,}")
 
         return watch
 
@@ -201,18 +227,17 @@ class SiteFetcher:
             raise FetchError("incomplete", clean_reason(f"yt-dlp reports success and leaves {found}. {log.last}"))
         path = files[0]
         size = path.stat().st_size
-        if size == 0:
-            raise FetchError("empty_file", "yt-dlp reports success for an empty file")
         if size > self._options.largest_bytes:
             raise FetchError("too_large", f"{size:,} bytes came, limit {self._options.largest_bytes:,}")
-        with path.open("rb") as file:
-            head = file.read(512).lstrip().lower()
-        if head.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b'{"')):
-            raise FetchError("not_media", f"yt-dlp reports success for a page: {head[:40]!r}")
+        check_media(path, whole=False)
         height = f"{info['height']}p" if info.get("height") else "unknown height"
         form = f"{info.get('format_id')}, {height}, {info.get('ext')}"
-        facts = {key: info.get(key) for key in ("webpage_url", "title", "duration")}
-        facts["format"] = form
+        facts = {
+            "uri": clean_reason(str(info.get("webpage_url") or "")),
+            "title": clean_reason(str(info.get("title") or "")),
+            "duration_s": info.get("duration"),
+            "format": form,
+        }
         return Made(path, path.suffix, facts, (f"format {form}",))
 
 
@@ -234,6 +259,14 @@ class _Log:
         self.last = message
 
 
+def _from_environment(value: str) -> str:
+    if not value.startswith("$"):
+        return value
+    if value[1:] not in os.environ:
+        raise ConfigError(f"the environment variable {value[1:]}, which sites.extractor_args names, is not set")
+    return os.environ[value[1:]]
+
+
 def _is_youtube(host: str) -> bool:
     return any(host == name or host.endswith(f".{name}") for name in ("youtube.com", "youtu.be", "googlevideo.com"))
 
@@ -242,12 +275,25 @@ def _as_fetch_error(error: Exception, log: _Log) -> FetchError:
     """yt-dlp's error as plain data: it holds live responses, which cannot leave this process."""
     message = str(error)
     code = code_of_message(message)
-    inner = getattr(error, "exc_info", None)
-    status = getattr(inner[1], "status", None) if inner else None
-    if code == "unknown" and isinstance(status, int):
-        code = code_of_status(status)
+    response = _response(error)
+    if code == "unknown" and response is not None:
+        code = code_of_status(response.status)
     if code == "unknown" and log.last:
         code = code_of_message(log.last)
     if code == "unknown" and not type(error).__module__.startswith("yt_dlp"):
         code, message = "extractor", f"{type(error).__name__}: {message}"
-    return FetchError(code, clean_reason(message))
+    if code == "no_driver":
+        message = f"{message.rstrip('. ')}. Install it: uv pip install 'uniform-toolkit[impersonate]'"
+    rest_s = retry_after_s(response.headers.get("Retry-After")) if response is not None else None
+    return FetchError(code, clean_reason(message), rest_s)
+
+
+def _response(error: Exception) -> Any | None:
+    """The HTTP answer that stands behind an error of yt-dlp; None where there is none."""
+    current: Any = error
+    for _ in range(DEEPEST_CAUSE):
+        if current is None or isinstance(getattr(current, "status", None), int):
+            break
+        inner = (getattr(current, "exc_info", None) or (None, None))[1]
+        current = inner or getattr(current, "cause", None) or current.__cause__ or current.__context__
+    return getattr(current, "response", None)

@@ -25,6 +25,9 @@ from pipelines.fetching.base import Fetched, FetchError
 from uniform.atomic import TEMPORARY_PREFIX
 from uniform.fingerprint import canonical_json, file_sha256
 
+UNASKED = ("address_refused", "scheme_refused")
+"""Refusals of our own, which another option may lift; finding out again costs no request."""
+
 
 @dataclass(frozen=True)
 class Made:
@@ -36,6 +39,8 @@ class Made:
     facts: Mapping[str, Any] = field(default_factory=dict)
     """Kept beside the file; free of secrets."""
     notes: tuple[str, ...] = ()
+    sha256: str | None = None
+    """Of the file, where the attempt has it already; None reads the file for it."""
 
 
 class MediaStore:
@@ -67,7 +72,7 @@ class MediaStore:
             return None
         if size_bytes != facts["bytes"]:
             return None
-        return Fetched(path, size_bytes, facts["sha256"], tuple(facts["notes"]))
+        return _fetched(path, facts)
 
     def once(self, key: str, make: Callable[[Path], Made]) -> Fetched:
         """The source; `make` is called for it if nobody had it yet, by one process at a time.
@@ -90,7 +95,8 @@ class MediaStore:
                 fetched = self._commit(key, make(work))
             except FetchError as error:
                 if CODES[error.code].policy != "transient":
-                    self._remember(key, error)
+                    if error.code not in UNASKED:
+                        self._remember(key, error)
                     shutil.rmtree(work, ignore_errors=True)
                 raise
             except OSError as error:
@@ -104,7 +110,7 @@ class MediaStore:
         return self._folder / (shard or name)[:2] / f"{name}{suffix}"
 
     def _commit(self, key: str, made: Made) -> Fetched:
-        size_bytes, sha256 = made.path.stat().st_size, file_sha256(made.path)
+        size_bytes, sha256 = made.path.stat().st_size, made.sha256 or file_sha256(made.path)
         path = self._place(key, made.suffix)
         with made.path.open("rb") as file:
             os.fsync(file.fileno())
@@ -118,7 +124,7 @@ class MediaStore:
             "fetched": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(self._clock())),
         }
         _put(self._place(key, ".json"), canonical_json(facts))
-        return Fetched(path, size_bytes, sha256, made.notes)
+        return _fetched(path, facts)
 
     def _remember(self, key: str, error: FetchError) -> None:
         refusal = {"code": error.code, "reason": error.reason, "time": self._clock()}
@@ -147,6 +153,18 @@ class MediaStore:
         finally:
             path.unlink(missing_ok=True)
             os.close(handle)
+
+
+def _fetched(path: Path, facts: Mapping[str, Any]) -> Fetched:
+    return Fetched(
+        path,
+        facts["bytes"],
+        facts["sha256"],
+        tuple(facts["notes"]),
+        format=facts.get("format"),
+        title=facts.get("title"),
+        fetched=facts["fetched"],
+    )
 
 
 def _still_named(handle: int, path: Path) -> bool:

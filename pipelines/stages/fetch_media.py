@@ -9,9 +9,10 @@ from pipelines.clip import Clip
 from pipelines.codes import CODES
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
-from pipelines.fetching.http import HttpFetcher, HttpLimits
+from pipelines.fetching.http import HttpFetcher, HttpOptions
 from pipelines.fetching.local import LocalFetcher
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.messages import clean_reason
+from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
@@ -31,7 +32,7 @@ class Stage:
     """
 
     needs = ()
-    gives = ("source", "source_bytes", "source_sha256")
+    gives = ("source", "source_bytes", "source_sha256", "source_format", "source_title", "source_fetched")
     reads = ("source_kind", "source_uri", "expected_digest")
     store = Store("table", "media")
     resources = Resources(cpus=0.25, memory_gb=0.5)
@@ -45,7 +46,7 @@ class Stage:
     pace: HostPolicy = field(default_factory=HostPolicy)
     """For hosts that `hosts` does not name."""
     hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
-    http: HttpLimits = field(default_factory=HttpLimits)
+    http: HttpOptions = field(default_factory=HttpOptions)
     sites: SiteOptions = field(default_factory=SiteOptions)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
@@ -56,7 +57,7 @@ class Stage:
         """The fetchers of this worker, by kind."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
         store = MediaStore(folder, self.refusals_h)
-        pace = FilePace(folder / "pace", self.pace, self.hosts)
+        pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
         remote = RemoteFetcher(store, pace, self.http.largest_bytes)
         fetchers: Mapping[str, Fetcher] = {
             "local": LocalFetcher(context.roots),
@@ -85,11 +86,18 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
         return leave(error.code, error.reason)
     if row.expected_digest is not None and fetched.sha256 != row.expected_digest:
         found = f"SHA-256 {fetched.sha256}, the listing promises {row.expected_digest}"
-        return clip.fail("digest_mismatch", f"{row.source_uri!r}: {found}")
+        return clip.fail("digest_mismatch", f"{clean_reason(row.source_uri)}: {found}")
     return _with_source(clip, fetched)
 
 
 def _with_source(clip: Clip, fetched: Fetched) -> Clip:
     for note in fetched.notes:
         clip = clip.note(note)
-    return clip.with_fields(source=str(fetched.path), source_bytes=fetched.size_bytes, source_sha256=fetched.sha256)
+    return clip.with_fields(
+        source=str(fetched.path),
+        source_bytes=fetched.size_bytes,
+        source_sha256=fetched.sha256,
+        source_format=fetched.format,
+        source_title=fetched.title,
+        source_fetched=fetched.fetched,
+    )

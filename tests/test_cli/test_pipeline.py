@@ -47,11 +47,40 @@ def test_plan_shows_new_units_and_writes_nothing(manifest: Path, tmp_path: Path)
     assert not (tmp_path / "out").exists()
 
 
-def test_status_counts_by_stage_and_code(finished: Path) -> None:
+def test_a_pilot_foretells_and_the_run_after_it_says_what_came_of_it(manifest: Path, tmp_path: Path) -> None:
+    asked = (manifest, "--recipe", "toy", "--out", tmp_path / "out", "--inline")
+
+    pilot = uniform("pipeline", "pilot", *asked, "--clips", 3)
+    under_way = uniform("pipeline", "status", tmp_path / "out")
+    run = uniform("pipeline", "run", *asked)
+    report = uniform("pipeline", "report", tmp_path / "out")
+
+    assert "Foretold for 5 clips of 5 sources, from 3 clips" in pilot.output
+    assert f"Next: uniform pipeline run {manifest} --recipe toy --out" in pilot.output
+    assert "2 clips of the manifest are not planned yet" in under_way.output
+    assert "5 clips in" in run.output
+    for told in (run.output, report.output):
+        assert "Foretold by the pilot of" in told
+        assert "so far" not in told
+    assert "Foretold and come true" in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_status_counts_by_stage_code_and_hour(finished: Path) -> None:
     told = uniform("pipeline", "status", finished)
 
     assert "fetch_media: 1 missing_source (uniform pipeline retry asks again)" in told.output
     assert "5 clips planned in 1 units" in told.output
+    assert "Hours of work (UTC), the last ones:" in told.output
+    assert "Nothing is left to do." in told.output
+    assert "Hours of work" not in uniform("pipeline", "status", finished, "--hours", 0).output
+
+
+def test_status_says_when_the_run_will_end(manifest: Path, tmp_path: Path) -> None:
+    uniform("pipeline", "run", manifest, "--recipe", "toy", "--out", tmp_path / "out", "--inline", "--until", "check")
+
+    told = uniform("pipeline", "status", tmp_path / "out")
+
+    assert "Expected end: 20" in told.output
 
 
 def test_plan_of_a_changed_recipe_says_what_is_stale_and_run_refuses(finished: Path, tmp_path: Path) -> None:

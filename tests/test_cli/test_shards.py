@@ -1,13 +1,16 @@
-"""`uniform shards`: lint and info."""
+"""`uniform shards`: lint, info and explain."""
 
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from tests.test_pipelines.fakes import fake_run
+from tests.tiny_run import tiny_config
+from uniform.training.trainer import train
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +47,15 @@ def test_info_tells_spec_codecs_and_captions(shards: Path) -> None:
     assert result.exit_code == 0
     for part in ("spec.fps: 17", "video codec: fake", "captions 'labels': letters", "split train", "latents: 4 shards"):
         assert part in result.output
+
+
+def test_explain_shows_the_hardest_clips_of_a_run_with_or_without_caption_tables(tmp_path: Path) -> None:
+    train(tiny_config(tmp_path, "run", "steps=6", "log.sample_losses=true"))
+    command = ["shards", "explain", str(tmp_path / "shards"), str(tmp_path / "run"), "--since", "1"]
+    result = CliRunner().invoke(app, [*command, "-n", "2", "--out", str(tmp_path / "hard.parquet")])
+
+    assert result.exit_code == 0, result.output
+    assert "labels" in result.output
+    shown = [line for line in result.output.splitlines() if " labels " in line]
+    assert len(shown) == 2
+    assert pq.read_table(tmp_path / "hard.parquet")["clip_id"][0].as_py() in shown[0]

@@ -24,7 +24,15 @@ def test_train_shows_its_progress_and_names_the_checkpoint(tmp_path: Path) -> No
 
     assert result.exit_code == 0, result.output
     assert f"checkpoint: {tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in result.output
-    for word in ("step 4/4", "v2a/audio_mse", "clips/s", "data wait", "left 0 s", "finished after step 4"):
+    for word in (
+        "step 4/4",
+        "epoch shards 0.89",
+        "v2a/audio_mse",
+        "clips/s",
+        "data wait",
+        "left 0 s",
+        "finished after step 4",
+    ):
         assert word in result.output
 
 
@@ -61,6 +69,25 @@ def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> 
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("data.global_batch=32", "the sources have 18 clips together"),
+        ("optimiser.accumulate=3", "3 would do"),
+        ("model.text_width=96", "text features have 64 numbers per token"),
+        ("model.depth=2", "model.depth  1      2"),
+    ],
+)
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path, change: str, told: str) -> None:
+    runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=1")])
+    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=1", change), "--dry-run"])
+
+    assert result.exit_code == 1
+    assert told in result.output
+    accepted = [*tiny_words(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--accept", "model"]
+    assert runner.invoke(app, ["train", "toy", *accepted]).exit_code == 0
+
+
 def test_a_mistake_is_told_in_words_with_exit_code_1(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "optimiser.learning_rte=1")])
 
@@ -80,39 +107,3 @@ def test_a_folder_without_shards_is_told_in_words(tmp_path: Path) -> None:
 )
 def test_durations_are_written_in_two_units(seconds: float, text: str) -> None:
     assert duration(seconds) == text
-
-
-def test_samples_are_made_by_a_process_aside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    calls: list[tuple[list[str], dict[str, str]]] = []
-
-    class Child:
-        def __init__(self, command: list[str], env: dict[str, str], **_: object) -> None:
-            calls.append((command, env))
-
-        def poll(self) -> None:
-            return None  # it never ends while the run goes on
-
-        def wait(self) -> int:
-            return 3
-
-    monkeypatch.setattr("cli.train.subprocess.Popen", Child)
-    monkeypatch.setenv("LOCAL_RANK", "0")
-    (tmp_path / "prompts.txt").write_text("a ball hits the wall\n")
-    words = [*tiny_words(tmp_path, "run", "steps=4", "checkpoint.every=2"), "--samples", str(tmp_path / "prompts.txt")]
-    result = runner.invoke(app, ["train", "toy", *words])
-
-    assert result.exit_code == 0, result.output
-    ((command, env),) = calls
-    assert command[2:4] == ["cli.main", "sample"]
-    assert str(tmp_path / "run" / "checkpoints" / "step-00000002") in command
-    assert str(tmp_path / "run" / "samples") in command
-    assert "LOCAL_RANK" not in env
-    assert "the last samples failed" in result.output
-
-
-def test_a_missing_file_of_prompts_is_told_before_the_run(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run"), "--samples", str(tmp_path / "none.txt")])
-
-    assert result.exit_code == 1
-    assert "no such file of prompts" in result.output
-    assert not (tmp_path / "run").exists()

@@ -1,82 +1,25 @@
-"""The model captioner as a stage: a tiny PLLaVA in the published layout, and new captions beside old latents."""
+"""The model captioner as a stage: a tiny PLLaVA in the published layout."""
 
 import dataclasses
-import hashlib
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 import pytest
 import torch
 
 import uniform.captioning.pllava as pllava
-from pipelines.brackets import InlineEngine, LogListener, Outcome, run_pipeline
 from pipelines.clip import Clip
 from pipelines.codec_bench import generated_clip
-from pipelines.lint import require_sound
-from pipelines.prepare import new_run, open_run
-from pipelines.recipe import read_recipe
 from pipelines.stage import Context
 from pipelines.stages.caption_video import Stage
 from tests.pllava_folder import plain_state, write_pllava, write_shards
-from tests.test_pipelines.fakes import results
+from tests.test_pipelines.tiny_captioner import write_captioner
 from uniform.avworld.write import write_world
 from uniform.captioning.base import Answer, Decoding, Question
-from uniform.codecs.base import open_text_codec
 from uniform.errors import ConfigError
-from uniform.latents.index import open_index
-from uniform.latents.loader import Loader, LoaderConfig
-from uniform.latents.mixture import Mixture, SourceConfig
 from uniform.media.clipfile import write_clip
 from uniform.spec import TOY
-
-CAPTIONER = """
-[[captioner]]
-name = "small"
-backend = "pllava"
-model = "{model}"
-prompt = "short"
-frames = 4
-pooling = [4, 2, 2]
-dtype = "float32"
-batch_clips = 2
-decoding = {{ max_new_tokens = 10, no_repeat_tokens = 1 }}
-again = {{ max_new_tokens = 12, repetition_penalty = 1.3, no_repeat_tokens = 1 }}
-"""
-STAGES = """
-[[stage]]
-use = "fetch_media"
-[[stage]]
-use = "clip_media"
-[[stage]]
-use = "caption"
-as = "caption-given"
-set = "given"
-source = "given"
-[[stage]]
-use = "encode_text"
-as = "text-given"
-set = "given"
-[[stage]]
-use = "encode_latents"
-"""
-MODEL_STAGES = """
-[[stage]]
-use = "caption_video"
-as = "caption-model"
-set = "model"
-captioner = "{captioner}"
-prompt = "{prompt}"
-accept = ["caption_cut"]
-device = "cpu"
-[[stage]]
-use = "encode_text"
-as = "text-model"
-set = "model"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -87,9 +30,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def captioner(model: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    path = tmp_path_factory.mktemp("captioner") / "small.toml"
-    path.write_text(CAPTIONER.format(model=model))
-    return str(path)
+    return write_captioner(tmp_path_factory.mktemp("captioner") / "small.toml", model)
 
 
 @pytest.fixture(scope="module")
@@ -109,12 +50,6 @@ def stage(captioner: str, **options: object) -> Stage:
 
 def captioned(made: Stage, given: Sequence[Clip]) -> list[Clip]:
     return list(made.open(Context(spec=TOY))(iter(given)))
-
-
-def recipe(folder: Path, *stages: str) -> Path:
-    path = folder / "recipe.toml"
-    path.write_text('name = "small"\nspec = "toy"\nunit_clips = 3\n' + "".join(stages))
-    return path
 
 
 def test_clips_get_captions_that_say_how_they_were_made(captioner: str, clips: list[Clip]) -> None:
@@ -256,106 +191,3 @@ def test_what_changes_a_caption_changes_the_provenance_and_nothing_else_does(
 def test_wrong_options_stop_before_anything_is_loaded(captioner: str, options: dict[str, object], told: str) -> None:
     with pytest.raises(ConfigError, match=told):
         stage(captioner, **options)
-
-
-def run(manifest: Path, path: Path, out: Path, until: str | None = None, replace: bool = False) -> Outcome:
-    made = new_run([manifest], path, out)
-    return run_pipeline(made, InlineEngine(), LogListener(), until=until, replace_stale=replace)
-
-
-def digests(out: Path) -> dict[str, str]:
-    return {name: hashlib.sha256(content).hexdigest() for name, content in results(out).items()}
-
-
-@dataclass(frozen=True)
-class Grown:
-    """A run that got a second set of captions, and then that set anew."""
-
-    out: Path
-    outcomes: tuple[Outcome, ...]
-    digests: tuple[dict[str, str], ...]
-
-
-@pytest.fixture(scope="module")
-def grown(captioner: str, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Grown:
-    folder = tmp_path_factory.mktemp("grown")
-    out, outcomes, found = folder / "out", [], []
-    for stages in ("", *(MODEL_STAGES.format(captioner=captioner, prompt=prompt) for prompt in ("short", "scene"))):
-        outcomes.append(run(manifest, recipe(folder, STAGES, stages), out, replace=True))
-        found.append(digests(out))
-    return Grown(out, tuple(outcomes), tuple(found))
-
-
-def test_a_second_set_of_captions_joins_and_a_new_prompt_touches_no_latent(grown: Grown) -> None:
-    first, second, third = grown.digests
-
-    kept = [name for name in first if name not in ("index.parquet", "card.json")]
-    assert [outcome.indexed for outcome in grown.outcomes] == [5, 5, 5]
-    assert [outcome.units_made for outcome in grown.outcomes] == [10, 4, 4]
-    assert any(name.startswith("latents-") for name in kept)
-    assert [second[name] for name in kept] == [third[name] for name in kept] == [first[name] for name in kept]
-    changed = [name for name in second if name.startswith(("captions/model", "text-model"))]
-    assert len(changed) == 4
-    assert all(second[name] != third[name] for name in changed)
-
-
-def test_index_and_card_tell_the_sets_apart(grown: Grown) -> None:
-    index = open_index(grown.out)
-
-    assert sorted(index.texts) == sorted(index.card.texts) == ["given", "model"]
-    assert index.sets_without_gaps(["given", "model"]).all()
-    made_by = index.card.texts["model"]["captions_made_by"]
-    assert made_by["captioner"]["prompt"]["user"] == "Describe the video in detail."
-    assert index.card.texts["given"]["captions"] != index.card.texts["model"]["captions"]
-    assert require_sound(grown.out) == 5
-
-
-def test_the_loader_draws_among_the_sets_by_weight(grown: Grown) -> None:
-    codec = open_text_codec("bytes", TOY)
-    told = {
-        name: {
-            row["clip_id"]: codec.encode([row["caption"]])[0].half().float()
-            for row in pq.read_table(grown.out / "captions" / name).to_pylist()
-        }
-        for name in ("given", "model")
-    }
-    source = SourceConfig(folder=grown.out, captions=("given", "model"), caption_weights=(3.0, 1.0))
-    loader = Loader(Mixture([source], seed=5), LoaderConfig(global_batch=4))
-
-    drawn = {"given": 0, "model": 0}
-    for step in range(16):
-        (batch,) = loader.read(step)
-        for clip_id, text, mask in zip(batch.clip_ids, batch.text, batch.text_mask, strict=True):
-            (name,) = [name for name in told if torch.equal(told[name][clip_id], text[mask])]
-            drawn[name] += 1
-
-    assert drawn["given"] > drawn["model"] > 0
-
-
-def test_the_recipe_in_the_documents_is_one(tmp_path: Path) -> None:
-    page = (Path(__file__).parents[2] / "docs" / "captions.md").read_text()
-    shown = re.search(r"^```toml\n(\[\[stage\]\].*?)^```", page, flags=re.DOTALL | re.MULTILINE)
-    assert shown is not None
-
-    read = read_recipe(recipe(tmp_path, '[[stage]]\nuse = "fetch_media"\n[[stage]]\nuse = "clip_media"\n', shown[1]))
-
-    assert read.givers("text-model")["caption"].name == "caption_video"
-    assert read.givers("text-labels")["caption"].name == "caption-labels"
-
-
-@pytest.mark.ray
-def test_the_captioner_runs_until_its_stage_inline_and_on_ray_with_equal_bytes(
-    captioner: str, manifest: Path, tmp_path: Path, ray_address: str
-) -> None:
-    from pipelines.runner import RayEngine
-
-    path = recipe(tmp_path, STAGES, MODEL_STAGES.format(captioner=captioner, prompt="short"))
-    here = run(manifest, path, tmp_path / "inline", until="caption-model")
-    with RayEngine(workers=2) as engine:
-        there = run_pipeline(new_run([manifest], path, tmp_path / "ray"), engine, LogListener(), until="caption-model")
-
-    assert here.final == there.final
-    assert here.final.kept == 5
-    assert "captions/model/000000.parquet" in results(tmp_path / "inline")
-    assert results(tmp_path / "inline") == results(tmp_path / "ray")
-    assert open_run(tmp_path / "ray").recipe == read_recipe(path)

@@ -45,11 +45,15 @@ def noisy_still() -> NDArray[np.uint8]:
 
 
 def judged(
-    folder: Path, frames: NDArray[np.uint8], sound: NDArray[np.float32], stage: Stage | None = None
+    folder: Path,
+    frames: NDArray[np.uint8],
+    sound: NDArray[np.float32],
+    stage: Stage | None = None,
+    notes: tuple[str, ...] = (),
 ) -> str | None:
     write_clip(folder / "clip.mp4", frames, sound, TOY.fps, TOY.rate_hz)
     work = (stage or Stage()).open(Context(spec=TOY))
-    (clip,) = work(iter([Clip(ROW, {"mp4": (folder / "clip.mp4").read_bytes()})]))
+    (clip,) = work(iter([Clip(ROW, {"mp4": (folder / "clip.mp4").read_bytes()}, notes=notes)]))
     if clip.verdict is None:
         return None
     assert clip.verdict.status == "rejected"
@@ -89,6 +93,23 @@ def test_a_check_that_is_off_finds_nothing(tmp_path: Path) -> None:
     assert judged(tmp_path, black, np.zeros(TOY.samples, dtype=np.float32), off) is None
 
 
+@pytest.mark.parametrize(
+    ("notes", "code"),
+    [
+        (("audio starts 1,476 ms late",), "av_length"),
+        (("audio ends 1,980 ms early",), "av_length"),
+        (("audio starts 300 ms late", "audio pauses for 201 ms at 900 ms"), "av_length"),
+        (("audio starts 300 ms late", "audio pauses for 200 ms at 900 ms"), None),
+        (("picture starts 900 ms late; the first frame is held",), None),
+    ],
+)
+def test_sound_that_does_not_cover_the_picture_is_found(
+    tmp_path: Path, notes: tuple[str, ...], code: str | None
+) -> None:
+    assert judged(tmp_path, moving(), TONE, notes=notes) == code
+    assert judged(tmp_path, moving(), TONE, Stage(missing_sound_ms=None), notes) is None
+
+
 def test_damaged_bytes_are_a_code_not_a_crash() -> None:
     (clip,) = Stage().open(Context(spec=TOY))(iter([Clip(ROW, {"mp4": b"\0" * 1000})]))
 
@@ -96,7 +117,9 @@ def test_damaged_bytes_are_a_code_not_a_crash() -> None:
     assert clip.verdict.code == "decode_corrupt"
 
 
-@pytest.mark.parametrize("option", [{"still_floor": -1.0}, {"clipped_share": 2.0}, {"silence_floor_dbfs": 3.0}])
+@pytest.mark.parametrize(
+    "option", [{"still_floor": -1.0}, {"clipped_share": 2.0}, {"silence_floor_dbfs": 3.0}, {"missing_sound_ms": -1}]
+)
 def test_a_threshold_out_of_range_is_refused(option: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match=next(iter(option))):
         Stage(**option)  # type: ignore[arg-type]
@@ -112,6 +135,9 @@ CLIPS = Path(__file__).parents[3] / "shared" / "clips"
         ("d35_static_image.mp4", "still"),
         ("d34_digital_silence.mp4", "silent"),
         ("b39_mkv_bad_container.mkv", "silent"),
+        ("d13_audio_late_1.5s.mp4", "av_length"),
+        ("d14_audio_short_2s.mp4", "av_length"),
+        ("b37_vc1_wmapro.mov", None),
         ("r01_frog_cc0.mp4", None),
         ("n13_donkey.mp4", None),
     ],

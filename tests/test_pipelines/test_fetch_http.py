@@ -1,5 +1,7 @@
 """HTTP against a hostile server: every clip is kept whole or has its code; nothing is half-visible or had twice."""
 
+import contextlib
+import email.utils
 import hashlib
 import multiprocessing
 import os
@@ -10,13 +12,17 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.clip import Clip, Row
 from pipelines.codes import CODES
-from pipelines.fetching.address import checked_target, is_public
+from pipelines.fetching.address import checked_target, is_public, split_address
 from pipelines.fetching.base import FetchError
-from pipelines.fetching.http import HttpFetcher, HttpLimits
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.book import FileBook
+from pipelines.fetching.http import HttpFetcher, HttpOptions
+from pipelines.fetching.pace import HostPace, HostPolicy, retry_after_s
+from pipelines.fetching.part import Part
 from pipelines.fetching.store import MediaStore
 from pipelines.stage import Context
 from pipelines.stages.fetch_media import Stage
@@ -59,8 +65,8 @@ class Hours:
 def fetcher(folder: Path, policy: HostPolicy = OPEN, hours: Hours | None = None, **limits: object) -> HttpFetcher:
     """A fetcher whose waits are noted instead of waited for."""
     hours = hours or Hours()
-    pace = FilePace(folder / "pace", policy, clock=hours.time, sleep=hours.sleep)
-    bounds = HttpLimits(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
+    pace = HostPace(FileBook(folder / "pace", clock=hours.time), policy, sleep=hours.sleep)
+    bounds = HttpOptions(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
     return HttpFetcher(MediaStore(folder), pace, bounds, ("127.0.0.1",), sleep=hours.sleep)
 
 
@@ -76,7 +82,9 @@ def visible(folder: Path) -> list[str]:
     return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix in (".mp4", ".webm"))
 
 
-@pytest.mark.parametrize("path", ["/ok/a.mp4", "/no-length/a", "/hop/a", "/shaky/a", "/busy/a", "/ok/%C3%A9 b.mp4"])
+@pytest.mark.parametrize(
+    "path", ["/ok/a.mp4", "/no-length/a", "/hop/a", "/shaky/a", "/busy/a", "/odd-numbers/a", "/ok/%C3%A9 b.mp4"]
+)
 def test_what_can_be_had_is_had_whole(server: HostileServer, tmp_path: Path, path: str) -> None:
     fetched = fetcher(tmp_path).fetch(replace(ROW, source_uri=server.url(path).replace(" ", "%20")))
 
@@ -100,6 +108,7 @@ def test_what_can_be_had_is_had_whole(server: HostileServer, tmp_path: Path, pat
         ("/loop/a", "http_redirects"),
         ("/to/file", "scheme_refused"),
         ("/to/private", "address_refused"),
+        ("/to/nowhere", "bad_response"),
         ("/page/a.mp4", "not_media"),
         ("/page-as-video/a.mp4", "not_media"),
         ("/message-as-video/a.mp4", "not_media"),
@@ -108,6 +117,9 @@ def test_what_can_be_had_is_had_whole(server: HostileServer, tmp_path: Path, pat
         ("/endless/a", "too_large"),
         ("/gzip/a", "bad_response"),
         ("/short/a", "incomplete"),
+        ("/cut/a", "incomplete"),
+        ("/cut-at-home/a", "truncated"),
+        ("/tiny/a", "truncated"),
         ("/hang-up/a", "connection"),
         ("/nonsense/a", "bad_response"),
         ("/silent/a", "timeout"),
@@ -130,6 +142,35 @@ def test_tls_with_a_host_that_speaks_none_is_named(server: HostileServer, tmp_pa
     assert code_for(fetcher(tmp_path, attempts=1), url) == "tls"
 
 
+def test_a_certificate_of_nobody_and_one_of_another_host_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    certificate = Path(__file__).parents[1] / "data" / "loopback.pem"
+    with hostile_server(certificate) as server:
+        assert code_for(fetcher(tmp_path, attempts=1), server.url("/ok/a", host="127.0.0.1")) == "tls"
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))  # now it is vouched for, but only for localhost
+        assert code_for(fetcher(tmp_path, attempts=1), server.url("/ok/a", host="127.0.0.1")) == "tls"
+        assert sum(server.requests.values()) == 0
+
+
+def test_requests_to_one_host_share_a_connection(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path, attempts=1)
+    for number in range(5):
+        path = f"/kept/{number}.mp4"
+        assert one.fetch(replace(ROW, source_uri=server.url(path))).path.read_bytes() == body(path)
+
+    assert server.connections == 1
+
+
+def test_a_connection_that_its_host_has_closed_costs_nothing(server: HostileServer, tmp_path: Path) -> None:
+    one = fetcher(tmp_path, attempts=1)
+    for number in range(5):
+        one.fetch(replace(ROW, source_uri=server.url(f"/ok/{number}.mp4")))
+
+    assert server.connections == 5
+    assert set(server.requests.values()) == {1}
+
+
 def test_a_closed_port_and_an_unknown_name_are_named(tmp_path: Path) -> None:
     assert code_for(fetcher(tmp_path, attempts=1), "http://127.0.0.1:9/a.mp4") == "connection"
     assert code_for(fetcher(tmp_path, attempts=1), "http://no-such-host.invalid/a.mp4") == "dns"
@@ -145,6 +186,14 @@ def test_a_permanent_refusal_is_asked_once_and_a_transient_one_some_times(
 
     assert server.requests["/status/404"] == 1
     assert server.requests["/status/500"] == 6
+
+
+def test_a_host_that_is_allowed_later_is_asked_then(server: HostileServer, tmp_path: Path) -> None:
+    url = server.url("/ok/a.mp4")
+    pace = HostPace(FileBook(tmp_path / "pace"), OPEN)
+    assert code_for(HttpFetcher(MediaStore(tmp_path), pace, HttpOptions()), url) == "address_refused"
+
+    assert fetcher(tmp_path).fetch(replace(ROW, source_uri=url)).path.read_bytes() == body("/ok/a.mp4")
 
 
 @pytest.mark.parametrize("path", ["/resume/a", "/ignores-range/a", "/lying-range/a", "/not-satisfiable/a"])
@@ -172,6 +221,19 @@ def test_a_part_of_unknown_origin_is_thrown_away(server: HostileServer, tmp_path
     assert not work.exists()
 
 
+def test_a_part_that_somebody_else_writes_to_is_noticed(tmp_path: Path) -> None:
+    part = Part(tmp_path)
+
+    def write_both() -> None:
+        with part.growing() as append:
+            append(b"ours")
+            with part.path.open("ab") as other:
+                other.write(b"theirs")
+
+    with pytest.raises(FetchError, match="changed"):
+        write_both()
+
+
 def test_a_file_that_was_cut_on_disk_is_fetched_again(server: HostileServer, tmp_path: Path) -> None:
     row = replace(ROW, source_uri=server.url("/ok/a.mp4"))
     fetcher(tmp_path).fetch(row).path.write_bytes(b"cut")
@@ -197,8 +259,39 @@ def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: Hostile
         one.fetch(replace(ROW, source_uri=server.url("/ok/a")))
 
 
+@pytest.mark.parametrize(
+    ("value", "wanted_s"),
+    [
+        ("7", 7.0),
+        (" 120 ", 120.0),
+        ("Fri, 31 Dec 1999 23:59:59 GMT", 0.0),
+        ("9" * 5000, None),
+        ("-5", None),
+        ("\xb2", None),
+        ("soon", None),
+        ("", None),
+    ],
+)
+def test_a_retry_after_is_a_number_or_a_date_and_anything_else_is_none(value: str, wanted_s: float | None) -> None:
+    assert retry_after_s(value) == wanted_s
+
+
+def test_a_retry_after_may_name_a_time_to_come() -> None:
+    assert retry_after_s(email.utils.formatdate(time.time() + 600, usegmt=True)) == pytest.approx(600, abs=60)
+
+
+@given(uri=st.text() | st.from_regex(r"https?://[\[\]@:%/?#.a-z0-9]{0,20}", fullmatch=True))
+def test_no_address_of_a_listing_ends_the_run(uri: str) -> None:
+    with contextlib.suppress(FetchError):  # any other error would
+        parts, host = split_address(uri)
+        assert parts.scheme in ("http", "https")
+        assert host
+
+
 def _fetch_many(folder: str, urls: list[str]) -> None:
-    one = HttpFetcher(MediaStore(Path(folder)), FilePace(Path(folder) / "pace", OPEN), HttpLimits(), ("127.0.0.1",))
+    one = HttpFetcher(
+        MediaStore(Path(folder)), HostPace(FileBook(Path(folder) / "pace"), OPEN), HttpOptions(), ("127.0.0.1",)
+    )
     for url in urls:
         one.fetch(replace(ROW, source_uri=url))
 
@@ -244,7 +337,7 @@ def test_a_full_disk_is_transient_and_named(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("pipelines.fetching.store.file_sha256", full)
+    monkeypatch.setattr("pipelines.fetching.store.os.fsync", full)
 
     assert code_for(fetcher(tmp_path), server.url("/ok/a")) == "disk_full"
     assert CODES["disk_full"].policy == "transient"
@@ -301,7 +394,7 @@ def test_a_listing_cannot_make_us_read_our_own_network(url: str, code: str) -> N
 
 
 def test_the_stage_keeps_good_clips_and_codes_bad_ones(server: HostileServer, tmp_path: Path) -> None:
-    stage = Stage(allow_hosts=("127.0.0.1",), pace=OPEN, http=HttpLimits(attempts=1))
+    stage = Stage(allow_hosts=("127.0.0.1",), pace=OPEN, http=HttpOptions(attempts=1))
     paths = ["/ok/a.mp4", "/status/404", "/page-as-video/b", "/ok/a.mp4"]
     clips = [Clip(replace(ROW, source_uri=server.url(path))) for path in paths]
 

@@ -38,7 +38,14 @@ def test_a_local_source_is_the_file_itself_with_its_size_and_digest(tmp_path: Pa
 
     digest = hashlib.sha256(b"content").hexdigest()
     assert clip.verdict is None
-    assert dict(clip.fields) == {"source": str(tmp_path / "a.mp4"), "source_bytes": 7, "source_sha256": digest}
+    assert dict(clip.fields) == {
+        "source": str(tmp_path / "a.mp4"),
+        "source_bytes": 7,
+        "source_sha256": digest,
+        "source_format": None,
+        "source_title": None,
+        "source_fetched": None,
+    }
     assert Path(clip["source"]).is_absolute()
 
 

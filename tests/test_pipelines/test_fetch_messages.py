@@ -36,6 +36,24 @@ def test_a_status_gets_its_code(status: int, code: str) -> None:
     assert code in CODES
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "http://me:hush@proxy:80 refused",
+        "socks5h://hush@proxy:1080 refused",
+        "s3://hush:hush@bucket/a",
+        "https://h/a?X-Amz-Signature=hush&X-Amz-Credential=hush",
+        "https://h/a?access_token=hush",
+        "https://rr1.h/videoplayback?expire=1&pot=hush&sig=hush",
+        "https://h/a?v=1&api_key=hush'",
+        "https://h/a?Key-Pair-Id=hush&Policy=hush",
+    ],
+)
+def test_no_spelling_of_a_secret_stays_in_a_reason(text: str) -> None:
+    assert "hush" not in clean_reason(text)
+    assert "***" in clean_reason(text)
+
+
 def test_secrets_and_colours_stay_out_of_the_ledger() -> None:
     text = clean_reason("\x1b[0;31mERROR:\x1b[0m http://me:secret@proxy:80 and https://h/x?token=abc&v=1 " + "x" * 999)
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.fetching.base import FetchError
-from pipelines.fetching.pace import DAY_S, FilePace, HostPolicy, HostState, learn, reserve
+from pipelines.fetching.book import FileBook, HostKeeper
+from pipelines.fetching.pace import DAY_S, HostPace, HostPolicy, HostState, learn, reserve
 from uniform.errors import ConfigError
 
 NOON = 1_750_000_000.0
@@ -38,7 +39,7 @@ def test_no_span_of_time_holds_more_requests_than_the_bucket(
 
 def _take(folder: str, times: int, answers: "multiprocessing.Queue[float]") -> None:
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0, patience_s=1e9)
-    pace = FilePace(Path(folder), policy, clock=lambda: NOON, sleep=answers.put)
+    pace = HostPace(FileBook(Path(folder), clock=lambda: NOON), policy, sleep=answers.put)
     for _ in range(times):
         pace.take("h.example")
 
@@ -54,6 +55,25 @@ def test_workers_share_one_bucket(tmp_path: Path) -> None:
         worker.join()
 
     assert waits == pytest.approx([10.0 * n for n in range(1, 30)])
+
+
+def test_chance_makes_requests_rarer_and_never_denser() -> None:
+    policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.5, patience_s=1e9)
+    state, chances = HostState(), (0.0, 1.0, 0.4, 0.0, 0.0)
+    waits = [reserve(state, policy, "h", NOON, chance) for chance in chances]
+
+    assert waits == pytest.approx([0.0, 10.0, 25.0, 37.0, 47.0])
+
+
+def test_two_workers_do_not_draw_the_same_chances(tmp_path: Path) -> None:
+    slow = HostPolicy(requests_per_hour=360.0, burst=1, jitter=1.0, patience_s=1e9)
+    waits: list[list[float]] = [[], []]
+    for folder, slept in zip(("a", "b"), waits, strict=True):
+        pace = HostPace(FileBook(tmp_path / folder, clock=lambda: NOON), slow, sleep=slept.append)
+        for _ in range(4):
+            pace.take("h.example")
+
+    assert waits[0] != waits[1]
 
 
 def test_a_long_rest_puts_the_clip_back_and_takes_nothing() -> None:
@@ -76,7 +96,7 @@ def test_a_turn_is_waited_for_however_many_wait() -> None:
 def test_who_waited_waits_again_where_the_host_refused_somebody_meanwhile(tmp_path: Path) -> None:
     now, slept = [NOON], []
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0)
-    pace = FilePace(tmp_path, policy, clock=lambda: now[0], sleep=lambda wait_s: sleep(wait_s))
+    pace = HostPace(FileBook(tmp_path, clock=lambda: now[0]), policy, sleep=lambda wait_s: sleep(wait_s))
 
     def sleep(wait_s: float) -> None:
         slept.append(wait_s)
@@ -163,7 +183,9 @@ def test_quiet_hours_are_kept_also_over_midnight(
 def test_a_policy_holds_for_the_subdomains_of_its_host(tmp_path: Path) -> None:
     waits: list[float] = []
     slow = HostPolicy(requests_per_hour=60.0, burst=1, jitter=0.0, patience_s=1e9)
-    pace = FilePace(tmp_path, HostPolicy(burst=99), {"youtube.com": slow}, clock=lambda: NOON, sleep=waits.append)
+    pace = HostPace(
+        FileBook(tmp_path, clock=lambda: NOON), HostPolicy(burst=99), {"youtube.com": slow}, sleep=waits.append
+    )
     for host in ("www.youtube.com", "m.YouTube.com", "youtube.com.", "notyoutube.com"):
         pace.take(host)
 
@@ -171,12 +193,51 @@ def test_a_policy_holds_for_the_subdomains_of_its_host(tmp_path: Path) -> None:
 
 
 def test_the_book_outlives_the_run_and_a_torn_page_does_not_stop_it(tmp_path: Path) -> None:
-    FilePace(tmp_path, HOUR, clock=lambda: NOON).report("h.example", "HTTP 429", 50.0)
+    HostPace(FileBook(tmp_path, clock=lambda: NOON), HOUR).report("h.example", "HTTP 429", 50.0)
     (page,) = tmp_path.glob("*.json")
     assert json.loads(page.read_text())["blocked_until"] == NOON + 50
     page.write_text('{"host": "h.exa')
 
-    FilePace(tmp_path, HOUR, clock=lambda: NOON, sleep=lambda _: pytest.fail("no page, no wait")).take("h.example")
+    HostPace(FileBook(tmp_path, clock=lambda: NOON), HOUR, sleep=lambda _: pytest.fail("no page, no wait")).take(
+        "h.example"
+    )
+
+
+def test_a_page_with_a_long_foreign_reason_is_still_read_after_a_short_one(tmp_path: Path) -> None:
+    book, host = FileBook(tmp_path, clock=lambda: NOON), "h" * 253
+    for reason in ("\u0001" * 999, "混" * 999, "short"):
+        book.learn(host, HOUR, reason, 50.0)
+
+    assert book.rests(host)
+
+
+def test_an_older_page_without_the_newest_fields_still_counts(tmp_path: Path) -> None:
+    FileBook(tmp_path, clock=lambda: NOON).learn("h.example", HOUR, "HTTP 429", 50.0)
+    (page,) = tmp_path.glob("*.json")
+    found = json.loads(page.read_text())
+    del found["learned_at"]
+    page.write_text(json.dumps(found))
+
+    assert FileBook(tmp_path, clock=lambda: NOON).rests("h.example")
+
+
+def test_two_books_of_one_host_meet_and_the_stricter_holds() -> None:
+    ours = HostState(free_at=NOON, blocked_until=NOON + 9, refusals=4, day=7, used_today=9, learned_at=NOON)
+    theirs = HostState(free_at=NOON + 5, blocked_until=NOON, day=8, used_today=1, learned_at=NOON + 1)
+    ours.meet(theirs)
+
+    assert ours == HostState(
+        free_at=NOON + 5, blocked_until=NOON + 9, refusals=0, day=8, used_today=1, learned_at=NOON + 1
+    )
+
+
+def test_a_keeper_holds_runs_with_folders_of_their_own_to_one_bucket(tmp_path: Path) -> None:
+    keeper, policy = HostKeeper(), HostPolicy(requests_per_hour=1.0, burst=1, jitter=0.0, daily_requests=3)
+    answers = [keeper.ask(tmp_path / run, "reserve", "h.example", policy, 0.0) for run in ("a", "b", "a", "b")]
+
+    assert answers[:3] == pytest.approx([0.0, 3_600.0, 7_200.0], abs=60)
+    assert isinstance(answers[3], FetchError)
+    assert answers[3].code == "daily_budget"
 
 
 @pytest.mark.parametrize(

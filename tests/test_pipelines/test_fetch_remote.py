@@ -9,7 +9,8 @@ import pytest
 
 from pipelines.clip import Row
 from pipelines.fetching.base import FetchError
-from pipelines.fetching.pace import FilePace, HostPolicy
+from pipelines.fetching.book import FileBook
+from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.store import MediaStore
 
@@ -35,7 +36,7 @@ def bucket() -> Iterator[None]:
 
 
 def fetcher(folder: Path, largest_bytes: int = 10_000) -> RemoteFetcher:
-    return RemoteFetcher(MediaStore(folder), FilePace(folder / "pace", HostPolicy(burst=99)), largest_bytes)
+    return RemoteFetcher(MediaStore(folder), HostPace(FileBook(folder / "pace"), HostPolicy(burst=99)), largest_bytes)
 
 
 @pytest.mark.usefixtures("bucket")

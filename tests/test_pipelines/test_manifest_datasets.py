@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.manifest import build_rows, inspect, read_manifest, write_parquet
-from pipelines.manifest_sets import compare, ids_digest, overlapping, read_clip_ids
+from pipelines.manifest import build_rows, inspect, read_manifest
+from pipelines.manifest_sets import overlapping
 from uniform.errors import ManifestError
 
 ROOT = Path(__file__).parents[2]
@@ -148,18 +148,3 @@ def test_ids_that_begin_with_a_dash_survive() -> None:
     rows = build_rows(read_manifest(manifest("audioset_balanced")), PUBLISHED / "audioset_balanced_train_segments.csv")
 
     assert sum(row.source_id.startswith("-") for row in rows) == 459
-
-
-def test_sets_are_compared_by_their_ids(tmp_path: Path) -> None:
-    rows = build_rows(read_manifest(manifest("landscape")))
-    write_parquet(rows[:10], tmp_path / "a.parquet")
-    write_parquet(reversed(rows[5:12]), tmp_path / "b.parquet")
-
-    found = compare(read_clip_ids(tmp_path / "a.parquet"), read_clip_ids(tmp_path / "b.parquet"))
-
-    assert (len(found.only_first), len(found.both), len(found.only_second)) == (5, 5, 2)
-    assert found.digest_first == ids_digest(row.clip_id for row in reversed(rows[:10]))
-    assert found.digest_first != found.digest_second
-    (tmp_path / "c.parquet").write_bytes(b"no")
-    with pytest.raises(ManifestError, match="not a table"):
-        read_clip_ids(tmp_path / "c.parquet")

@@ -1,6 +1,7 @@
 """The report counts every clip once and escapes what comes from outside."""
 
 import re
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,12 +9,13 @@ import pytest
 
 from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.folder import RunFolder
+from pipelines.pilot import run_pilot
 from pipelines.prepare import make_run
 from pipelines.report import make_report, render, write_report
-from pipelines.status import story
-from pipelines.units import Units
+from pipelines.report_players import KEPT_PLAYERS, LEFT_PLAYERS
 from tests.test_pipelines.fakes import Look, fake_run, recipe, rows
 from uniform.errors import PipelineError
+from uniform.latents.format import read_card
 
 
 def test_numbers_agree_with_the_run(tmp_path: Path) -> None:
@@ -58,14 +60,37 @@ def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
         make_report(RunFolder(tmp_path))
 
 
-def test_a_clips_story_names_every_stage_that_it_saw(tmp_path: Path) -> None:
-    run_pipeline(fake_run(tmp_path), InlineEngine(), LogListener())
-    folder, stages = RunFolder(tmp_path), recipe().names
-    units = Units.read(folder)
-    rejected = make_report(folder).reasons[0].examples[0].clip_id
-    kept = next(row.clip_id for row in rows(20) if len(story(folder, stages, units, row.clip_id)) == 5)
+def test_players_show_clips_that_stayed_and_clips_that_left_after_the_cutting(tmp_path: Path) -> None:
+    run_pipeline(fake_run(tmp_path, made=recipe(look=Look(floor=80))), InlineEngine(), LogListener())
 
-    assert [step.stage for step in story(folder, stages, units, kept)] == list(stages)
-    assert [step.code for step in story(folder, stages, units, rejected)] == ["too_short"]
-    with pytest.raises(PipelineError, match="no clip 'nobody' was planned"):
-        story(folder, stages, units, "nobody")
+    shown = Counter(player.code for player in make_report(RunFolder(tmp_path)).players)
+
+    assert shown.keys() == {"ok", "silent"}  # too_short left before there was a clip to show
+    assert shown["ok"] <= KEPT_PLAYERS
+    assert shown["silent"] <= LEFT_PLAYERS
+
+
+def test_the_digest_is_that_of_the_card(tmp_path: Path) -> None:
+    run_pipeline(fake_run(tmp_path), InlineEngine(), LogListener())
+
+    report = make_report(RunFolder(tmp_path))
+
+    assert report.obtained == read_card(tmp_path).ids_digest
+    assert report.obtained in render(report)
+
+
+def test_the_page_shows_what_the_pilot_foretold(tmp_path: Path) -> None:
+    run_pilot(fake_run(tmp_path, 60), 20, InlineEngine(), LogListener())
+    run_pipeline(fake_run(tmp_path, 60), InlineEngine(), LogListener())
+
+    page = render(make_report(RunFolder(tmp_path)))
+
+    assert "Foretold and come true" in page
+    assert "on 20 of 60 clips" in page
+
+
+def test_a_page_full_of_players_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_pipeline(fake_run(tmp_path), InlineEngine(), LogListener())
+    monkeypatch.setattr("pipelines.report_players.PAGE_BYTES", 1_000)  # a fake clip has 400 bytes
+
+    assert len(make_report(RunFolder(tmp_path)).players) == 2

@@ -35,3 +35,25 @@ def test_an_import_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
 def test_python_and_the_disk_of_a_folder_that_is_not_there_yet_are_looked_at(tmp_path: Path) -> None:
     assert doctor._python().found == sys.version.split()[0]
     assert str(tmp_path) in doctor._disk(tmp_path / "new" / "run").found
+
+
+def test_a_javascript_runtime_is_found_beside_python_and_on_the_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("uniform.doctor.sysconfig.get_path", lambda name: str(tmp_path / name))
+    monkeypatch.setenv("PATH", str(tmp_path / "elsewhere"))
+    assert (doctor._javascript_runtime().state, "[deno]" in doctor._javascript_runtime().repair) == ("warning", True)
+
+    for folder in ("elsewhere", "scripts"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "deno").write_text("#!/bin/sh\n")
+        (tmp_path / folder / "deno").chmod(0o755)
+        found = doctor._javascript_runtime()
+        assert (found.state, found.found) == ("ok", str(tmp_path / folder / "deno"))
+
+
+def test_yt_dlp_is_looked_for_with_the_scripts_that_it_runs() -> None:
+    (check,) = [check for check in doctor._IMPORTS if check.name == "yt-dlp"]
+
+    assert "yt_dlp_ejs" in check.code
+    assert doctor._try_import(check).state == "ok"

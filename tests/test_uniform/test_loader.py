@@ -222,3 +222,11 @@ def test_a_shard_that_is_removed_during_the_run_does_not_disturb_it(folder: Path
     (folder / "latents-000001.tar").unlink()
 
     assert all(same(loader.read(step)[0], before[step]) for step in range(3))
+
+
+def test_a_shard_that_is_removed_before_it_is_first_read_ends_the_run_with_its_name(folder: Path) -> None:
+    loader = make(folder)
+    (folder / "latents-000001.tar").unlink()
+
+    with pytest.raises(ShardError, match=r"latents-000001\.tar: cannot be read .*Copy the shard again"):
+        read(loader, range(5))

@@ -44,6 +44,16 @@ def test_without_weights_a_source_counts_by_its_clips(two: tuple[Path, Path]) ->
     assert mixture.epochs(8 + 16 * 3)[str(two[0])] == pytest.approx(3.5, abs=0.1)
 
 
+def test_sources_of_one_folder_are_told_apart(tmp_path: Path, two: tuple[Path, Path]) -> None:
+    write_shard_folder(tmp_path / "c", clips=9, splits={"train": 6, "test": 3})
+    parts = [SourceConfig(folder=tmp_path / "c", split=split) for split in ("train", "test", "test")]
+    mixture = Mixture([*parts, SourceConfig(folder=two[1])], seed=0)
+
+    folder = str(tmp_path / "c")
+    assert list(mixture.epochs(17)) == [f"{folder} (train)", f"{folder} #1", f"{folder} #2", str(two[1])]
+    assert list(mixture.epochs(17).values()) == [1.0, 1.0, 1.0, 1.0]
+
+
 def test_a_plan_of_one_position_is_that_position_of_a_long_plan(two: tuple[Path, Path]) -> None:
     mixture = Mixture([SourceConfig(folder=two[0], weight=1), SourceConfig(folder=two[1], weight=2)], seed=3)
     whole = mixture.plan(np.arange(10_000))

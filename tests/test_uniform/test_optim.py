@@ -1,6 +1,7 @@
 """The optimiser against the formulas, the schedule against its definition."""
 
 import math
+from typing import Literal
 
 import pytest
 import torch
@@ -20,6 +21,18 @@ def reference(weights: torch.Tensor, gradients: list[torch.Tensor], rate: float,
         p = p * (1 - rate * decay)
         p = p - rate * (m / (1 - 0.9**step)) / ((v / (1 - 0.999**step)).sqrt() + 1e-8)
     return p
+
+
+KINDS: tuple[Literal["muon", "adamw"], ...] = ("muon", "adamw")
+
+
+class Tiny(nn.Module):
+    """One matrix inside a block, and what stands around blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.x_embedder = nn.Linear(6, 6)
+        self.spatial_blocks = nn.ModuleList([nn.Linear(6, 6)])
 
 
 @pytest.mark.parametrize("offload", [False, True])
@@ -49,21 +62,46 @@ def test_decay_touches_matrices_only() -> None:
     assert torch.allclose(model.weight, before * 0.95)
 
 
-def test_state_goes_on_where_it_was_bit_for_bit() -> None:
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("offload", [False, True])
+def test_state_goes_on_where_it_was_bit_for_bit(kind: Literal["adamw", "muon"], offload: bool) -> None:
+    config = OptimiserConfig(kind=kind, offload=offload)
+
     def three_steps(stop: bool) -> torch.Tensor:
         torch.manual_seed(1)
-        model = nn.Linear(4, 4)
-        optimiser = Optimiser(model, OptimiserConfig())
+        model = Tiny()
+        optimiser = Optimiser(model, config)
         for number in range(3):
             if stop and number == 2:
                 state = {name: {k: v.clone() for k, v in kinds.items()} for name, kinds in optimiser.state().items()}
-                optimiser = Optimiser(model, OptimiserConfig())
+                optimiser = Optimiser(model, config)
                 optimiser.load_state(state)
-            model.weight.grad, model.bias.grad = torch.randn(4, 4), torch.randn(4)
+            for parameter in model.parameters():
+                parameter.grad = torch.randn(parameter.shape)
             optimiser.update(1e-2)
-        return model.weight.detach()
+        return torch.cat([parameter.detach().flatten() for parameter in model.parameters()])
 
     assert torch.equal(three_steps(stop=True), three_steps(stop=False))
+
+
+def test_muon_steps_along_an_orthogonal_matrix_inside_blocks_and_adam_steps_elsewhere() -> None:
+    torch.manual_seed(0)
+    models = [Tiny(), Tiny()]
+    models[1].load_state_dict(models[0].state_dict())
+    before = models[0].spatial_blocks[0].weight.detach().clone()
+    for model, kind in zip(models, KINDS, strict=True):
+        optimiser = Optimiser(model, OptimiserConfig(kind=kind, learning_rate=1e-2, muon_rate=0.02))
+        torch.manual_seed(1)
+        for parameter in model.parameters():
+            parameter.grad = torch.randn(parameter.shape)
+        optimiser.update(0.5e-2)  # half of the rate, so half of Muon's too
+
+    stepped = (before - models[0].spatial_blocks[0].weight.detach()) / 0.01
+    sizes = torch.linalg.svdvals(stepped)
+    assert sizes.min() > 0.5, "each direction is stepped along"
+    assert sizes.max() < 1.5, "and none more than others"
+    for name in ("x_embedder.weight", "x_embedder.bias", "spatial_blocks.0.bias"):
+        assert torch.equal(models[0].state_dict()[name], models[1].state_dict()[name]), name
 
 
 def test_warm_up_is_linear_and_then_constant() -> None:

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -14,8 +15,9 @@ from safetensors.torch import load_file
 
 from tests.tiny_run import losses, tiny_config, tiny_words
 from uniform.errors import CheckpointError, TrainingError
-from uniform.training import checkpoints
+from uniform.training import checkpoints, saver
 from uniform.training.checkpoints import Snapshot, find_checkpoints, prune, read_facts, read_tensors, write_checkpoint
+from uniform.training.config import CheckpointConfig
 from uniform.training.run_folder import Journal, read_journal
 from uniform.training.trainer import train
 
@@ -65,7 +67,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(tmp_path: Pat
     changes = ("steps=30", "checkpoint.every=4", "log.every=1")
     whole = train(tiny_config(tmp_path, "whole", *changes))
     process = start(tmp_path, "killed", *changes)
-    wait_for_steps(tmp_path / "killed", 6, process)
+    wait_for_steps(tmp_path / "killed", 9, process)  # the save after step 8 has waited for the one after step 4
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
 
@@ -122,6 +124,25 @@ def test_a_full_disk_ends_a_run_that_writes_in_the_background(tmp_path: Path, mo
     monkeypatch.setattr(checkpoints, "save_file", full)
     with pytest.raises(TrainingError, match="No space left on device"):
         train(tiny_config(tmp_path, "run", "steps=6", "checkpoint.every=2"))
+
+
+def test_a_checkpoint_is_told_of_as_soon_as_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    go_on = threading.Event()
+
+    def slow(folder: Path, kept: Snapshot) -> Path:
+        assert go_on.wait(30)
+        return write_checkpoint(folder, kept)
+
+    monkeypatch.setattr(saver, "write_checkpoint", slow)
+    at_work = saver.Saver(tmp_path, CheckpointConfig())
+    assert at_work.save(snapshot(1)) == []
+    assert at_work.finished() == []
+    go_on.set()
+    while not (found := at_work.finished()):
+        time.sleep(0.01)
+    assert found == [tmp_path / "step-00000001"]
+    assert at_work.finished() == at_work.wait() == []
+    at_work.close()
 
 
 def test_old_checkpoints_leave_but_for_those_to_keep(tmp_path: Path) -> None:

@@ -201,3 +201,33 @@ def test_a_file_of_prompts_may_mix_the_tasks(checkpoint: Path, clip_file: Path, 
     assert result.exit_code == 0, result.output
     assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two"}
     assert "one.mp4" in (tmp_path / "out" / "index.html").read_text()
+
+    later = CliRunner().invoke(app, ["sample", "-c", str(checkpoint), *words, "--name", "later", "--seed", "9"])
+    assert later.exit_code == 0, later.output
+    assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two", "later-one", "later-two"}
+
+
+def test_a_manifest_is_sampled_clip_by_clip_and_gone_on_with(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
+    line = {"path": clip_file.name, "start": 0, "split": "test"}
+    (clip_file.parent / "clips.jsonl").write_text(json.dumps(line) + "\n")
+    manifest = clip_file.parent / "clips.toml"
+    manifest.write_text(
+        'name = "clips"\nkind = "local"\ntitle = "Clips"\nroot = "."\nlicense = "CC0-1.0"\n'
+        '[listing]\nfile = "clips.jsonl"\nduration_s = 2.0\n'
+        '[listing.columns]\nsource_uri = "path"\nstart_ms = "start"\nsplit = "split"\n'
+    )
+    words = ["sample", "-c", str(checkpoint), "--task", "v2a", "--manifest", str(manifest), "--steps", "1"]
+    out = ["--out", str(tmp_path / "out")]
+
+    first = CliRunner().invoke(app, [*words, "--split", "test", *out])
+    assert first.exit_code == 0, first.output
+    (made,) = (tmp_path / "out").glob("*.mp4")
+    before = made.stat().st_mtime_ns
+    again = CliRunner().invoke(app, [*words, "--split", "test", *out])
+    assert (again.exit_code, made.stat().st_mtime_ns) == (0, before)
+    assert (
+        "no clip is of split 'valid'; there are test"
+        in CliRunner().invoke(app, [*words, "--split", "valid", *out]).stderr
+    )
+    both = CliRunner().invoke(app, [*words, "--prompts", str(manifest), *out])
+    assert "give one of them" in both.stderr

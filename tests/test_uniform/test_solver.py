@@ -230,7 +230,7 @@ def test_guidance_of_the_given_modality_starts_from_what_is_said_without_it() ->
 
 
 @pytest.mark.parametrize("field", ["video", "audio", "given"])
-def test_guidance_of_zero_or_less_is_refused(field: str) -> None:
-    for scale in (0.0, -1.0, float("nan")):
+def test_guidance_that_is_no_number_above_zero_is_refused(field: str) -> None:
+    for scale in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=f"guidance for {field}"):
             Guidance(**{field: scale})

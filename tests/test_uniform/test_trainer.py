@@ -1,5 +1,8 @@
 """A run from its first step to its curve, and everything that must stop it with words."""
 
+import itertools
+import json
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.shard_folder import codec_card, write_shard_folder
 from tests.tiny_run import losses, tiny_config
@@ -64,7 +68,9 @@ def test_a_run_writes_down_what_it_did(tmp_path: Path) -> None:
     assert [progress.step for progress in notes.windows] == [4, 8]
     assert outcome.checkpoint == out / "checkpoints" / "step-00000008"
     assert (out / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
-    assert list((out / "tensorboard").glob("events.*"))
+    assert json.loads((out / "config.json").read_bytes())["model"]["depth"] == 1
+    assert {"train/loss", "speed/tokens_per_s", "speed/mfu", "losses/v2a/audio_mse"} <= scalars(out / "tensorboard")
+    assert any(name.startswith("losses/audio/time_") for name in scalars(out / "tensorboard"))
     window = notes.windows[-1]
     assert 0 <= window.data_wait <= 1
     assert window.clips_per_s > 0
@@ -72,6 +78,24 @@ def test_a_run_writes_down_what_it_did(tmp_path: Path) -> None:
     names = {"t2av/video_mse", "t2av/audio_mse", "a2v/video_mse", "v2a/audio_mse"}
     assert names >= {name for name in window.losses if "/time_" not in name}
     assert any(name.startswith("video/time_") for name in window.losses)
+
+
+def scalars(folder: Path) -> set[str]:
+    events = EventAccumulator(str(folder))
+    events.Reload()
+    return set(events.Tags()["scalars"])
+
+
+def test_a_clock_that_jumps_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    notes, real, days = Notes(), time.time, itertools.cycle((0, 400 * 86_400, -400 * 86_400))
+    train(tiny_config(tmp_path, "straight", "steps=8", "checkpoint.every=2"))
+    monkeypatch.setattr(time, "time", lambda: real() + next(days))
+    train(tiny_config(tmp_path, "jumping", "steps=5", "checkpoint.every=2"))
+    train(tiny_config(tmp_path, "jumping", "steps=8", "checkpoint.every=2"), [notes])
+
+    assert losses(tmp_path / "jumping") == losses(tmp_path / "straight")
+    assert [path.name for path in notes.paths] == ["step-00000006", "step-00000008"]
+    assert all(0 <= window.data_wait <= 1 and 0 < window.clips_per_s < 1e6 for window in notes.windows)
 
 
 def test_training_lowers_the_loss(tmp_path: Path) -> None:
@@ -98,7 +122,17 @@ def test_gradient_accumulation_changes_nothing_but_rounding(tmp_path: Path) -> N
         assert losses(tmp_path / f"run{accumulate}") == pytest.approx(whole, rel=1e-5)
 
 
-@pytest.mark.parametrize("change", ["compute.checkpointing=full", "data.residency=ram", "data.read_ahead=0"])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "compute.checkpointing=selective",
+        "compute.checkpointing=full",
+        "data.residency=ram",
+        "data.read_ahead=0",
+        "log.sample_losses=true",
+        "checkpoint.background=false",
+    ],
+)
 def test_how_it_is_computed_does_not_change_the_curve(tmp_path: Path, change: str) -> None:
     train(tiny_config(tmp_path, "plain", "steps=3"))
     train(tiny_config(tmp_path, "changed", "steps=3", change))
@@ -280,6 +314,7 @@ def test_each_samples_loss_is_kept_by_its_clip(tmp_path: Path) -> None:
     table = read_sample_losses(tmp_path / "run")
     assert table is not None
     assert table["position"].to_pylist() == list(range(7 * 4))
+    assert set(table["caption_set"].to_pylist()) == {"labels"}
     totals = np.array(table["video_mse"]) + np.array(table["audio_mse"])
     assert totals.reshape(7, 4).mean(axis=1) == pytest.approx(losses(tmp_path / "run"), rel=1e-6)
     assert all(

@@ -26,7 +26,7 @@ class Guidance:
 
     def __post_init__(self) -> None:
         for name in ("video", "audio", "given"):
-            if not getattr(self, name) > 0:
+            if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"guidance for {name} is {getattr(self, name)}; it must be above 0 (1 is none)")
 
     @property

@@ -33,6 +33,8 @@ class Batch:
     """int64 (B,), global sample numbers: step * global_batch + slot."""
     datasets: list[str]
     """Data set of each clip, for statistics."""
+    caption_sets: list[str]
+    """Caption set that each text is of; empty where the clip has no text."""
 
     def __len__(self) -> int:
         return len(self.clip_ids)

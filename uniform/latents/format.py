@@ -12,7 +12,7 @@ same in prose.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -155,7 +155,7 @@ def latent_shapes(spec: Spec, windows: int = 1) -> dict[str, tuple[int, ...]]:
     return {VIDEO_MEMBER: video, AUDIO_MEMBER: audio, VIDEO_STD_MEMBER: video, AUDIO_STD_MEMBER: audio}
 
 
-def ids_digest(clip_ids: list[str]) -> str:
+def ids_digest(clip_ids: Iterable[str]) -> str:
     """Digest of a set of clip ids, whatever their order."""
     return digest(sorted(clip_ids))
 

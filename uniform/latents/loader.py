@@ -160,6 +160,10 @@ class Loader:
                 str(self.mixture.sources[source].index.datasets[clip])
                 for source, clip in zip(plan.source.tolist(), plan.clip.tolist(), strict=True)
             ],
+            caption_sets=[
+                self.mixture.sources[source].captions[caption] if caption >= 0 else ""
+                for source, caption in zip(plan.source.tolist(), plan.caption.tolist(), strict=True)
+            ],
         )
         if self._stream is not None:
             self._stream.synchronize()  # the raw buffers are used again at once

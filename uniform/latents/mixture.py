@@ -133,6 +133,18 @@ class Mixture:
         """Clips of all sources."""
         return sum(len(source.index) for source in self.sources)
 
+    @property
+    def names(self) -> list[str]:
+        """What each source is called: its folder, with split or number where several are of one folder."""
+        forms = [
+            (str(source.index.folder), f"{source.index.folder} ({source.config.split})", f"{source.index.folder} #{n}")
+            for n, source in enumerate(self.sources)
+        ]
+        columns = list(zip(*forms, strict=True))
+        return [
+            next(form for form, column in zip(own, columns, strict=True) if column.count(form) == 1) for own in forms
+        ]
+
     def slots(self, positions: Positions) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
         """Source number and that source's cursor for each global position, (N,) each."""
         lap, slot = np.divmod(positions, len(self.pattern))
@@ -176,12 +188,12 @@ class Mixture:
         return Plan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
     def epochs(self, position: int) -> dict[str, float]:
-        """Epochs that each source has given before global position `position`, by folder."""
+        """Epochs that each source has given before global position `position`, by `names`."""
         lap, slot = divmod(position, len(self.pattern))
         done = lap * self.counts + np.bincount(self.pattern[:slot], minlength=len(self.sources))
         return {
-            str(source.index.folder): float(count) / len(source.index)
-            for source, count in zip(self.sources, done, strict=True)
+            name: float(count) / len(source.index)
+            for name, source, count in zip(self.names, self.sources, done, strict=True)
         }
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
+from uniform.media.gaps import gap_remark
 from uniform.media.ticks import SECOND
 
 GAP_NS = 30 * SECOND // 1000
@@ -168,15 +169,6 @@ def _resample(mono: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np
 def _remarks_on_gaps(covered: NDArray[np.bool_], rate_hz: int) -> list[str]:
     """Where the clip is silent because the source has no sound there; gaps too short to matter are not named."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], ~covered, [False]]).astype(np.int8)))
-    remarks = []
-    for begin, end in edges.reshape(-1, 2).tolist():
-        milliseconds, at = round(1000 * (end - begin) / rate_hz), round(1000 * begin / rate_hz)
-        if milliseconds < MIN_NAMED_GAP_MS:
-            continue
-        if begin == 0:
-            remarks.append(f"audio starts {milliseconds:,} ms late")
-        elif end == len(covered):
-            remarks.append(f"audio ends {milliseconds:,} ms early")
-        else:
-            remarks.append(f"audio pauses for {milliseconds:,} ms at {at:,} ms")
-    return remarks
+    gaps = [[round(1000 * edge / rate_hz) for edge in pair] for pair in edges.reshape(-1, 2).tolist()]
+    clip_ms = round(1000 * len(covered) / rate_hz)
+    return [gap_remark(begin, end, clip_ms) for begin, end in gaps if end - begin >= MIN_NAMED_GAP_MS]

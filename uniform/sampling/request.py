@@ -29,7 +29,7 @@ class Request:
     start_ms: int = 0
     """Where the given clip starts inside `media`."""
     seed: int = 0
-    """Determines the noise, and with it every byte of the sample on the same machine."""
+    """Determines the noise, and with it every byte of the sample on the same machine in batches of the same size."""
 
     def check(self) -> None:
         """Raises: InputError where the request cannot be served, saying what to change."""
@@ -84,10 +84,19 @@ def read_prompts(path: Path, default: Request) -> list[Request]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error}). Check the file.") from error
     requests = [_from_line(path, number, line, default) for number, line in enumerate(lines, start=1) if line.strip()]
-    if not requests:
-        raise InputError(f"{path}: no prompt in it. Write one per line.")
-    _refuse_twins(path, requests)
-    return requests
+    return _sound(path, requests)
+
+
+def requests_from(path: Path, tables: Iterable[Mapping[str, Any]], default: Request) -> list[Request]:
+    """Requests from tables with the keys of `read_prompts`; `path` is where they come from.
+
+    Each sample's seed is the default's plus its number. Raises: InputError that names number and key.
+    """
+    requests = [
+        _from_table(path, number, table, replace(default, seed=default.seed + number - 1))
+        for number, table in enumerate(tables, start=1)
+    ]
+    return _sound(path, requests)
 
 
 def _from_line(path: Path, number: int, line: str, default: Request) -> Request:
@@ -100,6 +109,10 @@ def _from_line(path: Path, number: int, line: str, default: Request) -> Request:
             raise ValueError("not an object")
     except ValueError as error:
         raise InputError(f"{path}:{number}: not a JSON object ({error})") from error
+    return _from_table(path, number, values, named)
+
+
+def _from_table(path: Path, number: int, values: Mapping[str, Any], default: Request) -> Request:
     known = {"text": str, "task": str, "media": str, "start_ms": int, "seed": int, "name": str}
     for key, value in values.items():
         if key not in known:
@@ -111,7 +124,7 @@ def _from_line(path: Path, number: int, line: str, default: Request) -> Request:
         changes["task"] = task_by_name(changes["task"])
     if "media" in changes:
         changes["media"] = path.parent / changes["media"]
-    return replace(named, **changes)
+    return replace(default, **changes)
 
 
 def task_by_name(name: str) -> Task:
@@ -122,9 +135,13 @@ def task_by_name(name: str) -> Task:
     return Task(name)
 
 
-def _refuse_twins(path: Path, requests: Iterable[Request]) -> None:
+def _sound(path: Path, requests: list[Request]) -> list[Request]:
+    """`requests`, where there is one at least and no two would write the same files."""
+    if not requests:
+        raise InputError(f"{path}: no prompt in it. Write one per line.")
     seen: set[str] = set()
     for request in requests:
         if request.name in seen:
             raise InputError(f"{path}: two samples are called '{request.name}'; give each a name of its own")
         seen.add(request.name)
+    return requests

@@ -50,6 +50,10 @@ class TasksConfig:
 class OptimiserConfig:
     """AdamW with decoupled decay on float32 parameters: the arithmetic of HybridAdam (paper, 4.1)."""
 
+    kind: Literal["adamw", "muon"] = "adamw"
+    """`adamw` for all parameters (paper), or Muon for the matrices of the blocks and AdamW for the rest."""
+    muon_rate: float = 0.02
+    """Learning rate of the matrices under Muon; it warms up and falls as `learning_rate` does."""
     learning_rate: float = 1e-4
     """Paper, 4.1."""
     warmup_steps: int = 1000
@@ -70,6 +74,7 @@ class OptimiserConfig:
 
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, "optimiser.learning_rate", self.learning_rate, "above 0")
+        _require(self.muon_rate > 0, "optimiser.muon_rate", self.muon_rate, "above 0")
         _require(self.warmup_steps >= 0, "optimiser.warmup_steps", self.warmup_steps, "0 or more")
         _require(0 <= self.final_share <= 1, "optimiser.final_share", self.final_share, "in 0 .. 1")
         _require(
@@ -215,6 +220,11 @@ class TrainConfig:
         _require(self.steps >= 1, "steps", self.steps, "1 or more")
         if self.lora.rank is not None and self.init is None:
             raise ConfigError("lora.rank is set, but init is not: adapters stand beside the weights of another run")
+        if self.optimiser.kind == "muon" and (self.compute.parallel == "fsdp" or self.lora.rank is not None):
+            raise ConfigError(
+                "optimiser.kind is 'muon', which needs whole matrices in every process: it goes neither with "
+                "compute.parallel = 'fsdp' nor with lora.rank. Use kind = 'adamw' there."
+            )
 
 
 def _require(holds: bool, key: str, found: object, wanted: str) -> None:

@@ -76,8 +76,14 @@ class TensorBoard:
             "train/grad_norm": progress.grad_norm,
             "train/learning_rate": progress.learning_rate,
             "speed/clips_per_s": progress.clips_per_s,
+            "speed/tokens_per_s": progress.tokens_per_s,
             "speed/data_wait": progress.data_wait,
+            "speed/hours_left": progress.seconds_left / 3600,
             "memory/gigabytes": progress.memory_bytes / 1e9,
+            "bad/skipped_steps": progress.skipped,
+            "bad/damaged_clips": progress.corrupt,
+            **({} if progress.mfu is None else {"speed/mfu": progress.mfu}),
+            **{f"epochs/{folder}": value for folder, value in progress.epochs.items()},
             **{f"losses/{name}": value for name, value in progress.losses.items()},
         }
         for name, value in numbers.items():

@@ -1,14 +1,17 @@
 """What a run would be, found out without a step: the dry run."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 
+from uniform.latents.loader import Loader
 from uniform.latents.mixture import Mixture
 from uniform.model.transformer import UniForm
 from uniform.training.config import TrainConfig
 from uniform.training.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
-from uniform.training.setup import build_model, newest_checkpoint
+from uniform.training.setup import build_model, newest_checkpoint, require_text_width
+from uniform.training.state import fixed_facts, require_same_run
 
 GUESSED_MFU = 0.35
 """Share of the peak that the estimate of time supposes."""
@@ -37,14 +40,21 @@ class RunPlan:
     steps: int
 
 
-def plan_run(config: TrainConfig, processes: int = 1) -> RunPlan:
+def plan_run(config: TrainConfig, processes: int = 1, accepted: Sequence[str] = ()) -> RunPlan:
     """Open the data and build the network as a run would, and do the sums.
 
     Args:
         processes: that the run would have; each on a device like this machine's.
+        accepted: keys in which the run may differ from the checkpoint that it would go on from.
     Raises: ConfigError, ShardError, SpecMismatchError, as the run would.
     """
     mixture = Mixture(config.data.sources, config.seed)
+    on_disk = replace(config.data, residency="disk")  # nothing is read into memory only to be looked at
+    loader = Loader(mixture, on_disk, processes=processes, micro_batches=config.optimiser.accumulate)
+    require_text_width(config, loader)
+    checkpoint = newest_checkpoint(config.out)
+    if checkpoint is not None:
+        require_same_run(checkpoint, fixed_facts(config, mixture), accepted)
     model: UniForm = build_model(config, mixture)
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
     bf16 = config.compute.precision == "bf16" or (config.compute.precision == "auto" and device.type == "cuda")
@@ -53,13 +63,12 @@ def plan_run(config: TrainConfig, processes: int = 1) -> RunPlan:
     peak = peak_flops(device, torch.bfloat16 if bf16 else None)
     clips_at_once = max(1, config.data.global_batch // (processes * config.optimiser.accumulate))
     samples = config.steps * config.data.global_batch
-    checkpoint = newest_checkpoint(config.out)
     return RunPlan(
         parameters=parameters,
         tokens_per_clip=tokens,
         flops_per_clip=flops,
         clips=mixture.clips,
-        folders={str(source.index.folder): len(source.index) for source in mixture.sources},
+        folders={name: len(source.index) for name, source in zip(mixture.names, mixture.sources, strict=True)},
         steps_per_epoch=mixture.clips / config.data.global_batch,
         epochs=samples / mixture.clips,
         state_bytes=state_bytes(parameters, processes, config.compute.parallel == "fsdp"),

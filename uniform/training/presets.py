@@ -48,13 +48,19 @@ def base_of(what: str) -> str:
 
 
 def differences(what: str, config: TrainConfig) -> list[tuple[str, str, str]]:
-    """What `config` changes against its preset (or the defaults): (key, preset's value, own value)."""
+    """What `config` changes against its preset (or the defaults): (key, preset's value, own value).
+
+    A key that one of them does not have is "-" there; keys that are there, but empty, in one only are left out.
+    """
     name = what if what in preset_names() else _document(what).values.get(PRESET_KEY)
     base = load_config(name) if name else TrainConfig()
     before, after = flatten(base), flatten(config)
     keys = sorted(before.keys() | after.keys())
+    pairs = [(key, before.get(key, ()), after.get(key, ())) for key in keys]
     return [
-        (key, str(before.get(key, "")), str(after.get(key, ""))) for key in keys if before.get(key) != after.get(key)
+        (key, str(old if key in before else "-"), str(new if key in after else "-"))
+        for key, old, new in pairs
+        if old != new and not (old in (None, ()) and new in (None, ()))
     ]
 
 

@@ -7,7 +7,7 @@ import fcntl
 import json
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from uniform.atomic import write_bytes
 from uniform.errors import TrainingError
 
 LOCK_NAME = "run.lock"
+CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
 CHECKPOINTS_NAME = "checkpoints"
 
@@ -47,6 +48,13 @@ def locked(folder: Path) -> Iterator[None]:
         os.close(handle)
 
 
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Write down every value that the run goes on with, for people; checkpoints hold what they were made with."""
+    path = folder / CONFIG_NAME
+    with _told(path):
+        write_bytes(path, f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode())
+
+
 class Journal:
     """metrics.jsonl: one JSON line per step and per window. A line is written whole; a cut last line is dropped."""
 
@@ -54,33 +62,36 @@ class Journal:
         """Go on after `step` finished steps: lines of later steps are of a run that was lost, and leave."""
         self.path = folder / METRICS_NAME
         lines = [json.dumps(line, sort_keys=True) for line in read_journal(folder) if line["step"] <= step]
-        write_bytes(self.path, "".join(f"{line}\n" for line in lines).encode())
-        self._file = self.path.open("a", encoding="utf-8")
+        with _told(self.path):
+            write_bytes(self.path, "".join(f"{line}\n" for line in lines).encode())
+            self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; it has "kind" and "step". A number that is not finite becomes null. Raises: TrainingError."""
         sound = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
-        with self._told():
+        with _told(self.path):
             self._file.write(json.dumps(sound, sort_keys=True) + "\n")
 
     def flush(self) -> None:
         """Hand what was written to the operating system. Raises: TrainingError."""
-        with self._told():
+        with _told(self.path):
             self._file.flush()
 
     def close(self) -> None:
         """Write what is left. Raises: TrainingError."""
-        with self._told():
+        with _told(self.path):
             self._file.close()
 
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise TrainingError(
-                f"{self.path}: cannot be written ({error.strerror}). Make room, then start the same command again."
-            ) from error
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """Say in words what the operating system has against writing `path`."""
+    try:
+        yield
+    except OSError as error:
+        raise TrainingError(
+            f"{path}: cannot be written ({error.strerror}). Make room, then start the same command again."
+        ) from error
 
 
 def read_journal(folder: Path, kind: str | None = None) -> list[dict[str, Any]]:

@@ -49,6 +49,7 @@ class SampleLosses:
                 "position": batch.positions,
                 "clip_id": np.array(batch.clip_ids),
                 "dataset": np.array(batch.datasets),
+                "caption_set": np.array(batch.caption_sets),
                 "task": _TASKS[task.astype(np.int64)],
                 "time": time,
                 "text_dropped": dropped > 0,

@@ -24,6 +24,10 @@ class Saver:
         self._writing = self._pool.submit(self._write, snapshot)
         return done if self.config.background else [*done, *self.wait()]
 
+    def finished(self) -> list[Path]:
+        """As `wait`, without waiting: nothing while a write goes on."""
+        return self.wait() if self._writing is not None and self._writing.done() else []
+
     def wait(self) -> list[Path]:
         """Return when nothing is being written. Returns: as `save`. Raises: TrainingError."""
         if self._writing is None:

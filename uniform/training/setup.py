@@ -61,11 +61,7 @@ def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] =
         micro_batches=config.optimiser.accumulate,
         device=processes.device,
     )
-    if loader.text_width != config.model.text_width:
-        raise SpecMismatchError(
-            f"{mixture.first.folder}: text features have {loader.text_width} numbers per token, model.text_width is "
-            f"{config.model.text_width}. Set model.text_width={loader.text_width}, or choose other caption sets."
-        )
+    require_text_width(config, loader)
     model = build_model(config, mixture)
     model.set_checkpointing(config.compute.checkpointing)
     checkpoint = newest_checkpoint(config.out)
@@ -87,6 +83,16 @@ def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] =
     facts = describe(config, mixture) | {"fixed": fixed, "accepted": list(accepted)}
     objective = make_objective(config.diffusion, learned_variance=config.model.learned_variance)
     return Prepared(config, processes, loader, objective, callable_model, state, facts, _precision(config, processes))
+
+
+def require_text_width(config: TrainConfig, loader: Loader) -> None:
+    """Raise SpecMismatchError where the model reads text features of another width than the shards have."""
+    if loader.text_width != config.model.text_width:
+        raise SpecMismatchError(
+            f"{loader.mixture.first.folder}: text features have {loader.text_width} numbers per token, "
+            f"model.text_width is {config.model.text_width}. Set model.text_width={loader.text_width}, or choose "
+            f"other caption sets."
+        )
 
 
 def build_model(config: TrainConfig, mixture: Mixture) -> UniForm:

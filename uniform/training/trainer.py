@@ -25,7 +25,8 @@ from uniform.training.metrics import LossWindow
 from uniform.training.observer import Observer, Progress, TensorBoard
 from uniform.training.optim import clip_gradients, learning_rate
 from uniform.training.parallel import plain, without_sync
-from uniform.training.run_folder import CHECKPOINTS_NAME, Journal, locked
+from uniform.training.presets import as_json
+from uniform.training.run_folder import CHECKPOINTS_NAME, Journal, locked, write_config
 from uniform.training.sample_losses import SampleLosses
 from uniform.training.saver import Saver
 from uniform.training.setup import Prepared, prepare
@@ -71,6 +72,8 @@ def train(
             stack.enter_context(locked(config.out))
         processes.wait()
         prepared = prepare(config, processes, accepted)
+        if processes.first:
+            write_config(config.out, as_json(config))
         watchers = [*observers, *_recorders(config)] if processes.first else []
         return Trainer(prepared, watchers).run(stop or threading.Event())
 
@@ -204,6 +207,7 @@ class Trainer:
     def _after_step(self, stopping: bool) -> None:
         config, step = self.config, self.state.step
         last = step == config.steps or stopping
+        self._announce(self.saver.finished())
         if step % config.log.every == 0 or last:
             self._log()
         if self.validation is not None and config.validation.every and step % config.validation.every == 0:

@@ -1,0 +1,85 @@
+"""Reject clips by what their listing says, before anything is fetched: duplicates, and labels in another language.
+
+The same source span in two data sets of a run is marked where the run is planned (`pipelines/same_span.py`). Copies
+under other names are found by `uniform manifest lookalikes`, whose table goes into `leave_out`.
+"""
+
+import unicodedata
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipelines.clip import Clip
+from pipelines.manifest_sets import read_clip_ids
+from pipelines.same_span import MARK
+from pipelines.stage import Context, Resources, Store, Work
+from uniform.errors import ConfigError
+from uniform.latents.format import ids_digest
+from uniform.spec import Spec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Judges manifest rows; gives nothing but verdicts."""
+
+    needs = ()
+    gives = ()
+    reads = ("labels", "caption", "extra")
+    store = Store("ledger")
+    resources = Resources(cpus=0.25, memory_gb=0.5)
+
+    same_span: bool = True
+    """Reject a clip whose source span another data set of the run has already."""
+    leave_out: tuple[str, ...] = ()
+    """Tables of clips (`uniform manifest lookalikes --out`) to reject as duplicates."""
+    scripts: tuple[str, ...] | None = None
+    """Scripts that labels and captions may be written in, by their Unicode names: latin, cyrillic, cjk, hangul, ..."""
+
+    def __post_init__(self) -> None:
+        for script in self.scripts or ():
+            if all(_script(chr(code)) != script for code in range(0x20, 0x10000)):
+                raise ConfigError(f"check_rows.scripts: Unicode knows no script '{script}'; for instance latin, greek")
+
+    def provenance(self, spec: Spec) -> Mapping[str, Any]:
+        """The options, and which clips are left out."""
+        left_out = ids_digest(self._left_out()) if self.leave_out else None
+        scripts = sorted(self.scripts) if self.scripts is not None else None
+        return {"version": 1, "same_span": self.same_span, "scripts": scripts, "left_out": left_out}
+
+    def open(self, context: Context) -> Work:
+        """Read the tables of clips to leave out."""
+        left_out = self._left_out()
+        return lambda clips: self._judge_all(clips, left_out)
+
+    def _left_out(self) -> frozenset[str]:
+        return frozenset(clip_id for table in self.leave_out for clip_id in read_clip_ids(Path(table).expanduser()))
+
+    def _judge_all(self, clips: Iterator[Clip], left_out: frozenset[str]) -> Iterator[Clip]:
+        for clip in clips:
+            yield self._judge(clip, left_out)
+
+    def _judge(self, clip: Clip, left_out: frozenset[str]) -> Clip:
+        row = clip.row
+        if self.same_span and MARK in row.extra:
+            return clip.reject("duplicate", f"{row.source_id!r} at {row.start_ms / 1000:g} s is {row.extra[MARK]} too")
+        if row.clip_id in left_out:
+            return clip.reject("duplicate", f"named by a table that is left out ({', '.join(self.leave_out)})")
+        for text in (*row.labels, *([row.caption] if row.caption else [])):
+            strange = None if self.scripts is None else foreign_letter(text, self.scripts)
+            if strange is not None:
+                found = f"{text!r} holds {strange!r} of the script {_script(strange)}"
+                return clip.reject("label_script", f"{found}; wanted {', '.join(self.scripts or ())}")
+        return clip
+
+
+def foreign_letter(text: str, scripts: tuple[str, ...]) -> str | None:
+    """The first letter of `text` that is of none of the scripts; None where all are. Signs are of every script."""
+    return next((letter for letter in text if _script(letter) not in (None, *scripts)), None)
+
+
+def _script(character: str) -> str | None:
+    """The first word of a letter's Unicode name, which names its script; None for digits, accents, the micro sign."""
+    name = unicodedata.name(character, "") if character.isalpha() else ""
+    first, _, rest = name.partition(" ")
+    return first.lower() if any(kind in rest for kind in ("LETTER", "SYLLABLE", "IDEOGRAPH")) else None
