@@ -1,11 +1,14 @@
-"""`uniform export`: the weights of a run as one safetensors file, with all that a user of them must know inside."""
+"""`uniform export`: the weights of a run in files, with all that a user of them must know inside; the hub if wanted."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cli import console
+
+if TYPE_CHECKING:
+    from uniform.training.publish import Publication
 
 
 def export(
@@ -15,9 +18,41 @@ def export(
     diffusers: Annotated[
         bool, typer.Option("--diffusers", help="A folder shaped like diffusers' models: config.json and weights.")
     ] = False,
+    upload: Annotated[
+        str | None, typer.Option("--upload", metavar="OWNER/NAME", help="Send the files to this hub repository too.")
+    ] = None,
+    licence: Annotated[
+        str | None, typer.Option("--license", help="For --upload: the hub's word for the weights' licence.")
+    ] = None,
+    public: Annotated[bool, typer.Option("--public", help="For --upload: not a private repository.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="For --upload: write the files, show what would be sent, send nothing.")
+    ] = False,
 ) -> None:
     """Write the network of a run to one file: weights, configuration, spec and codec fingerprints."""
+    from uniform.errors import CheckpointError
     from uniform.training.export import export_diffusers, export_model
+    from uniform.training.publish import plan_publication, publish
 
-    path = export_diffusers(checkpoint, out, raw=raw) if diffusers else export_model(checkpoint, out, raw=raw)
+    if upload is not None and licence is None:
+        raise CheckpointError("--upload wants --license: under which licence do you give the weights to others?")
+    if upload is None and (licence is not None or public or dry_run):
+        raise CheckpointError("--license, --public and --dry-run go with --upload")
+    exported = (export_diffusers if diffusers else export_model)(checkpoint, out, raw=raw)
+    path = exported.weights
     console.out.print(f"written: {path} ({path.stat().st_size / 1e6:,.1f} MB)", markup=False)
+    if upload is None or licence is None:
+        return
+    publication = plan_publication(upload, exported.files, exported.facts, licence, public=public)
+    if dry_run:
+        _show(publication)
+    else:
+        console.out.print(f"uploaded: {publish(publication)}", markup=False)
+
+
+def _show(publication: "Publication") -> None:
+    seen = "public" if publication.public else "private; refused where it is public already"
+    console.out.print(f"would go to {publication.hub_id} ({seen}); nothing is sent:", markup=False)
+    for name, path in publication.files.items():
+        console.out.print(f"  {name:<40} {path.stat().st_size / 1e6:>10,.1f} MB", markup=False)
+    console.out.print(f"  README.md\n\n{publication.card}", markup=False)

@@ -1,7 +1,9 @@
-"""`uniform train`: train a network on latent shards, in this process or in many started by torchrun."""
+"""`uniform train`: train a network on latent shards, in this process or in many started by torchrun or Ray Train."""
 
+import functools
 import os
-from collections.abc import Mapping, Sequence
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,6 +15,7 @@ from cli.samples_aside import SamplesAside
 if TYPE_CHECKING:
     from uniform.training.config import TrainConfig
     from uniform.training.observer import Observer, Progress
+    from uniform.training.trainer import Outcome
 
 
 def train(
@@ -38,44 +41,85 @@ def train(
     samples_every: Annotated[
         int | None, typer.Option(min=1, help="With --samples: steps between two of them. Default: each checkpoint.")
     ] = None,
+    ray_workers: Annotated[
+        int | None, typer.Option("--ray-workers", min=1, help="Train in this many processes of a Ray cluster.")
+    ] = None,
+    ray_address: Annotated[
+        str | None, typer.Option("--ray-address", help="Cluster for --ray-workers; without it Ray starts here.")
+    ] = None,
+    ray_restarts: Annotated[
+        int, typer.Option("--ray-restarts", min=0, help="Times that --ray-workers begin again after one died.")
+    ] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
 ) -> None:
     """Train, or go on from the newest checkpoint. Stop it with Ctrl-C at will: it saves first."""
-    import json
-
     from uniform.errors import ConfigError
     from uniform.training.presets import load_config
 
-    words = list(overrides or ())
+    words = [*(overrides or ()), *_as_overrides(shards, split, out)]
+    if ray_address is not None and ray_workers is None:
+        raise ConfigError("--ray-address goes with --ray-workers")
+    if samples_every is not None and samples is None:
+        raise ConfigError("--samples-every goes with --samples, a file of prompts")
+    wanted = load_config(config, words)
+    if dry_run:
+        _show_plan(config, wanted, ray_workers or int(os.environ.get("WORLD_SIZE", "1")), accept or ())
+        return
+    work = functools.partial(_run, wanted, samples, samples_every, accept or ())
+    outcome = work(None) if ray_workers is None else _on_ray(work, wanted, ray_workers, ray_address, ray_restarts)
+    if outcome.checkpoint.exists():
+        console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
+
+
+def _as_overrides(shards: list[Path] | None, split: str | None, out: Path | None) -> list[str]:
+    """The options that stand for keys of the configuration."""
+    import json
+
+    from uniform.errors import ConfigError
+
+    words = []
     if shards:
         only = f", split={json.dumps(split)}" if split else ""
         tables = ", ".join(f"{{folder={json.dumps(str(folder))}{only}}}" for folder in shards)
         words.append(f"data.sources=[{tables}]")
     elif split is not None:
         raise ConfigError("--split goes with --shards; in a configuration file it is a key of [[data.sources]]")
-    if out is not None:
-        words.append(f"out={json.dumps(str(out))}")
-    wanted = load_config(config, words)
-    if dry_run:
-        _show_plan(config, wanted, accept or ())
-        return
+    return [*words, f"out={json.dumps(str(out))}"] if out is not None else words
+
+
+def _on_ray(
+    work: Callable[[threading.Event], "Outcome"],
+    config: "TrainConfig",
+    workers: int,
+    address: str | None,
+    restarts: int,
+) -> "Outcome":
+    from pipelines.train_cluster import train_on_ray
+
+    cores, gpus = config.compute.threads or 1, {"cpu": False, "cuda": True}.get(config.compute.device)
+    return train_on_ray(work, workers=workers, cores=cores, gpus=gpus, address=address, restarts=restarts)
+
+
+def _run(
+    config: "TrainConfig",
+    samples: Path | None,
+    samples_every: int | None,
+    accepted: Sequence[str],
+    stop: threading.Event | None,
+) -> "Outcome":
+    """The run, in this process or in a worker of a cluster."""
     from uniform.training.trainer import train as run
 
     watchers: list[Observer] = [_Console()]
     if samples is not None:
-        watchers.append(SamplesAside(samples, wanted.out, samples_every or wanted.checkpoint.every))
-    elif samples_every is not None:
-        raise ConfigError("--samples-every goes with --samples, a file of prompts")
-    outcome = run(wanted, watchers, accept or ())
-    if outcome.checkpoint.exists():
-        console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
+        watchers.append(SamplesAside(samples, config.out, samples_every or config.checkpoint.every))
+    return run(config, watchers, accepted, stop)
 
 
-def _show_plan(name: str, config: "TrainConfig", accepted: Sequence[str]) -> None:
+def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Sequence[str]) -> None:
     from uniform.training.plan import GUESSED_MFU, plan_run
     from uniform.training.presets import base_of, differences
 
-    processes = int(os.environ.get("WORLD_SIZE", "1"))
     plan = plan_run(config, processes, accepted)
     rows = {
         "parameters": f"{plan.parameters:,}",

@@ -1,4 +1,4 @@
-"""Units on a Ray cluster, one actor for each unit at a time. THE ONLY FILE THAT IMPORTS RAY.
+"""Units on a Ray cluster, one actor for each unit at a time.
 
 What travels is ids and paths in, commit markers out; frames and latents never cross the object store. A worker that
 dies is replaced and its unit is done again. A unit that kills three workers is looked at clip by clip, until the clip
@@ -8,7 +8,6 @@ that does it is found; that clip is rejected as `kills_worker` and the rest of t
 import contextlib
 import itertools
 import math
-import os
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
@@ -26,6 +25,7 @@ from pipelines.execute import UnitTask, open_stage, probe_clip, run_unit
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import HostKeeper
 from pipelines.fetching.pace import HostPolicy
+from pipelines.ray_session import cluster_totals, join_ray
 from pipelines.recipe import Instance
 from pipelines.stage import Context, Resources, Work
 from uniform.errors import PipelineError, UniformError
@@ -35,8 +35,6 @@ MAX_DEATHS = 3
 KEEPER = "uniform-hosts"
 """Name and namespace of the actor that keeps the book of hosts, one for the whole cluster."""
 KEEPER_WAITS_S = (0.1, 0.5, 2.0, 5.0)
-OBJECT_STORE_BYTES = 100 * 2**20
-"""Nearly nothing goes through it; by default Ray would take 30 % of the memory."""
 
 
 class _Worker:
@@ -164,7 +162,8 @@ class RayEngine:
         first = next(waiting, None)
         if first is None:
             return
-        self._start()
+        instead = "Check --address, or work without Ray: add --inline"
+        self._started |= join_ray(self._address, cores=self._wanted or 1, instead=instead)
         size = _size(instance.stage.resources, with_memory=self._address is not None)
         if size != self._size:
             self._dismiss(self._idle)
@@ -176,37 +175,9 @@ class RayEngine:
         finally:
             self._dismiss([worker for worker, _ in pool.busy.values()])
 
-    def _start(self) -> None:
-        if ray.is_initialized():
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "error"}
-        try:
-            if self._address is not None:
-                ray.init(address=self._address, **quiet)
-            else:
-                ray.init(
-                    address="local",
-                    num_cpus=max(os.cpu_count() or 1, self._wanted or 1),
-                    include_dashboard=False,
-                    object_store_memory=OBJECT_STORE_BYTES,
-                    **quiet,
-                )
-        except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-            raise PipelineError(
-                f"Ray did not start ({error}). Check --address, or work without Ray: add --inline"
-            ) from error
-        self._started = True
-
     def _workers(self, instance: Instance, size: dict[str, float]) -> int:
         """How many actors of this size the cluster holds. Raises PipelineError where it holds none."""
-        total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
-        have = {
-            "num_cpus": total.get("CPU", 0.0),
-            "num_gpus": total.get("GPU", 0.0),
-            "memory": total.get("memory", 0.0),
-        }
+        have = cluster_totals()
         fit: int = min(math.floor(have[name] / wanted) for name, wanted in size.items())
         if fit < 1:
             raise PipelineError(

@@ -127,6 +127,10 @@ class LogConfig:
     time_bins: int = 10
     """Diffusion-time bins in which the loss is told apart."""
     tensorboard: bool = True
+    trackers: tuple[Literal["wandb", "trackio"], ...] = ()
+    """Services that get the numbers too; each is an extra of the toolkit."""
+    project: str = "uniform"
+    """What the trackers call the group of runs."""
     sample_losses: bool = False
     """Write each sample's loss by clip id to Parquet: bad captions show."""
 

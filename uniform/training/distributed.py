@@ -1,4 +1,4 @@
-"""The processes of a run: one, or many started by torchrun. Everything else asks here and works for both."""
+"""The processes of a run: one, or many started by torchrun or Ray Train. Everything else asks here."""
 
 import json
 import os
@@ -64,7 +64,7 @@ class Processes:
 
 @contextmanager
 def join_processes(config: ComputeConfig) -> Iterator[Processes]:
-    """Find the other processes (torchrun's environment), and part from them at the end.
+    """Find the other processes (torchrun's environment, or a group that is there), and part from them at the end.
 
     Raises: TrainingError where the wanted device is not there.
     """
@@ -75,7 +75,8 @@ def join_processes(config: ComputeConfig) -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, device)
         return
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
+    if not dist.is_initialized():  # Ray Train has done it
+        dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     control = dist.new_group(backend="gloo")
     try:
         yield Processes(rank, count, device, control)

@@ -1,20 +1,30 @@
 """A run's network in files for others: one safetensors file, or a folder shaped like diffusers' models."""
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from safetensors.torch import save_file
 
 from uniform.atomic import replacing, write_bytes
 from uniform.errors import CheckpointError
-from uniform.model.checkpoint import load_model, save_model
+from uniform.model.checkpoint import ModelFacts, load_model, save_model
 
 DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
 DIFFUSERS_CONFIG = "config.json"
 
 
-def export_model(checkpoint: Path, out: Path, *, raw: bool = False) -> Path:
+@dataclass(frozen=True)
+class Exported:
+    """What an export wrote."""
+
+    weights: Path
+    files: dict[str, Path]
+    """All files of the export, by name."""
+    facts: ModelFacts
+
+
+def export_model(checkpoint: Path, out: Path, *, raw: bool = False) -> Exported:
     """Write the averaged (or `raw`) weights as one file that `load_model` and the sampler read.
 
     The header holds network, objective, spec, codec cards and the identity of the shards it was trained on.
@@ -24,11 +34,11 @@ def export_model(checkpoint: Path, out: Path, *, raw: bool = False) -> Path:
         raise CheckpointError(f"{out}: exported weights are a .safetensors file; give such a name")
     model, facts = load_model(checkpoint, ema=not raw)
     save_model(out, model, facts)
-    return out
+    return Exported(out, {out.name: out}, facts)
 
 
-def export_diffusers(checkpoint: Path, out: Path, *, raw: bool = False) -> Path:
-    """Write <out>/config.json and the weights under the names that diffusers uses. Returns: the weights' path.
+def export_diffusers(checkpoint: Path, out: Path, *, raw: bool = False) -> Exported:
+    """Write <out>/config.json and the weights under the names that diffusers uses.
 
     diffusers has no class for this network; the shape lets hubs and tools that know such folders show and move it.
     Raises: CheckpointError.
@@ -41,4 +51,5 @@ def export_diffusers(checkpoint: Path, out: Path, *, raw: bool = False) -> Path:
     write_bytes(out / DIFFUSERS_CONFIG, f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode())
     with replacing(out / DIFFUSERS_WEIGHTS) as temporary:
         save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary)
-    return out / DIFFUSERS_WEIGHTS
+    files = {name: out / name for name in (DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS)}
+    return Exported(files[DIFFUSERS_WEIGHTS], files, facts)

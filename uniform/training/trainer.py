@@ -32,6 +32,7 @@ from uniform.training.saver import Saver
 from uniform.training.setup import Prepared, prepare
 from uniform.training.speed import Speedometer
 from uniform.training.step import ClipLosses, clip_losses, draw
+from uniform.training.trackers import open_trackers
 from uniform.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -52,12 +53,18 @@ class Outcome:
     """Hash chain of the ids of all global batches."""
 
 
-def train(config: TrainConfig, observers: Sequence[Observer] = (), accepted: Sequence[str] = ()) -> Outcome:
+def train(
+    config: TrainConfig,
+    observers: Sequence[Observer] = (),
+    accepted: Sequence[str] = (),
+    stop: threading.Event | None = None,
+) -> Outcome:
     """Train, from the newest checkpoint in `config.out` or from the beginning.
 
     Args:
         observers: told of what happens, in the first process.
         accepted: keys in which the run may differ from its checkpoint.
+        stop: ends the run after the step in hand once it is set in one process, as SIGTERM does in the main thread.
     Raises: UniformError; what was saved before stays.
     """
     with join_processes(config.compute) as processes, ExitStack() as stack:
@@ -67,8 +74,13 @@ def train(config: TrainConfig, observers: Sequence[Observer] = (), accepted: Seq
         prepared = prepare(config, processes, accepted)
         if processes.first:
             write_config(config.out, as_json(config))
-        watchers = [*observers, *([TensorBoard(config.out)] if config.log.tensorboard else [])]
-        return Trainer(prepared, watchers if processes.first else []).run()
+        watchers = [*observers, *_recorders(config)] if processes.first else []
+        return Trainer(prepared, watchers).run(stop or threading.Event())
+
+
+def _recorders(config: TrainConfig) -> list[Observer]:
+    """TensorBoard and the trackers that the configuration names."""
+    return [*([TensorBoard(config.out)] if config.log.tensorboard else []), *open_trackers(config)]
 
 
 class Trainer:
@@ -90,14 +102,14 @@ class Trainer:
         self.steps_written: list[dict[str, Any]] = []
         self.last_loss = math.nan
 
-    def run(self) -> Outcome:
-        """All steps that are left. Raises: UniformError."""
+    def run(self, stop: threading.Event) -> Outcome:
+        """All steps that are left, or those before `stop` is set. Raises: UniformError."""
         for observer in self.observers:
             observer.started(self._summary())
         stream = self.prepared.loader.stream(self.state.step, self.config.steps)
         stopped = False
         try:
-            with _stop_signals() as stop:
+            with _signals_set(stop):
                 self.speed.start()
                 for batches in stream:
                     self.speed.got_data()
@@ -292,11 +304,10 @@ class Trainer:
 
 
 @contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
+def _signals_set(stop: threading.Event) -> Iterator[None]:
     """SIGTERM and SIGINT ask for a clean end after the step in hand; a second one is not caught."""
-    stop = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield stop  # only the main thread may handle signals
+        yield  # only the main thread may handle signals
         return
     before = {int(number): signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
 
@@ -307,7 +318,7 @@ def _stop_signals() -> Iterator[threading.Event]:
     for number in before:
         signal.signal(number, ask)
     try:
-        yield stop
+        yield
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
