@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from uniform.latents.mixture import Mixture
+from uniform.latents.pieces import Fetching, fetching
 from uniform.model.transformer import UniForm
 from uniform.training.config import TrainConfig
 from uniform.training.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
@@ -35,6 +36,8 @@ class RunPlan:
     resumes_at: int
     """Step of the newest checkpoint in the run's folder, 0 if there is none."""
     steps: int
+    fetching: Fetching | None
+    """What remote sources need of the network and of the cache; None where all are local."""
 
 
 def plan_run(config: TrainConfig, processes: int = 1) -> RunPlan:
@@ -44,7 +47,7 @@ def plan_run(config: TrainConfig, processes: int = 1) -> RunPlan:
         processes: that the run would have; each on a device like this machine's.
     Raises: ConfigError, ShardError, SpecMismatchError, as the run would.
     """
-    mixture = Mixture(config.data.sources, config.seed)
+    mixture = Mixture(config.data.sources, config.seed, config.data.cache_folder)
     model: UniForm = build_model(config, mixture)
     device = torch.device("cuda" if torch.cuda.is_available() and config.compute.device != "cpu" else "cpu")
     bf16 = config.compute.precision == "bf16" or (config.compute.precision == "auto" and device.type == "cuda")
@@ -69,4 +72,5 @@ def plan_run(config: TrainConfig, processes: int = 1) -> RunPlan:
         seconds=None if peak is None else samples * flops / (peak * GUESSED_MFU * processes),
         resumes_at=0 if checkpoint is None else int(checkpoint.name.removeprefix("step-")),
         steps=config.steps,
+        fetching=fetching(mixture, config.data.cache_bytes),
     )
