@@ -2,14 +2,14 @@
 
 import logging
 import mmap
-import weakref
+import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from queue import SimpleQueue
-from threading import Thread
+from threading import Event, Thread
 from typing import IO
 
 import numpy as np
@@ -33,6 +33,8 @@ ARRIVALS = 2
 """How often a piece is fetched whose bytes have not the checksums of the index."""
 LOOKS = 3
 """How often a piece is fetched that another process removes before it could be mapped."""
+CLOSING_S = 10.0
+"""What a request in hand is given to end when the run does."""
 
 
 class FetchedMembers:
@@ -96,6 +98,10 @@ class FetchedMembers:
             path = piece_path(self.source.index, shard, start, length)
             if path not in self._coming and path not in self._whole and not path.exists():
                 self._coming[path] = self._fetchers.submit(partial(self._obtain, path, shard, start, length))
+
+    def close(self) -> None:
+        """Fetch no more."""
+        self._fetchers.close()
 
     def next_use(self, paths: Sequence[str]) -> npt.NDArray[np.float64]:
         """For each path below the folder's place in the cache, the global position that needs it next, or infinity."""
@@ -181,13 +187,14 @@ class FetchedMembers:
 
 
 class Fetchers:
-    """Daemon threads that run what they are given, in that order. They end with this object or with the process."""
+    """Daemon threads that run what they are given, in that order."""
 
     def __init__(self, threads: int = FETCHES_AT_ONCE) -> None:
         self._queue: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
-        for _ in range(threads):
-            Thread(target=_run, args=(self._queue,), name="latents-fetch", daemon=True).start()
-            weakref.finalize(self, self._queue.put, None)
+        self._closed = Event()
+        self._threads = [Thread(target=self._run, name="latents-fetch", daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, task: Callable[[], None]) -> Future[None]:
         """Have `task` run; the future gives what it raises."""
@@ -195,14 +202,24 @@ class Fetchers:
         self._queue.put((future, task))
         return future
 
+    def close(self) -> None:
+        """Drop what waits, and give what is in hand `CLOSING_S` seconds to end."""
+        self._closed.set()
+        for _ in self._threads:
+            self._queue.put(None)
+        end = time.monotonic() + CLOSING_S
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
-def _run(queue: "SimpleQueue[tuple[Future[None], Callable[[], None]] | None]") -> None:
-    while (item := queue.get()) is not None:
-        future, task = item
-        try:
-            task()
-        except BaseException as error:
-            future.set_exception(error)
-        else:
-            future.set_result(None)
-        del future, task, item  # they hold the loader, which would never end
+    def _run(self) -> None:
+        while (item := self._queue.get()) is not None:
+            future, task = item
+            if self._closed.is_set():
+                future.cancel()
+                continue
+            try:
+                task()
+            except BaseException as error:
+                future.set_exception(error)
+            else:
+                future.set_result(None)

@@ -148,6 +148,10 @@ class Loader:
                 batch.hold()
             yield batches
 
+    def close(self) -> None:
+        """Stop fetching. Only remote sources need it; the loader is not read again."""
+        self._lookout.close()
+
     def prefetch(self, step: int) -> None:
         """Tell the kernel which bytes this process reads at `step`."""
         plan = self._share(step)

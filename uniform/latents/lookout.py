@@ -53,3 +53,9 @@ class Lookout:
             for number, store in self._stores.items():
                 mine = np.flatnonzero(plan.source == number)
                 store.prefetch(plan.clip[mine], plan.caption[mine])
+
+    def close(self) -> None:
+        """Have nothing more fetched."""
+        for store in self._stores.values():
+            if store.remote is not None:
+                store.remote.close()

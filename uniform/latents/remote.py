@@ -43,13 +43,8 @@ class Facts:
 
     size: int
     """Bytes."""
-    version: tuple[str, str] = ("", "")
-    """Name and value of the mark by which the store tells the file from its later versions; empty where it has none."""
-
-    def differ(self, other: "Facts") -> bool:
-        """True where the two cannot be of the same content."""
-        same_mark = self.version[0] == other.version[0]  # a listing may give another mark than a question for one file
-        return self.size != other.size or (same_mark and self.version != other.version)
+    version: str = ""
+    """The mark by which the store tells the file from its later versions; empty where it has none."""
 
 
 def is_url(folder: str | Path) -> bool:
@@ -77,6 +72,7 @@ class RemoteFolder:
         self.url = url.rstrip("/")
         self._files, self._path = _connect(self.url)
         self._facts: dict[str, Facts] = {}
+        self._listed: set[str] = set()
         contents = {name: self._whole(name) for name in (INDEX_NAME, CARD_NAME)}
         marks = [hashlib.sha256(content).hexdigest() for content in contents.values()]
         self.local = cache_folder / digest([self.url, *marks])
@@ -93,14 +89,27 @@ class RemoteFolder:
     def survey(self, names: Sequence[str]) -> None:
         """Learn the sizes and versions of these files. Raises: RemoteError where one is not there."""
         try:
-            listed = {Path(entry["name"]).name: entry for entry in self._files.ls(self._path, detail=True)}
+            self._listed = set(self._listing()) & set(names)
         except Exception as error:  # a web server, for one, may show no listing
             logger.info("%s: no listing (%s); asking for each file", self.url, _reason(error))
-            listed = {}
-        self._facts = {name: _facts(listed[name]) for name in names if listed.get(name, {}).get("size") is not None}
+        self._facts = self._look(names)
+
+    def _look(self, names: Sequence[str]) -> dict[str, Facts]:
+        """Facts of files, from one listing where `survey` had them from it: a driver may word the two differently."""
+        asked = [name for name in names if name not in self._listed]
         with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-            missing = [name for name in names if name not in self._facts]
-            self._facts |= dict(zip(missing, pool.map(self._ask, missing), strict=True))
+            facts = dict(zip(asked, pool.map(self._ask, asked), strict=True))
+        if len(asked) < len(names):
+            listing = _retried(self.url, self._listing)
+            gone = [name for name in names if name not in facts and name not in listing]
+            if gone:
+                raise RemoteError(f"{self.url}/{gone[0]}: not there any more. Start the run again when it is.")
+            facts |= {name: listing[name] for name in names if name not in facts}
+        return facts
+
+    def _listing(self) -> dict[str, Facts]:
+        entries = self._files.ls(self._path, detail=True)
+        return {Path(entry["name"]).name: _facts(entry) for entry in entries if entry.get("size") is not None}
 
     def size(self, name: str) -> int:
         """Bytes of a file, as `survey` found it."""
@@ -128,12 +137,12 @@ class RemoteFolder:
     def require_unchanged(self, name: str) -> None:
         """Raise RemoteError where a file is no longer what `survey` found."""
         self._files.invalidate_cache()
-        now, then = self._ask(name), self._facts[name]
-        if then.differ(now):
+        now, then = self._look([name])[name], self._facts[name]
+        if now != then:
             raise RemoteError(
-                f"{self.url}/{name}: changed since the run opened it, from {then.size:,} bytes "
-                f"({' '.join(then.version)}) to {now.size:,} bytes ({' '.join(now.version)}). Start the run again: it "
-                f"reads the new index, and goes on only if the clips are the same."
+                f"{self.url}/{name}: changed since the run opened it, from {then.size:,} bytes ({then.version}) to "
+                f"{now.size:,} bytes ({now.version}). Start the run again: it reads the new index, and goes on only if "
+                f"the clips are the same."
             )
 
     def _ask(self, name: str) -> Facts:
@@ -174,8 +183,8 @@ def _connect(url: str) -> tuple[Any, str]:
 def _facts(entry: dict[str, Any]) -> Facts:
     if entry.get("size") is None:
         raise OSError("the store does not say how large it is")
-    marks = [(key, str(entry[key])) for key in VERSION_KEYS if entry.get(key)]
-    return Facts(int(entry["size"]), *marks[:1])
+    mark = next((f"{key} {entry[key]}" for key in VERSION_KEYS if entry.get(key)), "")
+    return Facts(int(entry["size"]), mark)
 
 
 def _retried(what: str, function: Callable[[], T]) -> T:

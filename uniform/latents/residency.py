@@ -253,9 +253,9 @@ def open_stores(
 ) -> list[Store]:
     """A store for each source. Fetched members are compared with the index once at least, whatever `verify` says."""
     pieces = pieces_of(mixture, cache.limit_bytes)
+    fetchers = Fetchers() if pieces else None
     found: dict[int, Members] = {}
-    if pieces:
-        fetchers = Fetchers()
+    if fetchers is not None:
         found |= {n: FetchedMembers(mixture, n, held, cache, fetchers) for n, held in pieces.items()}
         cache.trim()
     stores: list[Store] = []
@@ -267,4 +267,6 @@ def open_stores(
             stores.append(disk)
         else:
             stores.append(ResidentStore(disk, device if residency == "gpu" else torch.device("cpu")))
+    if fetchers is not None and residency != "disk":
+        fetchers.close()  # everything is here
     return stores
