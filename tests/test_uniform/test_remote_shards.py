@@ -298,3 +298,20 @@ def test_a_card_that_is_too_large_is_not_read(store: Store, tmp_path: Path, monk
 
     with pytest.raises(RemoteError, match=r"card.json: [\d,]+ bytes; no more than 10 are read"):
         make(store.url, tmp_path)
+
+
+def test_a_store_that_stops_answering_is_not_taken_for_one_without_the_file(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The driver for the web says "not found" whatever the reason was; the reason stands behind it."""
+    loader = make(store.url, tmp_path, cache_bytes=TIGHT)
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise FileNotFoundError("shards") from ConnectionError("refused")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(store.files), "info", refuse)
+        broken.setattr(type(store.files), "cat_file", refuse)
+        with pytest.raises(RemoteError, match=r"\.tar: 5 attempts failed, the last with ConnectionError: refused"):
+            loader.read(0)
+        loader.close()

@@ -12,6 +12,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -35,6 +36,10 @@ QUESTIONS_AT_ONCE = 16
 """Requests for the size of a file, where the store cannot list the folder."""
 VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "md5", "LastModified", "last_modified", "mtime", "created")
 """What drivers call the mark by which a file is told from its later versions."""
+
+
+class _UnansweredError(RemoteError):
+    """Every attempt failed: nothing is known of the file."""
 
 
 @dataclass(frozen=True)
@@ -129,9 +134,10 @@ class RemoteFolder:
 
         try:
             return _retried(f"{self.url}/{name}", once)
-        except RemoteError:
-            if name in self._facts:
-                self.require_unchanged(name)  # says what it is, where that is the reason
+        except RemoteError as error:
+            if name in self._facts and not isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                with suppress(_UnansweredError):
+                    self.require_unchanged(name)  # says what it is, where that is the reason
             raise
 
     def require_unchanged(self, name: str) -> None:
@@ -192,15 +198,15 @@ def _retried(what: str, function: Callable[[], T]) -> T:
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return function()
-        except FileNotFoundError as error:
-            raise RemoteError(f"{what}: not there. Check the URL; a finished folder of shards has it.") from error
         except PermissionError as error:
             raise RemoteError(
                 f"{what}: refused ({_reason(error)}). Give the driver credentials in its environment variables."
             ) from error
         except Exception as error:  # each driver has errors of its own
+            if isinstance(error, FileNotFoundError) and not _may_pass(error):
+                raise RemoteError(f"{what}: not there. Check the URL; a finished folder of shards has it.") from error
             if attempt == ATTEMPTS:
-                raise RemoteError(
+                raise _UnansweredError(
                     f"{what}: {ATTEMPTS} attempts failed, the last with {_reason(error)}. When the store can be "
                     f"reached again, the same command goes on from the newest checkpoint."
                 ) from error
@@ -210,6 +216,14 @@ def _retried(what: str, function: Callable[[], T]) -> T:
     raise AssertionError("the last attempt returns or raises")
 
 
-def _reason(error: Exception) -> str:
+def _may_pass(error: FileNotFoundError) -> bool:
+    """True where a driver says "not found" of a request that failed otherwise; the one for the web does."""
+    told = error.__cause__
+    return told is not None and not isinstance(told, LookupError) and getattr(told, "status", None) not in (404, 410)
+
+
+def _reason(error: BaseException) -> str:
     """An error in words, without the signed part that stores put into the URLs of their messages."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
     return re.sub(r"\?\S+", "?...", f"{type(error).__name__}: {error}")

@@ -96,13 +96,14 @@ class DiskStore:
         begin = len(header)
         same_length = bool((part.length == begin + size).all())
         whole: set[Shard] = set()
+        find = self.members.find
         pieces: list[slice | None] = [None] * len(rows)
         if windows is not None and not cut.single:
             pieces = [cut.steps(window) for window in windows.tolist()]
         for row, slot, shard, offset, steps in zip(
             rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), pieces, strict=True
         ):
-            opened, at = self.members.find(what, row, shard, offset)
+            opened, at = find(what, row, shard, offset)
             if opened not in whole:
                 opened.require_whole()
                 whole.add(opened)
