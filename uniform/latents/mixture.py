@@ -47,6 +47,8 @@ class SourceConfig:
     """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of deviations."""
 
     def __post_init__(self) -> None:
+        if not is_url(self.folder):
+            object.__setattr__(self, "folder", Path(self.folder))  # as text, it came from a file or a command line
         if self.weight is not None and not (0 < self.weight < float("inf")):
             raise ConfigError(
                 f"data.source '{self.folder}': weight is {self.weight}; it must be above 0. "
@@ -208,8 +210,7 @@ class Mixture:
 
 
 def _open(config: SourceConfig, cache_folder: Path) -> Source:
-    remote = is_url(config.folder)
-    folder = RemoteFolder(str(config.folder), cache_folder) if remote else Path(config.folder)
+    folder = config.folder if isinstance(config.folder, Path) else RemoteFolder(config.folder, cache_folder)
     index = open_index(folder, config.split, stdev=config.posterior == "sample")
     captions = config.captions or tuple(index.texts)
     if not captions:
