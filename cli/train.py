@@ -13,6 +13,7 @@ from cli import console
 from cli.samples_aside import SamplesAside
 
 if TYPE_CHECKING:
+    from uniform.latents.pieces import Fetching
     from uniform.training.config import TrainConfig
     from uniform.training.observer import Observer, Progress
     from uniform.training.trainer import Outcome
@@ -24,7 +25,8 @@ def train(
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For instance optimiser.learning_rate=2e-4")
     ] = None,
     shards: Annotated[
-        list[Path] | None, typer.Option("--shards", help="Folder of latent shards; may be repeated.")
+        list[str] | None,
+        typer.Option("--shards", help="Folder of latent shards, or its URL (s3://, hf://, ...); may be repeated."),
     ] = None,
     split: Annotated[
         str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")
@@ -80,7 +82,7 @@ def _as_overrides(shards: list[Path] | None, split: str | None, out: Path | None
     words = []
     if shards:
         only = f", split={json.dumps(split)}" if split else ""
-        tables = ", ".join(f"{{folder={json.dumps(str(folder))}{only}}}" for folder in shards)
+        tables = ", ".join(f"{{folder={json.dumps(folder)}{only}}}" for folder in shards)
         words.append(f"data.sources=[{tables}]")
     elif split is not None:
         raise ConfigError("--split goes with --shards; in a configuration file it is a key of [[data.sources]]")
@@ -133,6 +135,7 @@ def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Seque
         "time": "unknown device"
         if plan.seconds is None
         else f"about {duration(plan.seconds)} on {processes} of this device, at {GUESSED_MFU:.0%} of its peak",
+        "data": _fetching(plan.fetching),
         "begins at": f"step {plan.resumes_at}" + (" (newest checkpoint)" if plan.resumes_at else ""),
     }
     for key, value in rows.items():
@@ -141,6 +144,22 @@ def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Seque
     console.out.print(f"{len(changed)} changes against {base_of(name)}", markup=False)
     for key, before, after in changed:
         console.out.print(f"  {key}: {before} -> {after}", markup=False)
+
+
+def _fetching(needs: "Fetching | None") -> str:
+    """What comes over the network, and where it goes."""
+    if needs is None:
+        return "local"
+    missing = needs.wanted_bytes - needs.here_bytes
+    how = (
+        "whole shards, each once"
+        if needs.whole
+        else "the bytes of each clip; the cache is smaller than the data, so what it cannot keep comes again each epoch"
+    )
+    return (
+        f"remote: {missing / 1e9:,.2f} GB to fetch of {needs.wanted_bytes / 1e9:,.2f} GB ({how}); "
+        f"cache of {needs.cache_bytes / 1e9:,.2f} GB"
+    )
 
 
 class _Console:

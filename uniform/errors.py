@@ -6,6 +6,7 @@ UniformError
 ├── MediaError           a media file that cannot be used; carries a ledger code
 ├── PipelineError        a preparation run that cannot go on, or does not account for every clip
 ├── ShardError           a shard, index or card that is damaged or lies
+├── RemoteError          a remote folder of shards that cannot be reached, or changed under a run
 ├── SpecMismatchError    shards, codecs, checkpoint and config do not belong together
 ├── WeightsError         weights that are missing, damaged, or of another model
 ├── CheckpointError      a training checkpoint that cannot be used
@@ -49,6 +50,10 @@ class PipelineError(UniformError):
 
 class ShardError(UniformError):
     """A shard, an index or a card is damaged, or does not say the truth about its bytes."""
+
+
+class RemoteError(UniformError):
+    """A remote folder of shards cannot be reached, does not fit the cache, or changed under a run."""
 
 
 class SpecMismatchError(UniformError):

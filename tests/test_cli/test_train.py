@@ -58,6 +58,17 @@ def test_split_takes_the_clips_of_one_split(tmp_path: Path) -> None:
     assert "--split goes with --shards" in refused.output
 
 
+def test_a_dry_run_says_what_comes_over_the_network_and_goes_into_which_cache(tmp_path: Path) -> None:
+    words = [word for word in tiny_words(tmp_path, "run") if not word.startswith("data.sources")]
+    command = ["train", "toy", *words, "--shards", f"file://{tmp_path / 'shards'}"]
+    command += [f"data.cache_folder={tmp_path / 'cache'}", "--dry-run"]
+
+    roomy = runner.invoke(app, [*command, "data.cache_bytes=2_000_000_000"]).output
+    tight = runner.invoke(app, [*command, "data.cache_bytes=240_000"]).output
+    assert "GB to fetch of 0.00 GB (whole shards, each once); cache of 2.00 GB" in roomy
+    assert "(the bytes of each clip; the cache is smaller than the data" in tight
+
+
 def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=100"), "--dry-run"])
 

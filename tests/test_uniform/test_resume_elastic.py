@@ -60,10 +60,11 @@ def test_processes_tell_each_other_what_they_found() -> None:
 
 
 def test_a_sharded_run_is_the_run_of_one(tmp_path: Path) -> None:
-    train_here(tmp_path, "one", "steps=6")
+    adamw = "optimiser.kind=adamw"
+    train_here(tmp_path, "one", "steps=6", adamw)
 
-    run_in_processes(2, train_here, tmp_path, "sharded", "steps=4", "compute.parallel=fsdp")
-    train_here(tmp_path, "sharded", "steps=6")
+    run_in_processes(2, train_here, tmp_path, "sharded", "steps=4", adamw, "compute.parallel=fsdp")
+    train_here(tmp_path, "sharded", "steps=6", adamw)
     assert_same_run(tmp_path, "one", "sharded")
 
 

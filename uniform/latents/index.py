@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 
 from uniform.errors import ShardError
 from uniform.latents.format import INDEX_NAME, INDEX_SCHEMA, Card, read_card, spec_of
+from uniform.latents.remote import RemoteFolder
 from uniform.spec import Spec
 
 Longs = npt.NDArray[np.int64]
@@ -48,7 +49,8 @@ class Places:
 class Index:
     """Everything that a loader must know of a folder of shards; N clips."""
 
-    folder: Path
+    folder: Path | RemoteFolder
+    """As the user named it: a remote folder prints as its URL."""
     card: Card
     spec: Spec
     shards: tuple[str, ...]
@@ -70,7 +72,7 @@ class Index:
         return np.stack([self.texts[name].present for name in captions])
 
 
-def open_index(folder: Path, split: str | None = None, *, stdev: bool = False) -> Index:
+def open_index(folder: Path | RemoteFolder, split: str | None = None, *, stdev: bool = False) -> Index:
     """Read and check the index of a folder of shards.
 
     Args:
@@ -79,9 +81,10 @@ def open_index(folder: Path, split: str | None = None, *, stdev: bool = False) -
         stdev: the optional column of deviations is wanted too.
     Raises: ShardError where the index is missing, empty, of another shape, or names bytes that are not there.
     """
-    card = read_card(folder)
-    table = _read_table(folder / INDEX_NAME)
-    path = folder / INDEX_NAME
+    local = folder.local if isinstance(folder, RemoteFolder) else folder
+    card = read_card(local)
+    path = local / INDEX_NAME
+    table = _read_table(path)
     if split is not None:
         splits = sorted(set(table["split"].to_pylist()))
         table = table.filter(pa.compute.equal(table["split"], split))
@@ -194,7 +197,14 @@ def _check_members(index: Index, path: Path) -> None:
 
 def _check_bytes(index: Index, path: Path) -> None:
     """Every shard is there, and every range ends inside it."""
-    sizes = np.array([_size(index.folder, name, path) for name in index.shards], dtype=np.int64)
+    for name in index.shards:
+        if Path(name).name != name:
+            raise ShardError(f"{path}: shard '{name}' is not a file name of this folder; the index cannot be trusted.")
+    if isinstance(index.folder, RemoteFolder):
+        index.folder.survey(index.shards)
+        sizes = np.array([index.folder.size(name) for name in index.shards], dtype=np.int64)
+    else:
+        sizes = np.array([_size(index.folder, name) for name in index.shards], dtype=np.int64)
     members = {"video": index.video, "audio": index.audio} | {f"text '{k}'": v for k, v in index.texts.items()}
     members |= {f"{name} deviation": places for name, places in index.stdev.items()}
     for what, places in members.items():
@@ -212,9 +222,7 @@ def _check_bytes(index: Index, path: Path) -> None:
             )
 
 
-def _size(folder: Path, name: str, path: Path) -> int:
-    if Path(name).name != name:
-        raise ShardError(f"{path}: shard '{name}' is not a file name of this folder; the index cannot be trusted.")
+def _size(folder: Path, name: str) -> int:
     try:
         return (folder / name).stat().st_size
     except OSError as error:

@@ -8,6 +8,7 @@ import logging
 import threading
 from collections.abc import Generator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -17,8 +18,11 @@ from torch import Tensor
 from uniform.errors import ConfigError, ShardError
 from uniform.latents import draws
 from uniform.latents.batch import Batch, Text, pad_texts
+from uniform.latents.cache import Cache
+from uniform.latents.lookout import Lookout
 from uniform.latents.mixture import PLAN_FIELDS, Mixture, Plan
 from uniform.latents.read_ahead import read_ahead
+from uniform.latents.remote import default_cache_folder
 from uniform.latents.residency import DiskStore, Verify, open_stores
 from uniform.pair import Pair
 
@@ -41,9 +45,18 @@ class LoaderConfig:
     """Damaged clips that a process may replace by their neighbour in the index before it stops."""
     pad_text_to: int | None = None
     """Tokens of every batch, longer texts are cut; None pads to the longest text of the batch."""
+    cache_folder: Path | None = None
+    """Receives what is fetched from remote sources; None is ~/.cache/uniform/shards."""
+    cache_bytes: int = 64 << 30
+    """The most that it may hold, for all processes of a machine together (ours: 64 GiB, more than the paper's set)."""
+    fetch_ahead: int = 16
+    """Steps whose clips are fetched in advance, fewer where they would fill half the cache; 0 fetches when read."""
 
     def __post_init__(self) -> None:
-        for name, least in (("global_batch", 1), ("read_ahead", 0), ("max_corrupt", 0)):
+        for name, least in (
+            *(("global_batch", 1), ("read_ahead", 0), ("max_corrupt", 0)),
+            *(("cache_bytes", 1), ("fetch_ahead", 0)),
+        ):
             if getattr(self, name) < least:
                 raise ConfigError(f"data.{name} is {getattr(self, name)}; it must be {least} or more")
         if self.pad_text_to is not None and self.pad_text_to < 1:
@@ -69,7 +82,7 @@ class Loader:
             rank: number of this process, of `processes`.
             micro_batches: parts that this process's slice of a global batch is cut into (gradient accumulation).
             device: where batches are wanted; None is the CPU.
-        Raises: ConfigError where the global batch cannot be split so, or is larger than the data set.
+        Raises: ConfigError where the global batch cannot be split so, is larger than the data set, or than the cache.
         """
         parts = processes * micro_batches
         if config.global_batch % parts:
@@ -87,7 +100,9 @@ class Loader:
         self.device = device or torch.device("cpu")
         self.corrupt: dict[str, str] = {}
         """Damaged clips that were replaced: clip id to error."""
-        self._stores = open_stores(mixture.sources, config.residency, config.verify, self.device)
+        cache = Cache(config.cache_folder or default_cache_folder(), config.cache_bytes)
+        self._stores = open_stores(mixture, config.residency, config.verify, self.device, cache)
+        self._lookout = Lookout(mixture, self._stores, config.global_batch, config.fetch_ahead, config.cache_bytes)
         self._lock = threading.Lock()
         self._scales = {name: self._card_numbers(name) for name in ("video", "audio")}
         self._raw: Pair | None = None
@@ -109,9 +124,10 @@ class Loader:
     def read(self, step: int) -> tuple[Batch, ...]:
         """This process's micro-batches at `step`.
 
-        Raises: ShardError where a member is damaged and the tolerance is used up, or a shard is gone.
+        Raises: ShardError where a member is damaged and the tolerance is used up, or a shard is gone; RemoteError.
         """
         with self._lock, torch.cuda.stream(self._stream):
+            self._lookout.at(step, self._share)
             share = self.config.global_batch // self.processes
             size = share // self.micro_batches
             first = step * self.config.global_batch + self.rank * share
@@ -132,13 +148,21 @@ class Loader:
                 batch.hold()
             yield batches
 
+    def close(self) -> None:
+        """Stop fetching. Only remote sources need it; the loader is not read again."""
+        self._lookout.close()
+
     def prefetch(self, step: int) -> None:
         """Tell the kernel which bytes this process reads at `step`."""
-        share = self.config.global_batch // self.processes
-        plan = self.mixture.span(step * self.config.global_batch + self.rank * share, share)
+        plan = self._share(step)
         for number, store in enumerate(self._stores):
-            if isinstance(store, DiskStore):
+            if isinstance(store, DiskStore) and not store.remote:
                 store.prefetch(plan.clip[plan.source == number])
+
+    def _share(self, step: int) -> Plan:
+        """What this process reads at `step`."""
+        share = self.config.global_batch // self.processes
+        return self.mixture.span(step * self.config.global_batch + self.rank * share, share)
 
     def _batch(self, plan: Plan) -> Batch:
         plan, clean = self._sound(plan)

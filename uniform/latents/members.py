@@ -7,12 +7,13 @@ import struct
 import zlib
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from uniform.errors import ShardError
+from uniform.latents.index import Places
 
 NPY_MAGIC = b"\x93NUMPY"
 _LENGTHS = {1: ("<H", 10), 2: ("<I", 12), 3: ("<I", 12)}
@@ -43,13 +44,18 @@ def parse_header(start: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 class Shard:
-    """One memory-mapped tar.
+    """One memory-mapped tar, or a piece of one that was fetched.
 
     Raises: ShardError where the file cannot be mapped.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, origin: str | None = None) -> None:
+        """Map a file.
+
+        Args:
+            origin: where a fetched file came from, for errors; None is a shard that lies where it was made.
+        """
+        self.path, self.origin = path, origin
         try:
             with path.open("rb") as file:
                 self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
@@ -84,9 +90,12 @@ class Shard:
         """Raise ShardError where the member's bytes do not have the index's checksum."""
         found = zlib.crc32(memoryview(self.map)[offset : offset + length])
         if found != crc32:
+            mend = f"Copy the shard again, or run `uniform shards lint {self.path.parent}`."
+            if self.origin is not None:
+                mend = f"It came from {self.origin}; once that is mended, remove the file and it is fetched again."
             raise ShardError(
                 f"{self.path}: {what} at byte {offset} is damaged (crc32 {found:08x}, the index has {crc32:08x}). "
-                f"Copy the shard again, or run `uniform shards lint {self.path.parent}`."
+                f"{mend}"
             )
 
     def prefetch(self, offset: int, length: int) -> None:
@@ -103,8 +112,38 @@ def _header_length(start: bytes) -> int:
     return int(begin + length)
 
 
+class Members(Protocol):
+    """Where the members of a source's clips are found, wherever the shards are."""
+
+    def find(self, what: str, row: int, shard: int, offset: int) -> tuple[Shard, int]:
+        """The mapped file that holds a member, and the member's first byte in it.
+
+        Args:
+            what: kind of member: a modality, its `deviation_kind`, or the `text_kind` of a caption set.
+            row: of the index.
+            shard: number of the shard that holds it.
+            offset: of the member in that shard.
+        Raises: ShardError, RemoteError.
+        """
+        ...
+
+    def prefetch(self, what: str, places: Places, rows: npt.NDArray[np.int64]) -> None:
+        """Have these members ready soon."""
+        ...
+
+
+def deviation_kind(modality: str) -> str:
+    """Kind of member of the posterior's deviations of a modality."""
+    return f"{modality} deviation"
+
+
+def text_kind(caption_set: str) -> str:
+    """Kind of member of a caption set's texts."""
+    return f"text '{caption_set}'"
+
+
 class Shards:
-    """The shards of one folder, mapped when first asked for."""
+    """The shards of one local folder, mapped when first asked for."""
 
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.folder = folder
@@ -116,3 +155,13 @@ class Shards:
         if shard is None:
             shard = self._open[number] = Shard(self.folder / self.names[number])
         return shard
+
+    def find(self, what: str, row: int, shard: int, offset: int) -> tuple[Shard, int]:
+        """See `Members`."""
+        return self[shard], offset
+
+    def prefetch(self, what: str, places: Places, rows: npt.NDArray[np.int64]) -> None:
+        """Ask the kernel to read these members soon, all at once instead of one fault after another."""
+        part = places.take(rows)
+        for shard, offset, length in zip(part.shard.tolist(), part.offset.tolist(), part.length.tolist(), strict=True):
+            self[shard].prefetch(offset, length)

@@ -18,7 +18,8 @@ from uniform.errors import ConfigError, ShardError, SpecMismatchError
 from uniform.latents.draws import Positions, Stream, choose, uniforms
 from uniform.latents.format import identity, require_same
 from uniform.latents.index import Index, open_index
-from uniform.latents.order import keyed, permute
+from uniform.latents.order import keyed, permute, unpermute
+from uniform.latents.remote import RemoteFolder, default_cache_folder, is_url
 
 MAX_PATTERN = 1 << 16
 """Slots of the longest pattern; a share is exact to 1 / MAX_PATTERN."""
@@ -28,8 +29,8 @@ MAX_PATTERN = 1 << 16
 class SourceConfig:
     """One folder of latent shards in a mixture."""
 
-    folder: Path
-    """Folder with index.parquet, card.json and shards."""
+    folder: str | Path
+    """Folder with index.parquet, card.json and shards, or its fsspec URL (s3://, gs://, az://, hf://, https://)."""
     split: str | None = None
     """Only clips of this split; None takes all."""
     weight: float | None = None
@@ -46,6 +47,8 @@ class SourceConfig:
     """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of deviations."""
 
     def __post_init__(self) -> None:
+        if not is_url(self.folder):
+            object.__setattr__(self, "folder", Path(self.folder))  # as text, it came from a file or a command line
         if self.weight is not None and not (0 < self.weight < float("inf")):
             raise ConfigError(
                 f"data.source '{self.folder}': weight is {self.weight}; it must be above 0. "
@@ -100,16 +103,19 @@ BLOCK = 4096
 class Mixture:
     """The sample at every global position, as a pure function of the sources and the seed."""
 
-    def __init__(self, configs: Sequence[SourceConfig], seed: int) -> None:
+    def __init__(self, configs: Sequence[SourceConfig], seed: int, cache_folder: Path | None = None) -> None:
         """Open and check all sources.
 
-        Raises: ConfigError, ShardError, and SpecMismatchError where the folders' latents do not belong together.
+        Args:
+            cache_folder: receives the index and the card of remote sources; None is `default_cache_folder`.
+        Raises: ConfigError, ShardError, RemoteError, and SpecMismatchError where the folders' latents do not belong
+            together.
         """
         if not configs:
             raise ConfigError("data.source is empty; name at least one folder of latent shards")
         self.seed = seed
         self._blocks: dict[int, Plan] = {}
-        self.sources = tuple(_open(config) for config in configs)
+        self.sources = tuple(_open(config, cache_folder or default_cache_folder()) for config in configs)
         first = self.sources[0].index
         for source in self.sources[1:]:
             require_same(
@@ -187,6 +193,24 @@ class Mixture:
             parts.append([getattr(whole, name)[low:high] for name in PLAN_FIELDS])
         return Plan(*(np.concatenate(columns) for columns in zip(*parts, strict=True)))
 
+    def next_use(self, number: int, clips: npt.NDArray[np.int64], position: int) -> Positions:
+        """The first global position from `position` on at which source `number` gives each of these clips, (N,)."""
+        lap, slot = divmod(position, len(self.pattern))
+        given = lap * self.counts[number] + int((self.pattern[:slot] == number).sum())
+        size = len(self.sources[number].index)
+        epoch, place = divmod(int(given), size)
+
+        def place_in(epochs: npt.NDArray[np.int64], of: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+            return unpermute(of, size, keyed(self.seed, int(Stream.ORDER), number, epochs))
+
+        epochs = np.full(len(clips), epoch, dtype=np.int64)
+        places = place_in(epochs, clips)
+        passed = places < place
+        epochs[passed] += 1
+        places[passed] = place_in(epochs[passed], clips[passed])
+        laps, nth = np.divmod(epochs * size + places, self.counts[number])
+        return laps * len(self.pattern) + np.flatnonzero(self.pattern == number)[nth]
+
     def epochs(self, position: int) -> dict[str, float]:
         """Epochs that each source has given before global position `position`, by `names`."""
         lap, slot = divmod(position, len(self.pattern))
@@ -197,8 +221,9 @@ class Mixture:
         }
 
 
-def _open(config: SourceConfig) -> Source:
-    index = open_index(config.folder, config.split, stdev=config.posterior == "sample")
+def _open(config: SourceConfig, cache_folder: Path) -> Source:
+    folder = config.folder if isinstance(config.folder, Path) else RemoteFolder(config.folder, cache_folder)
+    index = open_index(folder, config.split, stdev=config.posterior == "sample")
     captions = config.captions or tuple(index.texts)
     if not captions:
         raise ShardError(

@@ -5,6 +5,7 @@ bijection on 0 .. size-1. So any position of any epoch costs the same, nothing m
 clip comes exactly once per epoch.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -51,13 +52,29 @@ def permute(positions: npt.NDArray[np.int64], size: int, keys: Words) -> npt.NDA
     Returns: (N,), each in 0 .. size-1; a bijection for a fixed key.
     Raises: ValueError where a position leaves the range.
     """
-    if size < 1 or (len(positions) and (positions.min() < 0 or positions.max() >= size)):
+    return _walk(_encrypt, positions, size, keys)
+
+
+def unpermute(elements: npt.NDArray[np.int64], size: int, keys: Words) -> npt.NDArray[np.int64]:
+    """At which position of a shuffled range each element stands: the inverse of `permute`, at the same cost.
+
+    Args: as `permute`, with elements for positions.
+    Raises: ValueError where an element leaves the range.
+    """
+    return _walk(_decrypt, elements, size, keys)
+
+
+def _walk(
+    step: Callable[[Words, int, Words], Words], numbers: npt.NDArray[np.int64], size: int, keys: Words
+) -> npt.NDArray[np.int64]:
+    """Follow each number's cycle until it is inside the range again."""
+    if size < 1 or (len(numbers) and (numbers.min() < 0 or numbers.max() >= size)):
         raise ValueError(f"positions must lie in 0 .. {size - 1}")
     half_bits = max(MIN_HALF_BITS, (max(size - 1, 1).bit_length() + 1) // 2)
-    values = _encrypt(positions.astype(np.uint64), half_bits, keys)
+    values = step(numbers.astype(np.uint64), half_bits, keys)
     outside = np.flatnonzero(values >= size)
     while len(outside):
-        values[outside] = _encrypt(values[outside], half_bits, keys[outside])
+        values[outside] = step(values[outside], half_bits, keys[outside])
         outside = outside[values[outside] >= size]
     return values.astype(np.int64)
 
@@ -67,4 +84,12 @@ def _encrypt(values: Words, half_bits: int, keys: Words) -> Words:
     left, right = values >> shift, values & mask
     for number in range(ROUNDS):
         left, right = right, left ^ (mix(right + mix(keys + np.uint64(number))) & mask)
+    return (left << shift) | right
+
+
+def _decrypt(values: Words, half_bits: int, keys: Words) -> Words:
+    shift, mask = np.uint64(half_bits), np.uint64((1 << half_bits) - 1)
+    left, right = values >> shift, values & mask
+    for number in reversed(range(ROUNDS)):
+        left, right = right ^ (mix(left + mix(keys + np.uint64(number))) & mask), left
     return (left << shift) | right

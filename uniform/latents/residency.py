@@ -6,8 +6,9 @@ posteriors, and their text features. A window is the part of a long clip that be
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from math import prod
+from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,14 +18,19 @@ from torch import Tensor
 
 from uniform.errors import ShardError, SpecMismatchError
 from uniform.latents.batch import Text
+from uniform.latents.cache import Cache
+from uniform.latents.fetched import FetchedMembers, Fetchers
 from uniform.latents.index import Places
-from uniform.latents.members import Shards
-from uniform.latents.mixture import Source
+from uniform.latents.members import Members, Shard, Shards, deviation_kind, text_kind
+from uniform.latents.mixture import Mixture, Source
+from uniform.latents.pieces import pieces_of
 from uniform.latents.windows import Cut, cuts
 from uniform.pair import Pair
 
 Rows = npt.NDArray[np.int64]
 Verify = Literal["never", "first", "always"]
+READ_CLIPS = 256
+"""Clips that are read at once where a whole source is."""
 
 
 class Store(Protocol):
@@ -44,65 +50,71 @@ class Store(Protocol):
 
 
 class DiskStore:
-    """Members copied straight out of memory-mapped shards: one copy, in any order."""
+    """Members copied straight out of memory-mapped shards, or fetched pieces of them: one copy, in any order."""
 
-    def __init__(self, source: Source, verify: Verify) -> None:
+    def __init__(self, source: Source, members: Members, verify: Verify) -> None:
         index = source.index
-        self.source = source
-        self.shards = Shards(index.folder, index.shards)
+        self.source, self.members = source, members
         self.verify = verify
         self.places = {"video": index.video, "audio": index.audio}
-        self.places |= {_deviation(name): places for name, places in index.stdev.items()}
+        self.places |= {deviation_kind(name): places for name, places in index.stdev.items()}
         of = cuts(index.spec, index.card.windows)
-        self.cuts = of | {_deviation(name): cut for name, cut in of.items()}
+        self.cuts = of | {deviation_kind(name): cut for name, cut in of.items()}
         self.headers: dict[str, tuple[bytes, int]] = {}
         self.seen = {name: np.zeros(len(index), dtype=np.bool_) for name in (*self.places, *source.captions)}
+
+    @property
+    def remote(self) -> FetchedMembers | None:
+        """Where the members come from, if that is the network."""
+        return self.members if isinstance(self.members, FetchedMembers) else None
 
     def latents(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
         self.copy("video", rows, windows, into.video, slots)
         self.copy("audio", rows, windows, into.audio, slots)
 
     def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
-        self.copy(_deviation("video"), rows, windows, into.video, slots)
-        self.copy(_deviation("audio"), rows, windows, into.audio, slots)
+        self.copy(deviation_kind("video"), rows, windows, into.video, slots)
+        self.copy(deviation_kind("audio"), rows, windows, into.audio, slots)
 
     def texts(self, rows: Rows, captions: Rows) -> list[Text]:
         return [self._text(row, caption) for row, caption in zip(rows.tolist(), captions.tolist(), strict=True)]
 
-    def prefetch(self, rows: Rows) -> None:
-        """Ask the kernel to read the latents of `rows` soon, all at once instead of one fault after another."""
-        for places in self.places.values():
-            part = places.take(rows)
-            for shard, offset, length in zip(
-                part.shard.tolist(), part.offset.tolist(), part.length.tolist(), strict=True
-            ):
-                self.shards[shard].prefetch(offset, length)
+    def prefetch(self, rows: Rows, captions: Rows | None = None) -> None:
+        """Have the latents of `rows` ready soon, and their texts in the sets with these numbers (-1 for none)."""
+        for what, places in self.places.items():
+            self.members.prefetch(what, places, rows)
+        for number in () if captions is None else sorted(set(captions[captions >= 0].tolist())):
+            name = self.source.captions[number]
+            self.members.prefetch(text_kind(name), self.source.index.texts[name], rows[captions == number])
 
     def copy(self, what: str, rows: Rows, windows: Rows | None, into: Tensor, slots: Rows) -> None:
         """Write one kind of array to rows `slots` of `into`: these windows, or all of it where `windows` is None."""
         places, cut = self.places[what], self.cuts[what]
         target = into.numpy().reshape(len(into), -1).view(np.uint8)
         part = places.take(rows)
-        for number in set(part.shard.tolist()):
-            self.shards[number].require_whole()
         header, size = self._header(what, places, int(rows[0]))
         begin = len(header)
         same_length = bool((part.length == begin + size).all())
+        whole: set[Shard] = set()
+        find = self.members.find
         pieces: list[slice | None] = [None] * len(rows)
         if windows is not None and not cut.single:
             pieces = [cut.steps(window) for window in windows.tolist()]
         for row, slot, shard, offset, steps in zip(
             rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), pieces, strict=True
         ):
-            opened = self.shards[shard]
-            if not same_length or opened.map[offset : offset + begin] != header:
+            opened, at = find(what, row, shard, offset)
+            if opened not in whole:
+                opened.require_whole()
+                whole.add(opened)
+            if not same_length or opened.map[at : at + begin] != header:
                 self._array(what, places, row)  # says what is wrong with it
             if self.verify != "never":
-                self._check(what, places, row)
+                self._check(what, places, row, opened, at)
             if steps is None:
-                target[slot] = opened.bytes[offset + begin : offset + begin + size]
+                target[slot] = opened.bytes[at + begin : at + begin + size]
             else:
-                content = opened.bytes[offset + begin : offset + begin + size]
+                content = opened.bytes[at + begin : at + begin + size]
                 piece = content.reshape(*cut.flat[:2], -1)[:, steps]
                 target[slot].reshape(piece.shape)[:] = piece
 
@@ -111,14 +123,14 @@ class DiskStore:
         if what not in self.headers:
             array = self._array(what, places, row)
             begin = int(places.length[row]) - array.nbytes
-            offset = int(places.offset[row])
-            self.headers[what] = self.shards[int(places.shard[row])].map[offset : offset + begin], array.nbytes
+            opened, at = self.members.find(what, row, int(places.shard[row]), int(places.offset[row]))
+            self.headers[what] = opened.map[at : at + begin], array.nbytes
         return self.headers[what]
 
     def _array(self, what: str, places: Places, row: int) -> npt.NDArray[Any]:
         name = f"the {what} of clip {self.source.index.clip_ids[row]}"
-        shard = self.shards[int(places.shard[row])]
-        array = shard.array(int(places.offset[row]), int(places.length[row]), name)
+        shard, at = self.members.find(what, row, int(places.shard[row]), int(places.offset[row]))
+        array = shard.array(at, int(places.length[row]), name)
         wanted = self.cuts[what].whole
         if array.shape != wanted or array.dtype != np.float16:
             spec = self.source.index.spec.name
@@ -132,19 +144,19 @@ class DiskStore:
         name = self.source.captions[caption]
         places = self.source.index.texts[name]
         what = f"the text '{name}' of clip {self.source.index.clip_ids[row]}"
-        shard = self.shards[int(places.shard[row])]
-        array = shard.array(int(places.offset[row]), int(places.length[row]), what)
+        shard, at = self.members.find(text_kind(name), row, int(places.shard[row]), int(places.offset[row]))
+        array = shard.array(at, int(places.length[row]), what)
         if array.ndim != 2 or 0 in array.shape or array.dtype != np.float16:
             raise ShardError(f"{shard.path}: {what} is {array.dtype} {array.shape}; wanted float16 (tokens, width).")
         if self.verify != "never":
-            self._check(name, places, row)
+            self._check(name, places, row, shard, at)
         return array
 
-    def _check(self, what: str, places: Places, row: int) -> None:
+    def _check(self, what: str, places: Places, row: int, shard: Shard, at: int) -> None:
         if self.verify == "first" and self.seen[what][row]:
             return
-        self.shards[int(places.shard[row])].require_crc(
-            int(places.offset[row]),
+        shard.require_crc(
+            at,
             int(places.length[row]),
             int(places.crc32[row]),
             f"the {what} of clip {self.source.index.clip_ids[row]}",
@@ -158,9 +170,9 @@ class ResidentStore:
     Where only first windows are wanted, nothing else of long clips is held.
     """
 
-    def __init__(self, source: Source, verify: Verify, device: torch.device) -> None:
+    def __init__(self, disk: DiskStore, device: torch.device) -> None:
         """Read the whole source once. Raises: ShardError where it does not fit."""
-        disk = DiskStore(source, verify)
+        source = disk.source
         self.device = device
         self.cuts = {what: disk.cuts[what] for what in disk.places}
         if source.windows == 1:
@@ -173,8 +185,9 @@ class ResidentStore:
         """float16 (clips, channels, steps, the rest) of all clips."""
         clips, shape = len(disk.source.index), self.cuts[what].flat
         held = torch.empty((clips, *shape), dtype=torch.float16, device=self.device)
-        for start in range(0, clips, 256):
-            rows = np.arange(start, min(start + 256, clips), dtype=np.int64)
+        for start in range(0, clips, READ_CLIPS):
+            rows = np.arange(start, min(start + READ_CLIPS, clips), dtype=np.int64)
+            disk.prefetch(rows)
             part = torch.empty((len(rows), *shape), dtype=torch.float16)
             disk.copy(what, rows, np.zeros_like(rows) if first_only else None, part, rows - start)
             held[start : start + len(rows)] = part.to(self.device)
@@ -185,8 +198,8 @@ class ResidentStore:
         self._gather("audio", rows, windows, into.audio, slots)
 
     def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
-        self._gather(_deviation("video"), rows, windows, into.video, slots)
-        self._gather(_deviation("audio"), rows, windows, into.audio, slots)
+        self._gather(deviation_kind("video"), rows, windows, into.video, slots)
+        self._gather(deviation_kind("audio"), rows, windows, into.audio, slots)
 
     def _gather(self, what: str, rows: Rows, windows: Rows, into: Tensor, slots: Rows) -> None:
         cut = self.cuts[what]
@@ -207,17 +220,18 @@ class ResidentStore:
 def _pack(disk: DiskStore, source: Source, caption: int, device: torch.device) -> tuple[Text, list[int]]:
     """A caption set's tokens one after another, and where each clip's begin; a clip without a text has none."""
     present = np.flatnonzero(source.index.texts[source.captions[caption]].present)
-    texts = disk.texts(present, np.full(len(present), caption, dtype=np.int64))
     lengths = np.zeros(len(source.index), dtype=np.int64)
-    lengths[present] = [len(text) for text in texts]
-    packed = np.concatenate(texts)
+    parts = []
+    for start in range(0, len(present), READ_CLIPS):
+        rows = present[start : start + READ_CLIPS]
+        captions = np.full(len(rows), caption, dtype=np.int64)
+        disk.prefetch(rows, captions)
+        texts = disk.texts(rows, captions)
+        lengths[rows] = [len(text) for text in texts]
+        parts.append(np.concatenate(texts))
+    packed = np.concatenate(parts)
     starts = [0, *np.cumsum(lengths).tolist()]
     return packed if device.type == "cpu" else torch.from_numpy(packed).to(device), starts
-
-
-def _deviation(modality: str) -> str:
-    """What the deviations of a modality are called, among the arrays of a store and in messages."""
-    return f"{modality} deviation"
 
 
 def _require_room(source: Source, held: Mapping[str, Cut], device: torch.device) -> None:
@@ -236,10 +250,24 @@ def _require_room(source: Source, held: Mapping[str, Cut], device: torch.device)
 
 
 def open_stores(
-    sources: Sequence[Source], residency: Literal["disk", "ram", "gpu"], verify: Verify, device: torch.device
+    mixture: Mixture, residency: Literal["disk", "ram", "gpu"], verify: Verify, device: torch.device, cache: Cache
 ) -> list[Store]:
-    """A store for each source."""
-    if residency == "disk":
-        return [DiskStore(source, verify) for source in sources]
-    where = device if residency == "gpu" else torch.device("cpu")
-    return [ResidentStore(source, verify, where) for source in sources]
+    """A store for each source. Fetched members are compared with the index once at least, whatever `verify` says."""
+    pieces = pieces_of(mixture, cache.limit_bytes)
+    fetchers = Fetchers() if pieces else None
+    found: dict[int, Members] = {}
+    if fetchers is not None:
+        found |= {n: FetchedMembers(mixture, n, held, cache, fetchers) for n, held in pieces.items()}
+        cache.trim()
+    stores: list[Store] = []
+    for number, source in enumerate(mixture.sources):
+        checked = "first" if verify == "never" and number in found else verify
+        members = found.get(number) or Shards(Path(str(source.index.folder)), source.index.shards)
+        disk = DiskStore(source, members, checked)
+        if residency == "disk":
+            stores.append(disk)
+        else:
+            stores.append(ResidentStore(disk, device if residency == "gpu" else torch.device("cpu")))
+    if fetchers is not None and residency != "disk":
+        fetchers.close()  # everything is here
+    return stores

@@ -7,6 +7,7 @@ import torch
 
 from uniform.latents.loader import Loader
 from uniform.latents.mixture import Mixture
+from uniform.latents.pieces import Fetching, fetching
 from uniform.model.transformer import UniForm
 from uniform.training.config import TrainConfig
 from uniform.training.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
@@ -38,6 +39,8 @@ class RunPlan:
     resumes_at: int
     """Step of the newest checkpoint in the run's folder, 0 if there is none."""
     steps: int
+    fetching: Fetching | None
+    """What remote sources need of the network and of the cache; None where all are local."""
 
 
 def plan_run(config: TrainConfig, processes: int = 1, accepted: Sequence[str] = ()) -> RunPlan:
@@ -48,10 +51,13 @@ def plan_run(config: TrainConfig, processes: int = 1, accepted: Sequence[str] = 
         accepted: keys in which the run may differ from the checkpoint that it would go on from.
     Raises: ConfigError, ShardError, SpecMismatchError, as the run would.
     """
-    mixture = Mixture(config.data.sources, config.seed)
+    mixture = Mixture(config.data.sources, config.seed, config.data.cache_folder)
     on_disk = replace(config.data, residency="disk")  # nothing is read into memory only to be looked at
     loader = Loader(mixture, on_disk, processes=processes, micro_batches=config.optimiser.accumulate)
-    require_text_width(config, loader)
+    try:
+        require_text_width(config, loader)
+    finally:
+        loader.close()
     checkpoint = newest_checkpoint(config.out)
     if checkpoint is not None:
         require_same_run(checkpoint, fixed_facts(config, mixture), accepted)
@@ -78,4 +84,5 @@ def plan_run(config: TrainConfig, processes: int = 1, accepted: Sequence[str] = 
         seconds=None if peak is None else samples * flops / (peak * GUESSED_MFU * processes),
         resumes_at=0 if checkpoint is None else int(checkpoint.name.removeprefix("step-")),
         steps=config.steps,
+        fetching=fetching(mixture, config.data.cache_bytes),
     )

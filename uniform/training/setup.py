@@ -52,7 +52,7 @@ def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] =
         accepted: keys in which the run may differ from its checkpoint.
     Raises: ConfigError, ShardError, SpecMismatchError, CheckpointError.
     """
-    mixture = Mixture(config.data.sources, config.seed)
+    mixture = Mixture(config.data.sources, config.seed, config.data.cache_folder)
     loader = Loader(
         mixture,
         config.data,

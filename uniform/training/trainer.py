@@ -123,6 +123,9 @@ class Trainer:
                 self._announce(self.saver.wait())
         finally:
             stream.close()
+            self.prepared.loader.close()
+            if self.validation is not None:
+                self.validation.loader.close()
             self.saver.close()
             if self.journal is not None:
                 self.journal.close()

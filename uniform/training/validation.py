@@ -27,7 +27,7 @@ class Validation:
     def __init__(self, prepared: Prepared) -> None:
         """Open the clips. Raises: SpecMismatchError where they are made otherwise; ConfigError, ShardError."""
         config, processes = prepared.config, prepared.processes
-        mixture = Mixture(config.validation.sources, SEED)
+        mixture = Mixture(config.validation.sources, SEED, config.data.cache_folder)
         require_same(
             identity(mixture.first.card),
             identity(prepared.loader.mixture.first.card),

@@ -1,0 +1,229 @@
+"""A folder of latent shards on an object store, a hub or a web server, read through fsspec.
+
+Any URL that fsspec knows: s3://, gs://, az://, hf://, https://, file://, memory://. The drivers are libraries of their
+own (extra `remote`); they take credentials from the environment, and a URL that carries one is refused. Everything is
+read by byte range, so no failure costs more than the range in hand.
+"""
+
+import hashlib
+import logging
+import os
+import re
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+from uniform.atomic import write_bytes
+from uniform.errors import ConfigError, RemoteError
+from uniform.fingerprint import digest
+from uniform.latents.format import CARD_NAME, INDEX_NAME
+
+logger = logging.getLogger(__name__)
+T = TypeVar("T")
+
+ATTEMPTS = 5
+"""Of one request, before the run stops."""
+FIRST_PAUSE_S = 0.5
+"""After the first failure; doubled after each, so that five attempts wait 7.5 s together."""
+LARGEST_BYTES = {INDEX_NAME: 4 << 30, CARD_NAME: 64 << 20}
+"""Of files that are read whole into memory."""
+QUESTIONS_AT_ONCE = 16
+"""Requests for the size of a file, where the store cannot list the folder."""
+VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "md5", "LastModified", "last_modified", "mtime", "created")
+"""What drivers call the mark by which a file is told from its later versions."""
+
+
+class _UnansweredError(RemoteError):
+    """Every attempt failed: nothing is known of the file."""
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What a store says of a file."""
+
+    size: int
+    """Bytes."""
+    version: str = ""
+    """The mark by which the store tells the file from its later versions; empty where it has none."""
+
+
+def is_url(folder: str | Path) -> bool:
+    """True where a data source is named by a URL, and not by a path."""
+    return "://" in str(folder)
+
+
+def default_cache_folder() -> Path:
+    """Where fetched shards go if nothing else is said: $XDG_CACHE_HOME/uniform/shards, or ~/.cache/uniform/shards."""
+    home = os.environ.get("XDG_CACHE_HOME")
+    return (Path(home) if home else Path.home() / ".cache") / "uniform" / "shards"
+
+
+class RemoteFolder:
+    """A remote folder of shards. Its index and card are fetched anew each time it is opened. Prints as its URL."""
+
+    def __init__(self, url: str, cache_folder: Path) -> None:
+        """Open a folder and fetch its index and card.
+
+        Args:
+            cache_folder: receives them in `<16 hex of URL, index and card>/`, so that a folder that was made again is
+                never mixed up with what was fetched from it before.
+        Raises: ConfigError for a URL that carries a credential or needs a missing driver; RemoteError.
+        """
+        self.url = url.rstrip("/")
+        self._files, self._path = _connect(self.url)
+        self._facts: dict[str, Facts] = {}
+        self._listed: set[str] = set()
+        contents = {name: self._whole(name) for name in (INDEX_NAME, CARD_NAME)}
+        marks = [hashlib.sha256(content).hexdigest() for content in contents.values()]
+        self.local = cache_folder / digest([self.url, *marks])
+        """Holds index.parquet, card.json and what else was fetched."""
+        try:
+            for name, content in contents.items():
+                write_bytes(self.local / name, content)
+        except OSError as error:
+            raise RemoteError(f"{self.local}: cannot be written ({error}). Set data.cache_folder.") from error
+
+    def __str__(self) -> str:
+        return self.url
+
+    def survey(self, names: Sequence[str]) -> None:
+        """Learn the sizes and versions of these files. Raises: RemoteError where one is not there."""
+        try:
+            self._listed = set(self._listing()) & set(names)
+        except Exception as error:  # a web server, for one, may show no listing
+            logger.info("%s: no listing (%s); asking for each file", self.url, _reason(error))
+        self._facts = self._look(names)
+
+    def _look(self, names: Sequence[str]) -> dict[str, Facts]:
+        """Facts of files, from one listing where `survey` had them from it: a driver may word the two differently."""
+        asked = [name for name in names if name not in self._listed]
+        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
+            facts = dict(zip(asked, pool.map(self._ask, asked), strict=True))
+        if len(asked) < len(names):
+            listing = _retried(self.url, self._listing)
+            gone = [name for name in names if name not in facts and name not in listing]
+            if gone:
+                raise RemoteError(f"{self.url}/{gone[0]}: not there any more. Start the run again when it is.")
+            facts |= {name: listing[name] for name in names if name not in facts}
+        return facts
+
+    def _listing(self) -> dict[str, Facts]:
+        entries = self._files.ls(self._path, detail=True)
+        return {Path(entry["name"]).name: _facts(entry) for entry in entries if entry.get("size") is not None}
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, as `survey` found it."""
+        return self._facts[name].size
+
+    def read(self, name: str, start: int, stop: int) -> bytes:
+        """Bytes `start` to `stop` of a file.
+
+        Raises: RemoteError that names the file, where it is gone, refused, changed, or fails `ATTEMPTS` times.
+        """
+
+        def once() -> bytes:
+            content: bytes = self._files.cat_file(f"{self._path}/{name}", start=start, end=stop)
+            if len(content) != stop - start:
+                raise OSError(f"bytes {start} to {stop} were asked for, {len(content)} bytes came")
+            return content
+
+        try:
+            return _retried(f"{self.url}/{name}", once)
+        except RemoteError as error:
+            if name in self._facts and not isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                with suppress(_UnansweredError):
+                    self.require_unchanged(name)  # says what it is, where that is the reason
+            raise
+
+    def require_unchanged(self, name: str) -> None:
+        """Raise RemoteError where a file is no longer what `survey` found."""
+        self._files.invalidate_cache()
+        now, then = self._look([name])[name], self._facts[name]
+        if now != then:
+            raise RemoteError(
+                f"{self.url}/{name}: changed since the run opened it, from {then.size:,} bytes ({then.version}) to "
+                f"{now.size:,} bytes ({now.version}). Start the run again: it reads the new index, and goes on only if "
+                f"the clips are the same."
+            )
+
+    def _ask(self, name: str) -> Facts:
+        def once() -> Facts:
+            return _facts(self._files.info(f"{self._path}/{name}"))
+
+        return _retried(f"{self.url}/{name}", once)
+
+    def _whole(self, name: str) -> bytes:
+        size, limit = self._ask(name).size, LARGEST_BYTES[name]
+        if size > limit:
+            raise RemoteError(
+                f"{self.url}/{name}: {size:,} bytes; no more than {limit:,} are read. Is it the right file?"
+            )
+        return self.read(name, 0, size)
+
+
+def _connect(url: str) -> tuple[Any, str]:
+    """The driver's file system and the folder's path in it."""
+    from fsspec.core import url_to_fs
+
+    parts = urlsplit(url)
+    if parts.username or parts.password or parts.query:
+        raise ConfigError(
+            f"data source '{parts.scheme}://...{parts.path}': the URL carries a credential or a query, and would "
+            f"stand in every checkpoint. Give credentials to the driver in its environment variables."
+        )
+    try:
+        files, path = url_to_fs(url)
+    except ImportError as error:
+        raise ConfigError(f"{url}: {error}. The drivers are an extra: pip install 'uniform-toolkit[remote]'") from error
+    except Exception as error:
+        raise ConfigError(f"{url}: fsspec cannot open this URL ({_reason(error)})") from error
+    files.invalidate_cache()  # fsspec hands out one file system per store, with what it listed before
+    return files, str(path).rstrip("/")
+
+
+def _facts(entry: dict[str, Any]) -> Facts:
+    if entry.get("size") is None:
+        raise OSError("the store does not say how large it is")
+    mark = next((f"{key} {entry[key]}" for key in VERSION_KEYS if entry.get(key)), "")
+    return Facts(int(entry["size"]), mark)
+
+
+def _retried(what: str, function: Callable[[], T]) -> T:
+    """`function()`, again after a growing pause where it fails for a reason that may pass."""
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            return function()
+        except PermissionError as error:
+            raise RemoteError(
+                f"{what}: refused ({_reason(error)}). Give the driver credentials in its environment variables."
+            ) from error
+        except Exception as error:  # each driver has errors of its own
+            if isinstance(error, FileNotFoundError) and not _may_pass(error):
+                raise RemoteError(f"{what}: not there. Check the URL; a finished folder of shards has it.") from error
+            if attempt == ATTEMPTS:
+                raise _UnansweredError(
+                    f"{what}: {ATTEMPTS} attempts failed, the last with {_reason(error)}. When the store can be "
+                    f"reached again, the same command goes on from the newest checkpoint."
+                ) from error
+            pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1)
+            logger.warning("%s: attempt %d of %d failed (%s)", what, attempt, ATTEMPTS, _reason(error))
+            time.sleep(pause_s)
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _may_pass(error: FileNotFoundError) -> bool:
+    """True where a driver says "not found" of a request that failed otherwise; the one for the web does."""
+    told = error.__cause__
+    return told is not None and not isinstance(told, LookupError) and getattr(told, "status", None) not in (404, 410)
+
+
+def _reason(error: BaseException) -> str:
+    """An error in words, without the signed part that stores put into the URLs of their messages."""
+    if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
+        error = error.__cause__
+    return re.sub(r"\?\S+", "?...", f"{type(error).__name__}: {error}")
