@@ -103,6 +103,7 @@ def test_a_configuration_survives_its_way_through_json() -> None:
         (["validation.every=5"], r"validation\.sources is empty"),
         (["ema.decay=1.0"], r"ema\.decay is 1\.0"),
         (["tasks.t2av=0", "tasks.a2v=0", "tasks.v2a=0"], "above 0 for one task at least"),
+        (["optimiser.kind=muon", "compute.parallel=fsdp"], "needs whole matrices in every process"),
         (["bad_step.spike_factor=1"], r"bad_step\.spike_factor is 1\.0; it must be > 1"),
     ],
 )

@@ -222,8 +222,8 @@ class TrainConfig:
             raise ConfigError("lora.rank is set, but init is not: adapters stand beside the weights of another run")
         if self.optimiser.kind == "muon" and self.compute.parallel == "fsdp":
             raise ConfigError(
-                "optimiser.kind is 'muon', which needs whole matrices in every process, and compute.parallel is 'fsdp'. "
-                "Use optimiser.kind=adamw with shards, or compute.parallel=ddp."
+                "optimiser.kind is 'muon', which needs whole matrices in every process; compute.parallel is 'fsdp', "
+                "which shards them. Use optimiser.kind=adamw, or compute.parallel=ddp."
             )
 
 
