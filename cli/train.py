@@ -73,7 +73,7 @@ def train(
         console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
 
 
-def _as_overrides(shards: list[Path] | None, split: str | None, out: Path | None) -> list[str]:
+def _as_overrides(shards: list[str] | None, split: str | None, out: Path | None) -> list[str]:
     """The options that stand for keys of the configuration."""
     import json
 

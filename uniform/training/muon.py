@@ -52,7 +52,7 @@ def orthogonalised(matrix: Tensor) -> Tensor:
     """(rows, columns) with all singular values brought near 1 by Newton and Schulz's iteration; float32."""
     a, b, c = COEFFICIENTS
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / wide.norm().clamp(min=_SMALLEST_NORM)
+    x: Tensor = wide / wide.norm().clamp(min=_SMALLEST_NORM)
     for _ in range(ITERATIONS):
         square = x @ x.T
         x = a * x + (b * square + c * square @ square) @ x
