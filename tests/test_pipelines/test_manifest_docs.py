@@ -4,6 +4,7 @@ import dataclasses
 import re
 import shlex
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -32,14 +33,17 @@ def test_each_shown_manifest_reads(tmp_path: Path, text: str) -> None:
 
 
 def test_the_shown_fetch_options_are_options(tmp_path: Path) -> None:
-    (text,) = blocks((ROOT / "docs" / "datasets.md").read_text(), "toml")
+    text = "".join(blocks((ROOT / "docs" / "datasets.md").read_text(), "toml"))  # later ones go on in the same stage
     (tmp_path / "cookies.txt").write_text("")
     text = text.replace("~/cookies.txt", str(tmp_path / "cookies.txt"))
     (tmp_path / "recipe.toml").write_text(f'name = "shown"\nspec = "toy"\nunit_clips = 8\n{text}')
 
     recipe = read_recipe(tmp_path / "recipe.toml")
 
-    assert recipe.instance("fetch_media").stage.hosts["youtube.com"].daily_requests == 4000  # type: ignore[attr-defined]
+    stage: Any = recipe.instance("fetch_media").stage
+    assert stage.hosts["youtube.com"].daily_requests == 4000
+    assert stage.sites.extractor_args["youtube"]["po_token"] == "$YOUTUBE_PO_TOKEN"
+    assert stage.sites.impersonate == "chrome"
 
 
 @pytest.mark.parametrize("table", [ManifestTable, Listing, Columns, LabelNames, Events])
