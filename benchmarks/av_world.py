@@ -9,6 +9,8 @@
     python benchmarks/av_world.py --minutes 30 --layout tokens              another layout
     python benchmarks/av_world.py --world w2 --minutes 30                   another world
 
+    python benchmarks/av_world.py --summary                                 all runs so far, one line each
+
 Every step is kept in --out and not done again. Each row of the table stands beside chance (exchanged partners) and the
 ceiling (truth through files and codecs, judged in the same way).
 """
@@ -34,8 +36,10 @@ import torch
 from uniform.avworld.judge import Measure, Sample, as_json, judge, read_samples
 from uniform.avworld.observe import observe
 from uniform.avworld.roads import from_files, through_codecs
+from uniform.avworld.worlds import WORLDS
 from uniform.avworld.write import LISTING_NAME, write_world
 from uniform.codecs.base import open_audio_codec, open_video_codec
+from uniform.diffusion.solver import SOLVERS
 from uniform.sampling.gallery import write_gallery
 from uniform.sampling.open import open_sampler, sample_config
 from uniform.sampling.request import Request
@@ -56,14 +60,24 @@ LAYOUTS = {
     "split": ("model.layout=grid", "model.share=split"),
     "tokens": ("model.layout=tokens", "model.share=shared", "model.audio_patch=[5,2]"),  # two tokens a latent frame
 }
-BARS = {("v2a", "audio_f1"): 0.95, ("a2v", "video_f1"): 0.90, ("t2av", "joint_f1"): 0.70}
-"""World w1 with flow or v, 30 minutes on two cores."""
+BARS = {
+    "w1": {("v2a", "audio_f1"): 0.95, ("a2v", "video_f1"): 0.90, ("t2av", "joint_f1"): 0.70},
+    "w2": {("v2a", "audio_f1"): 0.80, ("a2v", "video_f1"): 0.80},
+    "w3": {("v2a", "audio_r"): 0.80, ("a2v", "video_r"): 0.80},
+    "w4": {("v2a", "ghost_auc"): 0.95, ("t2av", "ghost_auc"): 0.95},
+    "w6": {("v2a", "lag_error_s"): 0.020, ("t2av", "joint_lag_error_s"): 0.020},
+}
+"""World: (task, score): what flow or v should reach with text in 30 minutes on two cores; a lag error at most that."""
+ROWS = ("text", "guided", "no-text")
 TRIAL_STEPS = 12
 
 
 def main() -> None:
     """Run, print the table, write results.json."""
     arguments = _arguments()
+    if arguments.summary:
+        print(_summary(arguments.out))
+        return
     torch.set_num_threads(arguments.threads)
     world = arguments.out / arguments.world
     manifest = write_world(
@@ -79,9 +93,14 @@ def main() -> None:
         run = arguments.out / f"{_label(arguments)}-seed{seed}"
         config = _config(arguments, shards, run, seed)
         if not (run / "finished.json").exists():
-            began = time.monotonic()
+            began, began_cpu = time.monotonic(), time.process_time()
             outcome = train(config)
-            facts = {"steps": outcome.step, "loss": outcome.loss, "minutes": (time.monotonic() - began) / 60}
+            facts = {
+                "steps": outcome.step,
+                "loss": outcome.loss,
+                "minutes": (time.monotonic() - began) / 60,
+                "core_minutes": (time.process_time() - began_cpu) / 60,
+            }
             (run / "finished.json").write_text(json.dumps(facts))
         rows[f"seed {seed}"] = {
             "training": json.loads((run / "finished.json").read_text()),
@@ -94,7 +113,8 @@ def main() -> None:
 
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--world", default="w1")
+    parser.add_argument("--summary", action="store_true", help="Only print the main scores of all runs in --out.")
+    parser.add_argument("--world", choices=list(WORLDS), default="w1")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--minutes", type=float, default=30.0, help="Training time; sets the number of steps.")
     parser.add_argument("--steps", type=int, help="Training steps, instead of --minutes.")
@@ -107,7 +127,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--recipe", default=str(ROOT / "benchmarks" / "av_world_recipe.toml"))
     parser.add_argument("--clips", type=int, default=2048, help="Training clips.")
     parser.add_argument("--test-clips", type=int, default=96, help="Held-out clips per task and row.")
+    parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS), help="What the samples are told.")
     parser.add_argument("--guidance", type=float, default=2.0, help="Text guidance of the guided rows.")
+    parser.add_argument("--solver", choices=SOLVERS, help="Default: the objective's usual one.")
     parser.add_argument("--sampling-steps", type=int, help="Default: the solver's usual number.")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--out", type=Path, default=Path("bench/av_world"))
@@ -119,6 +141,7 @@ def _label(arguments: argparse.Namespace) -> str:
     parts += [value for value in (arguments.objective, arguments.layout) if value]
     parts += ["blind"] if arguments.blind else []
     parts += [] if len(arguments.tasks) == len(Task) else ["only", *arguments.tasks]
+    parts.append(f"{arguments.steps}steps" if arguments.steps else f"{arguments.minutes:g}min")
     parts += [re.sub(r"[^\w.=]+", "_", text) for text in arguments.set]
     return "-".join(parts)
 
@@ -183,22 +206,13 @@ def _ceiling(world: Path) -> dict[Task, dict[str, Measure]]:
 def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, seed: int) -> dict[str, Any]:
     sampler = open_sampler(run)
     rows: dict[str, Any] = {}
-    for name, text, guidance in (
-        ("text", True, 1.0),
-        (f"text, guidance {arguments.guidance:g}", True, arguments.guidance),
-        ("no text", False, 1.0),
-    ):
-        folder = run / f"samples-{name.replace(', ', '-').replace(' ', '')}"
-        config = sample_config(
-            sampler,
-            solver=None,
-            steps=arguments.sampling_steps,
-            cfg=guidance,
-            cfg_video=None,
-            cfg_audio=None,
-            cfg_given=1.0,
-            batch_clips=32,
-        )
+    for row in arguments.rows:
+        guidance = arguments.guidance if row == "guided" else 1.0
+        text = row != "no-text"
+        name = f"{row} {guidance:g}" if row == "guided" else row
+        parts = ("samples", *name.split(), arguments.solver, arguments.sampling_steps)
+        folder = run / "-".join(str(part) for part in parts if part is not None)
+        config = sample_config(sampler, arguments.solver, arguments.sampling_steps, cfg=guidance, batch_clips=32)
         tasks = [Task(task) for task in arguments.tasks if text or Task(task) is not Task.T2AV]
         requests = [request for task in tasks for request in _requests(world, task, text, seed)]
         sampler.run(requests, folder, config)
@@ -232,12 +246,36 @@ def _table(rows: Mapping[str, Any], arguments: argparse.Namespace) -> str:
             for task, measures in judged.items() if row != "training" else ():
                 for score, found in measures.items():
                     best = rows["ceiling"].get(task, {}).get(score, {}).get("mean", float("nan"))
-                    bar = BARS.get((task, score), "") if arguments.world == "w1" and row == "text" else ""
+                    bar = BARS.get(arguments.world, {}).get((task, score), "") if row == "text" else ""
                     lines.append(
                         f"| {run} | {row} | {task} | {score} | {found['mean']:.3f} "
                         f"[{found['low']:.3f}, {found['high']:.3f}] | {found['chance']:.3f} | {best:.3f} | {bar} |"
                     )
     return "\n".join(lines)
+
+
+def _summary(out: Path) -> str:
+    """Markdown: one line per run and row of all results in a folder, with the scores that have a bar in their world."""
+    lines = []
+    for path in sorted(out.glob("*.json")):
+        facts = json.loads(path.read_text())
+        if "rows" not in facts:
+            continue
+        bars = BARS.get(facts["arguments"]["world"], {})
+        for run, content in facts["rows"].items():
+            for row, judged in content.items() if run != "ceiling" else ():
+                if row == "training":
+                    continue
+                scores = [
+                    f"{task} {score} {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] "
+                    f"(chance {found['chance']:.3f}, bar {bar})"
+                    for (task, score), bar in bars.items()
+                    if (found := judged.get(task, {}).get(score))
+                ]
+                training = content["training"]
+                cost = f"{training['steps']} steps, {training['core_minutes']:.1f} core minutes"
+                lines.append(f"| {path.stem} | {run} | {row} | {cost} | {'; '.join(scores)} |")
+    return "\n".join(["| run | seed | row | training | scores |", "|---|---|---|---|---|", *lines])
 
 
 def _machine() -> dict[str, Any]:
