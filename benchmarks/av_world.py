@@ -8,7 +8,6 @@
     python benchmarks/av_world.py --minutes 30 --objective epsilon          the paper's objective
     python benchmarks/av_world.py --minutes 30 --layout tokens              another layout
     python benchmarks/av_world.py --world w2 --minutes 30                   another world
-
     python benchmarks/av_world.py --summary                                 all runs so far, one line each
 
 Every step is kept in --out and not done again. Each row of the table stands beside chance (exchanged partners) and the
@@ -122,6 +121,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--layout", choices=list(LAYOUTS), help="Default: the preset's.")
     parser.add_argument("--blind", action="store_true", help="Control: hide the modalities from each other.")
     parser.add_argument("--tasks", nargs="+", default=[str(task) for task in Task], help="Train these tasks only.")
+    parser.add_argument("--init", type=Path, help="Begin with the weights of this run.")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Further changes to the preset.")
     parser.add_argument("--preset", default="toy")
     parser.add_argument("--recipe", default=str(ROOT / "benchmarks" / "av_world_recipe.toml"))
@@ -141,6 +141,7 @@ def _label(arguments: argparse.Namespace) -> str:
     parts += [value for value in (arguments.objective, arguments.layout) if value]
     parts += ["blind"] if arguments.blind else []
     parts += [] if len(arguments.tasks) == len(Task) else ["only", *arguments.tasks]
+    parts += [f"from_{arguments.init.name}"] if arguments.init else []
     parts.append(f"{arguments.steps}steps" if arguments.steps else f"{arguments.minutes:g}min")
     parts += [re.sub(r"[^\w.=]+", "_", text) for text in arguments.set]
     return "-".join(parts)
@@ -155,6 +156,7 @@ def _config(arguments: argparse.Namespace, shards: Path, run: Path, seed: int) -
         *LAYOUTS.get(arguments.layout, ()),
         *(f"tasks.{task}={float(str(task) in arguments.tasks)}" for task in Task),
         f"model.blind={str(arguments.blind).lower()}",
+        *([f"init={json.dumps(str(arguments.init))}"] if arguments.init else []),
         *arguments.set,
     ]
     steps = arguments.steps or _steps_for(arguments, overrides, run)
