@@ -187,4 +187,6 @@ def policy(code: str) -> str:
     """A remark on a code that a retry may mend."""
     from pipelines.codes import CODES
 
-    return " (uniform pipeline retry asks again)" if code in CODES and CODES[code].policy == "transient" else ""
+    if code in CODES and CODES[code].policy == "locked":
+        return " (give cookies or a proxy, then uniform pipeline retry)"
+    return " (uniform pipeline retry asks again)" if code in CODES and CODES[code].retriable else ""

@@ -2,13 +2,14 @@
 
 rejected    the content is not wanted or not usable; asking again changes nothing
 permanent   it cannot be had any more; asking again changes nothing
+locked      it cannot be had by who asks now; give cookies or a proxy, then `uniform pipeline retry --code CODE`
 transient   it could not be had or processed this time; `uniform pipeline retry --code CODE` asks again
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-Policy = Literal["rejected", "permanent", "transient"]
+Policy = Literal["rejected", "permanent", "locked", "transient"]
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,11 @@ class Code:
 
     policy: Policy
     meaning: str
+
+    @property
+    def retriable(self) -> bool:
+        """Whether `uniform pipeline retry` may ask again."""
+        return self.policy in ("locked", "transient")
 
 
 CODES: dict[str, Code] = {
@@ -31,17 +37,17 @@ CODES: dict[str, Code] = {
     "removed": Code("permanent", "removed by its owner, by the site or by a claim"),
     "terminated": Code("permanent", "the account that it belonged to was closed"),
     "unavailable": Code("permanent", "the site says that it is unavailable, and not why"),
-    "region": Code("permanent", "not shown in the country of this machine; another address may see it"),
-    "age": Code("permanent", "asks for the age of the viewer; a cookies file of an adult may see it"),
-    "members": Code("permanent", "for members or payers only"),
+    "region": Code("locked", "not shown in the country of this machine; another address may see it"),
+    "age": Code("locked", "asks for the age of the viewer; a cookies file of an adult may see it"),
+    "members": Code("locked", "for members or payers only"),
     "drm": Code("permanent", "protected by rights management"),
     "live": Code("transient", "a live event or premiere that is not over"),
     "sign_in": Code("transient", "the site takes this machine for a robot; the whole address must rest"),
     "rate_limited": Code("transient", "the site says that this machine asks too often"),
     "no_format": Code("transient", "no format with picture and sound was offered this time"),
     "extractor": Code("transient", "the site changed and yt-dlp does not understand it: update yt-dlp"),
-    "http_401": Code("permanent", "HTTP 401: a login is needed"),
-    "http_403": Code("permanent", "HTTP 403: forbidden"),
+    "http_401": Code("locked", "HTTP 401: a login is needed"),
+    "http_403": Code("locked", "HTTP 403: forbidden"),
     "http_404": Code("permanent", "HTTP 404: not found"),
     "http_410": Code("permanent", "HTTP 410: gone"),
     "http_429": Code("transient", "HTTP 429: too many requests"),

@@ -19,7 +19,7 @@ def plan_again(folder: RunFolder, code: str, unit_clips: int | None) -> list[int
     """
     if code not in CODES:
         raise PipelineError(f"there is no code '{code}'{nearest(code, CODES)}")
-    if CODES[code].policy != "transient":
+    if not CODES[code].retriable:
         raise PipelineError(
             f"'{code}' ({CODES[code].meaning}) is {CODES[code].policy}: asking again changes nothing. "
             f"To judge otherwise, change the stage's options: uniform pipeline run {folder.path} --replace-stale"

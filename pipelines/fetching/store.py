@@ -2,7 +2,7 @@
 
 <folder>/3f/3f09...c1.mp4     the source
 <folder>/3f/3f09...c1.json    its facts: address, bytes, SHA-256, when and how it was had; the source counts with it
-<folder>/3f/3f09...c1.refused.json    a permanent refusal, so that the next clip of this source does not ask again
+<folder>/3f/3f09...c1.refused.json    a lasting refusal, so that the next clip of this source does not ask again
 <folder>/3f/.tmp-3f09...c1/   what an unfinished attempt left: the next one may go on from it
 """
 
@@ -48,12 +48,19 @@ class MediaStore:
 
     Args:
         folder: made where it is missing.
-        refusals_h: how long a permanent refusal is remembered, in hours; None asks every time.
+        refusals_h: how long a lasting refusal is remembered, in hours; None asks every time.
+        asker: who asks, as `who_asks` puts it; a refusal of policy "locked" binds only the asker who met it.
         clock: seconds since 1970.
     """
 
-    def __init__(self, folder: Path, refusals_h: float | None = 24.0, clock: Callable[[], float] = time.time) -> None:
-        self._folder, self._refusals_h, self._clock = folder.absolute(), refusals_h, clock
+    def __init__(
+        self,
+        folder: Path,
+        refusals_h: float | None = 24.0,
+        asker: str = "",
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._folder, self._refusals_h, self._asker, self._clock = folder.absolute(), refusals_h, asker, clock
 
     @staticmethod
     def key(kind: str, scope: str, uri: str) -> str:
@@ -127,12 +134,14 @@ class MediaStore:
         return _fetched(path, facts)
 
     def _remember(self, key: str, error: FetchError) -> None:
-        refusal = {"code": error.code, "reason": error.reason, "time": self._clock()}
+        refusal = {"code": error.code, "reason": error.reason, "time": self._clock(), "asker": self._asker}
         _put(self._place(key, ".refused.json"), canonical_json(refusal))
 
     def _raise_remembered(self, key: str) -> None:
         refusal = _read_json(self._place(key, ".refused.json"))
         if refusal is None or self._refusals_h is None:
+            return
+        if CODES[refusal["code"]].policy == "locked" and refusal.get("asker") != self._asker:
             return
         if self._clock() - refusal["time"] < 3600 * self._refusals_h:
             raise FetchError(refusal["code"], f"{refusal['reason']} (asked before)")

@@ -10,6 +10,7 @@ from pipelines.codes import CODES
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
 from pipelines.fetching.http import HttpFetcher, HttpOptions
+from pipelines.fetching.identity import who_asks
 from pipelines.fetching.local import LocalFetcher
 from pipelines.fetching.messages import clean_reason
 from pipelines.fetching.pace import HostPace, HostPolicy
@@ -42,7 +43,7 @@ class Stage:
     allow_hosts: tuple[str, ...] = ()
     """Hosts that may have private or local addresses."""
     refusals_h: float | None = 24.0
-    """How long a permanent refusal of a source is remembered, in hours."""
+    """How long a lasting refusal of a source is remembered, in hours."""
     pace: HostPolicy = field(default_factory=HostPolicy)
     """For hosts that `hosts` does not name."""
     hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
@@ -56,7 +57,10 @@ class Stage:
     def open(self, context: Context) -> Work:
         """The fetchers of this worker, by kind."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
-        store = MediaStore(folder, self.refusals_h)
+        asker = who_asks(
+            self.http.cookies_file, self.http.proxies_file, self.sites.cookies_file, self.sites.proxies_file
+        )
+        store = MediaStore(folder, self.refusals_h, asker)
         pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
         remote = RemoteFetcher(store, pace, self.http.largest_bytes)
         fetchers: Mapping[str, Fetcher] = {

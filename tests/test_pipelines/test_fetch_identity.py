@@ -12,7 +12,7 @@ from pipelines.fetching.address import checked_target
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
 from pipelines.fetching.http import HttpFetcher, HttpOptions
-from pipelines.fetching.identity import Cookies, ProxyList
+from pipelines.fetching.identity import Cookies, ProxyList, who_asks
 from pipelines.fetching.pace import HostPace
 from pipelines.fetching.store import MediaStore
 from tests.hostile_server import HostileServer, body, hostile_server
@@ -43,7 +43,8 @@ def fetcher(folder: Path, proxy: str | None, allow: tuple[str, ...] = LOOPBACK, 
         (folder / "proxies.txt").write_text(f"{proxy}\n")
         options["proxies_file"] = str(folder / "proxies.txt")
     chosen = HttpOptions(**{"attempts": 1, "timeout_s": 5.0, **options})  # type: ignore[arg-type]
-    store, pace = MediaStore(folder / "media"), HostPace(FileBook(folder / "pace"), OPEN)
+    store = MediaStore(folder / "media", asker=who_asks(chosen.cookies_file, chosen.proxies_file))
+    pace = HostPace(FileBook(folder / "pace"), OPEN)
     return HttpFetcher(store, pace, chosen, allow, sleep=lambda _: None)
 
 
@@ -173,6 +174,19 @@ def test_a_cookie_goes_to_its_own_host_alone(server: HostileServer, tmp_path: Pa
     fetcher(tmp_path, None, cookies_file=str(cookies)).fetch(replace(ROW, source_uri=server.url("/ok/a.mp4")))
 
     assert server.cookies == [("/ok/a.mp4", "ours=value-hush")]
+    assert not secrets_below(tmp_path / "media")
+
+
+def test_what_is_locked_is_asked_for_once_and_again_with_other_cookies(server: HostileServer, tmp_path: Path) -> None:
+    url, cookies = server.url("/members/a.mp4"), tmp_path / "cookies.txt"
+    for _ in range(2):
+        assert error_of(fetcher(tmp_path, None), url).code == "http_403"
+    assert server.requests["/members/a.mp4"] == 1
+
+    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tours\tvalue-hush\n")
+    fetched = fetcher(tmp_path, None, cookies_file=str(cookies)).fetch(replace(ROW, source_uri=url))
+
+    assert fetched.path.read_bytes() == body("/members/a.mp4")
     assert not secrets_below(tmp_path / "media")
 
 
