@@ -203,6 +203,21 @@ def test_min_snr_caps_the_weight_of_clean_times(prediction: str, wanted: float) 
     assert torch.allclose(weighed / whole, torch.full((3,), wanted), rtol=1e-3)  # SNR at time 0 is 9999
 
 
+def test_the_variational_term_has_a_weight_of_its_own() -> None:
+    clean, noise = clips()
+    every = torch.ones(3, dtype=torch.bool)
+    said = clean.map(lambda x: torch.cat([x * 0, x * 0], dim=1))
+    times = torch.full((3,), 300.0)
+
+    def parts(weight: float) -> dict[str, torch.Tensor]:
+        objective = Iddpm(variational_weight=weight)
+        return objective.losses(lambda n, t: said, clean, noise, times, Pair(every, every)).parts
+
+    whole, part = parts(1.0), parts(0.25)
+    assert torch.allclose(part["audio_vb"], whole["audio_vb"] / 4)
+    assert torch.equal(part["audio_mse"], whole["audio_mse"])
+
+
 def test_iddpm_times_are_all_whole_steps_equally_often() -> None:
     times = Iddpm().draw_times(torch.arange(4000, dtype=torch.float64) / 4000)
 
@@ -215,6 +230,7 @@ def test_iddpm_times_are_all_whole_steps_equally_often() -> None:
     [
         ({"zero_terminal_snr": True}, "needs objective 'v'"),
         ({"min_snr": 0.0}, "min_snr is 0.0"),
+        ({"variational_weight": 0.0}, "variational_weight is 0.0"),
         ({"objective": "flow", "min_snr": 5.0}, "min_snr"),
         ({"flow_shift": 0.0}, "flow_shift is 0.0"),
     ],

@@ -92,6 +92,8 @@ class Iddpm:
     learned_variance: bool = True
     min_snr: float | None = None
     """Cap on the weight that clean times have, 5 in its paper; None gives every time the weight 1 in its own target."""
+    variational_weight: float = 1.0
+    """Weight of the learned variance's term beside the squared error; with a low `min_snr`, give it that value."""
     noise_both: bool = False
     schedule: Schedule = field(default_factory=linear_schedule)
 
@@ -135,7 +137,7 @@ class Iddpm:
             mse = clip_mean((said - self.target(x0, noise_m, time)).square()) * self._weight(time)
             parts[f"{modality}_mse"] = torch.where(counts, mse, torch.zeros_like(mse))
             if code is not None:
-                bits = self.variational_bits(x0, x_t, said.detach(), code, time)
+                bits = self.variational_weight * self.variational_bits(x0, x_t, said.detach(), code, time)
                 parts[f"{modality}_vb"] = torch.where(counts, bits, torch.zeros_like(bits))
         return summed(parts)
 

@@ -21,6 +21,8 @@ class DiffusionConfig:
     """Noise the given modality too, to the letter of equations (1) to (3); our default keeps it clean."""
     min_snr: float | None = None
     """IDDPM: cap on the signal-to-noise weight, 5 in its paper."""
+    variational_weight: float = 1.0
+    """IDDPM: weight of the learned variance's term, whose gradient reaches the whole network."""
     zero_terminal_snr: bool = False
     """IDDPM with velocity: make the last step pure noise."""
     flow_shift: float = 1.0
@@ -39,6 +41,8 @@ class DiffusionConfig:
             )
         if self.min_snr is not None and (self.min_snr <= 0 or self.objective == "flow"):
             raise ConfigError(f"diffusion.min_snr is {self.min_snr}; it must be above 0, with 'epsilon' or 'v'")
+        if self.variational_weight <= 0:
+            raise ConfigError(f"diffusion.variational_weight is {self.variational_weight}; it must be above 0")
         if self.flow_shift <= 0:
             raise ConfigError(f"diffusion.flow_shift is {self.flow_shift}; it must be above 0")
 
@@ -56,6 +60,7 @@ def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Object
         prediction=config.objective,
         learned_variance=learned_variance,
         min_snr=config.min_snr,
+        variational_weight=config.variational_weight,
         noise_both=config.noise_both,
         schedule=linear_schedule(zero_terminal_snr=config.zero_terminal_snr),
     )
