@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.loopback import running
+
 Reply = tuple[int, bytes, dict[str, str]]
 """Status, body, headers."""
 
@@ -55,12 +57,6 @@ def caption_server(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[Ca
             """Quiet."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-    thread.start()
-    state.address = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    try:
+    with running(server) as address:
+        state.address = f"{address}/v1"
         yield state
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()

@@ -13,6 +13,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+from tests.loopback import running
+
 TYPES = {".m3u8": "application/vnd.apple.mpegurl", ".mpd": "application/dash+xml", ".ts": "video/mp2t"}
 
 
@@ -320,11 +322,5 @@ class _Handler(BaseHTTPRequestHandler):
 def hostile_server(certificate: Path | None = None) -> Iterator[HostileServer]:
     """The server on a free port of loopback, stopped at the end; with a certificate (PEM, key inside) it speaks TLS."""
     server = HostileServer(certificate)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -3,13 +3,13 @@
 import contextlib
 import hashlib
 import socket
-import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 from tests.hub_cache import COMMIT
+from tests.loopback import running
 
 
 @dataclass
@@ -83,12 +83,5 @@ def serving(repositories: dict[str, Path]) -> Iterator[Hub]:
     """A hub that serves each folder under its id, every revision being the same commit."""
     hub = Hub(repositories)
     server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"hub": hub}))
-    hub.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(server) as hub.url:
         yield hub
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()

@@ -4,12 +4,13 @@ import base64
 import http.client
 import select
 import socket
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import urlsplit
+
+from tests.loopback import running
 
 USER, PASSWORD = "laboratory", "pass-hush"
 
@@ -85,11 +86,5 @@ class _Handler(BaseHTTPRequestHandler):
 def proxy_server(target_port: int) -> Iterator[ProxyServer]:
     """The proxy on a free port of loopback, stopped at the end."""
     server = ProxyServer(target_port)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with running(server):
         yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
