@@ -248,7 +248,7 @@ def _table(rows: Mapping[str, Any], arguments: argparse.Namespace) -> str:
             for task, measures in judged.items() if row != "training" else ():
                 for score, found in measures.items():
                     best = rows["ceiling"].get(task, {}).get(score, {}).get("mean", float("nan"))
-                    bar = BARS.get(arguments.world, {}).get((task, score), "") if row == "text" else ""
+                    bar = BARS.get(arguments.world, {}).get((task, score), "") if row != "no-text" else ""
                     lines.append(
                         f"| {run} | {row} | {task} | {score} | {found['mean']:.3f} "
                         f"[{found['low']:.3f}, {found['high']:.3f}] | {found['chance']:.3f} | {best:.3f} | {bar} |"
