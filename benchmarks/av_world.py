@@ -106,7 +106,8 @@ def main() -> None:
             **_sample_and_judge(arguments, run, world, seed),
         }
     facts = {"arguments": {k: str(v) for k, v in vars(arguments).items()}, "machine": _machine(), "rows": rows}
-    (arguments.out / f"{_label(arguments)}.json").write_text(json.dumps(facts, indent=1))
+    result = "-".join([_label(arguments), *_sampling(arguments)])
+    (arguments.out / f"{result}.json").write_text(json.dumps(facts, indent=1))
     print(_table(rows, arguments))
 
 
@@ -145,6 +146,11 @@ def _label(arguments: argparse.Namespace) -> str:
     parts.append(f"{arguments.steps}steps" if arguments.steps else f"{arguments.minutes:g}min")
     parts += [re.sub(r"[^\w.=]+", "_", text) for text in arguments.set]
     return "-".join(parts)
+
+
+def _sampling(arguments: argparse.Namespace) -> list[str]:
+    """What was chosen about sampling, for names."""
+    return [str(choice) for choice in (arguments.solver, arguments.sampling_steps) if choice is not None]
 
 
 def _config(arguments: argparse.Namespace, shards: Path, run: Path, seed: int) -> TrainConfig:
@@ -212,8 +218,7 @@ def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, see
         guidance = arguments.guidance if row == "guided" else 1.0
         text = row != "no-text"
         name = f"{row} {guidance:g}" if row == "guided" else row
-        parts = ("samples", *name.split(), arguments.solver, arguments.sampling_steps)
-        folder = run / "-".join(str(part) for part in parts if part is not None)
+        folder = run / "-".join(["samples", *name.split(), *_sampling(arguments)])
         config = sample_config(sampler, arguments.solver, arguments.sampling_steps, cfg=guidance, batch_clips=32)
         tasks = [Task(task) for task in arguments.tasks if text or Task(task) is not Task.T2AV]
         requests = [request for task in tasks for request in _requests(world, task, text, seed)]
