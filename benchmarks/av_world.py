@@ -38,7 +38,8 @@ from uniform.avworld.roads import from_files, through_codecs
 from uniform.avworld.worlds import WORLDS
 from uniform.avworld.write import LISTING_NAME, write_world
 from uniform.codecs.base import open_audio_codec, open_video_codec
-from uniform.diffusion.solver import SOLVERS
+from uniform.diffusion.objective import make_objective
+from uniform.diffusion.solver import SOLVERS, check_solver
 from uniform.sampling.gallery import write_gallery
 from uniform.sampling.open import open_sampler, sample_config
 from uniform.sampling.request import Request
@@ -91,6 +92,9 @@ def main() -> None:
     for seed in arguments.seeds:
         run = arguments.out / f"{_label(arguments)}-seed{seed}"
         config = _config(arguments, shards, run, seed)
+        if arguments.solver:  # before the training, not after it
+            objective = make_objective(config.diffusion, learned_variance=config.model.learned_variance)
+            check_solver(arguments.solver, objective, arguments.sampling_steps or 1)
         if not (run / "finished.json").exists():
             began, began_cpu = time.monotonic(), time.process_time()
             outcome = train(config)
@@ -279,8 +283,7 @@ def _summary(out: Path) -> str:
                     for (task, score), bar in bars.items()
                     if (found := judged.get(task, {}).get(score))
                 ]
-                training = content["training"]
-                cost = f"{training['steps']} steps, {training['core_minutes']:.1f} core minutes"
+                cost = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in content["training"].items())
                 lines.append(f"| {path.stem} | {run} | {row} | {cost} | {'; '.join(scores)} |")
     return "\n".join(["| run | seed | row | training | scores |", "|---|---|---|---|---|", *lines])
 

@@ -187,6 +187,5 @@ def policy(code: str) -> str:
     """A remark on a code that a retry may mend."""
     from pipelines.codes import CODES
 
-    if code in CODES and CODES[code].policy == "locked":
-        return " (give cookies or a proxy, then uniform pipeline retry)"
-    return " (uniform pipeline retry asks again)" if code in CODES and CODES[code].retriable else ""
+    remedy = CODES[code].remedy if code in CODES else None
+    return f" ({remedy})" if remedy else ""

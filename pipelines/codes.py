@@ -2,7 +2,7 @@
 
 rejected    the content is not wanted or not usable; asking again changes nothing
 permanent   it cannot be had any more; asking again changes nothing
-locked      it cannot be had by who asks now; give cookies or a proxy, then `uniform pipeline retry --code CODE`
+locked      not for who asks now; with other cookies, proxy or token, `uniform pipeline retry --code CODE` asks again
 transient   it could not be had or processed this time; `uniform pipeline retry --code CODE` asks again
 """
 
@@ -20,10 +20,15 @@ class Code:
     meaning: str
 
     @property
-    def retriable(self) -> bool:
-        """Whether `uniform pipeline retry` may ask again."""
-        return self.policy in ("locked", "transient")
+    def remedy(self) -> str | None:
+        """What may bring such clips back; None where nothing does."""
+        return _REMEDIES.get(self.policy)
 
+
+_REMEDIES: dict[Policy, str] = {
+    "locked": "with other cookies, proxy or token, uniform pipeline retry asks again",
+    "transient": "uniform pipeline retry asks again",
+}
 
 CODES: dict[str, Code] = {
     # the source cannot be had

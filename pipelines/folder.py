@@ -8,6 +8,7 @@ ledger/<stage>/000017-01.parquet  one row per clip, one part per attempt
 commits/<stage>/000017.json       written last: without it the files above do not count
 index.parquet  card.json          the finished shards
 prediction.json                   what a pilot foretold
+unlocked.json                     when a retry last asked for what had been locked
 .lock                             held by the one run that may write
 """
 
@@ -65,6 +66,11 @@ class RunFolder:
     def prediction(self) -> Path:
         """What a pilot foretold of the whole run."""
         return self.path / "prediction.json"
+
+    @property
+    def unlocked(self) -> Path:
+        """When a retry last asked for what had been locked."""
+        return self.path / "unlocked.json"
 
     def artefact(self, store: Store, unit: int) -> Path | None:
         """File of a stage's results for a unit; None for a stage that only judges."""

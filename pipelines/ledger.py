@@ -116,7 +116,7 @@ def row(clip: Clip, *, notes: tuple[str, ...], **facts: Any) -> dict[str, Any]:
             "status": verdict.status,
             "code": verdict.code,
             "reason": verdict.reason,
-            "permanent": CODES[verdict.code].policy != "transient",
+            "permanent": CODES[verdict.code].remedy is None,
         }
     return {"clip_id": clip.row.clip_id, **told, "notes": list(notes), **facts}
 

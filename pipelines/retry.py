@@ -1,10 +1,14 @@
 """Plan clips again that left the road for a reason that may have passed."""
 
+import json
+import time
+
 from pipelines.codes import CODES
 from pipelines.folder import RunFolder
 from pipelines.prepare import remembered
 from pipelines.status import clips_with_code
 from pipelines.units import Units
+from uniform.atomic import write_bytes
 from uniform.config import nearest
 from uniform.errors import PipelineError
 
@@ -19,7 +23,7 @@ def plan_again(folder: RunFolder, code: str, unit_clips: int | None) -> list[int
     """
     if code not in CODES:
         raise PipelineError(f"there is no code '{code}'{nearest(code, CODES)}")
-    if not CODES[code].retriable:
+    if CODES[code].remedy is None:
         raise PipelineError(
             f"'{code}' ({CODES[code].meaning}) is {CODES[code].policy}: asking again changes nothing. "
             f"To judge otherwise, change the stage's options: uniform pipeline run {folder.path} --replace-stale"
@@ -30,6 +34,13 @@ def plan_again(folder: RunFolder, code: str, unit_clips: int | None) -> list[int
         clip_ids = clips_with_code(folder, stages, units, code)
         if not clip_ids:
             return []
+        if CODES[code].policy == "locked":  # first: without it the further units would be told the old refusals
+            write_bytes(folder.unlocked, json.dumps({"time": time.time()}).encode())
         longer = units.with_clips(clip_ids, unit_clips or len(clip_ids), f"retry:{code}")
         longer.write(folder)
     return list(range(len(units), len(longer)))
+
+
+def unlocked_s(folder: RunFolder) -> float:
+    """Seconds since 1970: refusals of policy "locked" from before it do not count any more; 0 without a retry."""
+    return float(json.loads(folder.unlocked.read_bytes())["time"]) if folder.unlocked.exists() else 0.0

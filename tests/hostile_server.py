@@ -140,7 +140,10 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(200, body(path))
 
     def _members(self, path: str, count: int) -> None:
-        self._send(200, body(path)) if self.headers.get("Cookie") else self._send(403, b"no")
+        if self.headers.get("Cookie"):
+            self._send(200, body(path))
+        else:
+            self._send(403, b"no")
 
     def _kept(self, path: str, count: int) -> None:
         """Leaves the connection open for the next request."""

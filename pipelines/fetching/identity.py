@@ -11,7 +11,6 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from uniform.errors import ConfigError
-from uniform.fingerprint import digest
 
 SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
@@ -65,20 +64,6 @@ def environment_proxy(scheme: str, host: str) -> Proxy | None:
     if not named or urllib.request.proxy_bypass(host):
         return None
     return _proxy(named if "://" in named else f"http://{named}", f"{scheme}_proxy of the environment", ("http",))
-
-
-def who_asks(*files: str | None) -> str:
-    """A digest that changes when one of these cookies or proxies files is given, exchanged or written again.
-
-    It is of their names, sizes and times, never of what stands in them, for it is kept beside the sources.
-    """
-    named = [None if file is None else Path(file).expanduser() for file in files]
-    return digest([None if path is None else [str(path), *_size_and_time(path)] for path in named])
-
-
-def _size_and_time(path: Path) -> tuple[int, int]:
-    facts = path.stat()
-    return facts.st_size, facts.st_mtime_ns
 
 
 class Cookies:

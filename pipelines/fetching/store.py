@@ -49,7 +49,7 @@ class MediaStore:
     Args:
         folder: made where it is missing.
         refusals_h: how long a lasting refusal is remembered, in hours; None asks every time.
-        asker: who asks, as `who_asks` puts it; a refusal of policy "locked" binds only the asker who met it.
+        unlocked_s: a refusal of policy "locked" from before this time, in seconds since 1970, does not count.
         clock: seconds since 1970.
     """
 
@@ -57,10 +57,11 @@ class MediaStore:
         self,
         folder: Path,
         refusals_h: float | None = 24.0,
-        asker: str = "",
+        unlocked_s: float = 0.0,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._folder, self._refusals_h, self._asker, self._clock = folder.absolute(), refusals_h, asker, clock
+        self._folder, self._refusals_h, self._clock = folder.absolute(), refusals_h, clock
+        self._unlocked_s = unlocked_s
 
     @staticmethod
     def key(kind: str, scope: str, uri: str) -> str:
@@ -134,14 +135,14 @@ class MediaStore:
         return _fetched(path, facts)
 
     def _remember(self, key: str, error: FetchError) -> None:
-        refusal = {"code": error.code, "reason": error.reason, "time": self._clock(), "asker": self._asker}
+        refusal = {"code": error.code, "reason": error.reason, "time": self._clock()}
         _put(self._place(key, ".refused.json"), canonical_json(refusal))
 
     def _raise_remembered(self, key: str) -> None:
         refusal = _read_json(self._place(key, ".refused.json"))
         if refusal is None or self._refusals_h is None:
             return
-        if CODES[refusal["code"]].policy == "locked" and refusal.get("asker") != self._asker:
+        if CODES[refusal["code"]].policy == "locked" and refusal["time"] < self._unlocked_s:
             return
         if self._clock() - refusal["time"] < 3600 * self._refusals_h:
             raise FetchError(refusal["code"], f"{refusal['reason']} (asked before)")

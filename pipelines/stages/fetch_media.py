@@ -10,13 +10,14 @@ from pipelines.codes import CODES
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
 from pipelines.fetching.http import HttpFetcher, HttpOptions
-from pipelines.fetching.identity import who_asks
 from pipelines.fetching.local import LocalFetcher
 from pipelines.fetching.messages import clean_reason
 from pipelines.fetching.pace import HostPace, HostPolicy
 from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
+from pipelines.folder import RunFolder
+from pipelines.retry import unlocked_s
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.spec import Spec
 
@@ -57,10 +58,7 @@ class Stage:
     def open(self, context: Context) -> Work:
         """The fetchers of this worker, by kind."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
-        asker = who_asks(
-            self.http.cookies_file, self.http.proxies_file, self.sites.cookies_file, self.sites.proxies_file
-        )
-        store = MediaStore(folder, self.refusals_h, asker)
+        store = MediaStore(folder, self.refusals_h, unlocked_s(RunFolder(context.folder)))
         pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
         remote = RemoteFetcher(store, pace, self.http.largest_bytes)
         fetchers: Mapping[str, Fetcher] = {

@@ -2,19 +2,21 @@
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from pipelines.commits import read_commit
 from pipelines.fetching.address import checked_target
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.book import FileBook
 from pipelines.fetching.http import HttpFetcher, HttpOptions
-from pipelines.fetching.identity import Cookies, ProxyList, who_asks
+from pipelines.fetching.identity import Cookies, ProxyList
 from pipelines.fetching.pace import HostPace
 from pipelines.fetching.store import MediaStore
+from pipelines.folder import RunFolder
 from tests.hostile_server import HostileServer, body, hostile_server
 from tests.proxy_server import PASSWORD, ProxyServer, proxy_server
 from tests.test_pipelines.test_fetch_http import OPEN, ROW
@@ -43,8 +45,7 @@ def fetcher(folder: Path, proxy: str | None, allow: tuple[str, ...] = LOOPBACK, 
         (folder / "proxies.txt").write_text(f"{proxy}\n")
         options["proxies_file"] = str(folder / "proxies.txt")
     chosen = HttpOptions(**{"attempts": 1, "timeout_s": 5.0, **options})  # type: ignore[arg-type]
-    store = MediaStore(folder / "media", asker=who_asks(chosen.cookies_file, chosen.proxies_file))
-    pace = HostPace(FileBook(folder / "pace"), OPEN)
+    store, pace = MediaStore(folder / "media"), HostPace(FileBook(folder / "pace"), OPEN)
     return HttpFetcher(store, pace, chosen, allow, sleep=lambda _: None)
 
 
@@ -177,19 +178,6 @@ def test_a_cookie_goes_to_its_own_host_alone(server: HostileServer, tmp_path: Pa
     assert not secrets_below(tmp_path / "media")
 
 
-def test_what_is_locked_is_asked_for_once_and_again_with_other_cookies(server: HostileServer, tmp_path: Path) -> None:
-    url, cookies = server.url("/members/a.mp4"), tmp_path / "cookies.txt"
-    for _ in range(2):
-        assert error_of(fetcher(tmp_path, None), url).code == "http_403"
-    assert server.requests["/members/a.mp4"] == 1
-
-    cookies.write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\tours\tvalue-hush\n")
-    fetched = fetcher(tmp_path, None, cookies_file=str(cookies)).fetch(replace(ROW, source_uri=url))
-
-    assert fetched.path.read_bytes() == body("/members/a.mp4")
-    assert not secrets_below(tmp_path / "media")
-
-
 def test_a_file_that_holds_no_cookies_is_named_and_not_shown(tmp_path: Path) -> None:
     (tmp_path / "cookies.txt").write_text("session=hush\n")
     with pytest.raises(ConfigError, match="no Netscape cookies file") as caught:
@@ -199,24 +187,63 @@ def test_a_file_that_holds_no_cookies_is_named_and_not_shown(tmp_path: Path) -> 
     assert caught.value.__cause__ is None
 
 
+def prepare_run(folder: Path, urls: list[str], options: str) -> None:
+    """A manifest of addresses and a recipe that fetches them with `options` of the HTTP fetcher."""
+    (folder / "web.csv").write_text("\n".join(["url", *urls]))
+    (folder / "web.toml").write_text(
+        'name = "web"\nkind = "http"\n[listing]\nfile = "web.csv"\ncolumns = { source_uri = "url" }\n'
+    )
+    (folder / "recipe.toml").write_text(
+        'name = "fetch"\nspec = "toy"\nunit_clips = 8\n[[stage]]\nuse = "fetch_media"\nallow_hosts = ["127.0.0.1"]\n'
+        f"pace = {{ requests_per_hour = 3.6e6, burst = 100, backoff_s = 0.0 }}\nhttp = {{ attempts = 1, {options} }}\n"
+    )
+
+
+def run_options(folder: Path) -> list[str]:
+    return ["--inline", "--recipe", str(folder / "recipe.toml"), "--out", str(folder / "run")]
+
+
+def uniform_pipeline(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cli.main", "pipeline", *words]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+
+
+def codes_of(run: Path, unit: int) -> Mapping[str, int]:
+    commit = read_commit(RunFolder(run).commit("fetch_media", unit))
+    assert commit is not None
+    return commit.codes
+
+
+def test_what_is_locked_is_asked_once_and_again_after_a_retry(server: HostileServer, tmp_path: Path) -> None:
+    urls = [server.url(f"/members/{n}.mp4") for n in range(3)]
+    prepare_run(tmp_path, urls, "timeout_s = 5.0")
+    for _ in range(2):
+        first = uniform_pipeline("run", str(tmp_path / "web.toml"), *run_options(tmp_path))
+        assert first.returncode == 0, first.stderr
+    assert sum(server.requests.values()) == 3
+    assert codes_of(tmp_path / "run", unit=0) == {"http_403": 3}
+
+    (tmp_path / "cookies").write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\ta\thush\n")
+    prepare_run(tmp_path, urls, f'cookies_file = "{tmp_path / "cookies"}"')
+    planned = uniform_pipeline("retry", str(tmp_path / "run"), "--code", "http_403")
+    assert planned.returncode == 0, planned.stderr
+    again = uniform_pipeline("run", str(tmp_path / "web.toml"), *run_options(tmp_path))
+
+    assert again.returncode == 0, again.stderr
+    assert codes_of(tmp_path / "run", unit=1) == {"ok": 3}
+    assert sum(server.requests.values()) == 6
+    assert not secrets_below(tmp_path / "run")
+
+
 def test_no_secret_is_in_anything_that_a_run_writes(server: HostileServer, proxy: ProxyServer, tmp_path: Path) -> None:
     secrets = tmp_path / "private"
     secrets.mkdir()
     (secrets / "proxies").write_text(f"{proxy.url()}\nhttp://me:dead-hush@127.0.0.1:9\n")
     (secrets / "cookies").write_text("# Netscape HTTP Cookie File\n127.0.0.1\tFALSE\t/\tFALSE\t0\ta\thush\n")
     lines = [server.url(f"{path}/{n}.mp4") for n in range(8) for path in ("/ok", "/status/403", "/hang-up")]
-    (tmp_path / "web.csv").write_text("\n".join(["url", *lines]))
-    (tmp_path / "web.toml").write_text(
-        'name = "web"\nkind = "http"\n[listing]\nfile = "web.csv"\ncolumns = { source_uri = "url" }\n'
-    )
     options = ", ".join(f'{name}_file = "{secrets / name}"' for name in ("proxies", "cookies"))
-    (tmp_path / "recipe.toml").write_text(
-        'name = "fetch"\nspec = "toy"\nunit_clips = 8\n[[stage]]\nuse = "fetch_media"\nallow_hosts = ["127.0.0.1"]\n'
-        f"pace = {{ requests_per_hour = 3.6e6, burst = 100, backoff_s = 0.0 }}\nhttp = {{ attempts = 1, {options} }}\n"
-    )
-    command = [sys.executable, "-m", "cli.main", "pipeline", "run", str(tmp_path / "web.toml"), "--inline"]
-    command += ["--recipe", str(tmp_path / "recipe.toml"), "--out", str(tmp_path / "run")]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    prepare_run(tmp_path, lines, options)
+    done = uniform_pipeline("run", str(tmp_path / "web.toml"), *run_options(tmp_path))
 
     assert done.returncode == 0, done.stderr
     assert proxy.asked

@@ -232,6 +232,7 @@ def test_iddpm_times_are_all_whole_steps_equally_often() -> None:
         ({"min_snr": 0.0}, "min_snr is 0.0"),
         ({"variational_weight": 0.0}, "variational_weight is 0.0"),
         ({"objective": "flow", "min_snr": 5.0}, "min_snr"),
+        ({"objective": "flow", "variational_weight": 0.5}, "variational_weight"),
         ({"flow_shift": 0.0}, "flow_shift is 0.0"),
     ],
 )

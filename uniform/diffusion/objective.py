@@ -41,8 +41,10 @@ class DiffusionConfig:
             )
         if self.min_snr is not None and (self.min_snr <= 0 or self.objective == "flow"):
             raise ConfigError(f"diffusion.min_snr is {self.min_snr}; it must be above 0, with 'epsilon' or 'v'")
-        if self.variational_weight <= 0:
-            raise ConfigError(f"diffusion.variational_weight is {self.variational_weight}; it must be above 0")
+        if self.variational_weight <= 0 or (self.variational_weight != 1 and self.objective == "flow"):
+            raise ConfigError(
+                f"diffusion.variational_weight is {self.variational_weight}; it must be above 0, with 'epsilon' or 'v'"
+            )
         if self.flow_shift <= 0:
             raise ConfigError(f"diffusion.flow_shift is {self.flow_shift}; it must be above 0")
 
