@@ -188,4 +188,4 @@ def policy(code: str) -> str:
     from pipelines.codes import CODES
 
     remedy = CODES[code].remedy if code in CODES else None
-    return f" ({remedy})" if remedy else ""
+    return f" ({remedy} asks again)" if remedy else ""

@@ -21,13 +21,13 @@ class Code:
 
     @property
     def remedy(self) -> str | None:
-        """What may bring such clips back; None where nothing does."""
+        """What asks again for such clips; None where asking again changes nothing."""
         return _REMEDIES.get(self.policy)
 
 
 _REMEDIES: dict[Policy, str] = {
-    "locked": "with other cookies, proxy or token, uniform pipeline retry asks again",
-    "transient": "uniform pipeline retry asks again",
+    "locked": "with other cookies, proxy or token, uniform pipeline retry",
+    "transient": "uniform pipeline retry",
 }
 
 CODES: dict[str, Code] = {

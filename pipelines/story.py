@@ -132,7 +132,8 @@ def _ending(planned: Sequence[int], counting: Sequence[Step], stages: Sequence[s
         return f"waits for the stage '{stages[0]}' in unit {planned[-1]}"
     if last.code != OK:
         policy = CODES[last.code].policy
-        again = CODES[last.code].remedy or "final"
+        remedy = CODES[last.code].remedy
+        again = f"may be asked again ({remedy})" if remedy else "final"
         return f"left at '{last.stage}' as {last.code}, {policy}: {CODES[last.code].meaning}; {again}"
     following = stages.index(last.stage) + 1
     if following < len(stages):
