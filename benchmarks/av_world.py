@@ -32,6 +32,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "2")
 import numpy as np
 import torch
 
+from uniform import atomic
 from uniform.avworld.judge import Measure, Sample, as_json, judge, read_samples
 from uniform.avworld.observe import observe
 from uniform.avworld.roads import from_files, through_codecs
@@ -46,6 +47,7 @@ from uniform.sampling.request import Request
 from uniform.spec import TOY
 from uniform.tasks import Task
 from uniform.training.config import TrainConfig
+from uniform.training.observer import Observer, Progress
 from uniform.training.presets import load_config
 from uniform.training.trainer import train
 
@@ -96,14 +98,9 @@ def main() -> None:
             objective = make_objective(config.diffusion, learned_variance=config.model.learned_variance)
             check_solver(arguments.solver, objective, arguments.sampling_steps or 1)
         if not (run / "finished.json").exists():
-            began, began_cpu = time.monotonic(), time.process_time()
-            outcome = train(config)
-            facts = {
-                "steps": outcome.step,
-                "loss": outcome.loss,
-                "minutes": (time.monotonic() - began) / 60,
-                "core_minutes": (time.process_time() - began_cpu) / 60,
-            }
+            stopwatch = Stopwatch(run.with_name(f"{run.name}-time.json"))
+            outcome = train(config, [stopwatch])
+            facts = {"steps": outcome.step, "loss": outcome.loss, **stopwatch.read()}
             (run / "finished.json").write_text(json.dumps(facts))
         rows[f"seed {seed}"] = {
             "training": json.loads((run / "finished.json").read_text()),
@@ -113,6 +110,38 @@ def main() -> None:
     result = "-".join([_label(arguments), *_sampling(arguments)])
     (arguments.out / f"{result}.json").write_text(json.dumps(facts, indent=1))
     print(_table(rows, arguments))
+
+
+class Stopwatch(Observer):
+    """Time of a training that may be stopped and go on.
+
+    Kept at each checkpoint, since what came after the last one is done again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.before = json.loads(path.read_text()) if path.exists() else {"minutes": 0.0, "core_minutes": 0.0}
+        self.began, self.began_cpu = time.monotonic(), time.process_time()
+
+    def read(self) -> dict[str, float]:
+        """By the clock and by the processor, with what the checkpoint that this part began with had cost."""
+        return {
+            "minutes": self.before["minutes"] + (time.monotonic() - self.began) / 60,
+            "core_minutes": self.before["core_minutes"] + (time.process_time() - self.began_cpu) / 60,
+        }
+
+    def saved(self, path: Path) -> None:
+        atomic.write_bytes(self.path, json.dumps(self.read()).encode())
+
+
+class Ticks(Observer):
+    """When each window of steps was over."""
+
+    def __init__(self) -> None:
+        self.stamps: list[float] = []
+
+    def progressed(self, progress: Progress) -> None:
+        self.stamps.append(time.monotonic())
 
 
 def _arguments() -> argparse.Namespace:
@@ -179,21 +208,12 @@ def _steps_for(arguments: argparse.Namespace, overrides: list[str], run: Path) -
     if not kept.exists():
         trial = run.with_name(f"{run.name}-trial")
         short = [*overrides, f"steps={TRIAL_STEPS}", "log.every=1", "log.tensorboard=false"]
-        stamps: list[float] = []
-
-        class Watch:
-            def started(self, facts: Mapping[str, Any]) -> None: ...
-            def validated(self, step: int, losses: Mapping[str, float]) -> None: ...
-            def saved(self, path: Path) -> None: ...
-            def ended(self, step: int, why: str) -> None: ...
-            def progressed(self, progress: object) -> None:
-                stamps.append(time.monotonic())
-
+        ticks = Ticks()
         if not (trial / "checkpoints").exists():
-            train(load_config(arguments.preset, [*short, f"out={json.dumps(str(trial))}"]), [Watch()])
-        if len(stamps) < 3:
+            train(load_config(arguments.preset, [*short, f"out={json.dumps(str(trial))}"]), [ticks])
+        if len(ticks.stamps) < 3:
             sys.exit(f"{trial} is the rest of a stopped trial; remove it and start again")
-        kept.write_text(json.dumps({"steps": int(arguments.minutes * 60 / np.median(np.diff(stamps)))}))
+        kept.write_text(json.dumps({"steps": int(arguments.minutes * 60 / np.median(np.diff(ticks.stamps)))}))
     steps: int = json.loads(kept.read_text())["steps"]
     return steps
 
