@@ -1,6 +1,5 @@
 """`uniform sample`: audible video from text, video from sound, sound from video."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -53,6 +52,7 @@ Batch = Annotated[
 Latents = Annotated[bool, typer.Option("--latents", help="Keep the latents too (.safetensors).")]
 Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Averaged weights, or the raw ones.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Precision = Annotated[str, typer.Option(help="Of the network: bf16, fp32, or auto, which is bf16 on CUDA.")]
 CodecOptions = Annotated[
     list[str] | None, typer.Option("--codec", help="Option of a codec: KIND.OPTION=VALUE, e.g. video.weights=FOLDER.")
 ]
@@ -81,32 +81,38 @@ def sample(
     latents: Latents = False,
     ema: Ema = True,
     device: Device = "auto",
+    precision: Precision = "auto",
     codec: CodecOptions = None,
 ) -> None:
     """Sample from a trained model. Stop and repeat the command at will: finished samples are kept."""
     from cli.progress import SampleBars
-    from uniform.sampling.gallery import write_gallery
-    from uniform.sampling.open import open_sampler, sample_config
-    from uniform.sampling.request import Request, several, task_by_name
+    from uniform.sampling.gallery import require_no_other_page, write_gallery
+    from uniform.sampling.open import check_choices, open_sampler, sample_config
+    from uniform.sampling.request import Request, milliseconds, spread, task_by_name
+    from uniform.sampling.results import require_folder
 
     default = Request(
-        name=name or task, task=task_by_name(task), text=text, media=media, start_ms=round(1000 * start), seed=seed
+        name=name or task, task=task_by_name(task), text=text, media=media, start_ms=milliseconds(start), seed=seed
     )
     requests = _requests(default, prompts, manifest, split)
-    if name is not None and requests != [default]:
-        requests = [replace(request, name=f"{name}-{request.name}") for request in requests]
-    if number != 1:
-        requests = [one for request in requests for one in several(request, number)]
-    for request in requests:  # before the weights are loaded
-        request.check()
-    sampler = open_sampler(checkpoint, ema=ema, device=device, codec=codec or [])
+    requests = spread(requests, prefix=None if requests == [default] else name, count=number)
     scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_given}
+    check_choices(solver, **scales)  # all this before the weights are loaded
+    for request in requests:
+        request.check()
+    require_folder(out)
+    require_no_other_page(out)
+    sampler = open_sampler(checkpoint, ema=ema, device=device, precision=precision, codec=codec or [])
     config = sample_config(sampler, solver, steps, batch_clips=batch, keep_latents=latents, **scales)
-    with SampleBars(len(requests), config.steps) as bars:
-        files = sampler.run(requests, out, config, bars.show)
+    try:
+        with SampleBars(len(requests), config.steps) as bars:
+            files = sampler.run(requests, out, config, bars.show)
+    finally:
+        if out.is_dir():  # what was made is shown, whatever stopped the rest
+            page = write_gallery(out, "UniForm samples")
     for file in files:
         console.out.print(str(file), markup=False)
-    console.out.print(f"gallery: {write_gallery(out, 'UniForm samples')}", markup=False)
+    console.out.print(f"gallery: {page}", markup=False)
 
 
 def _requests(default: "Request", prompts: Path | None, manifest: Path | None, split: str | None) -> list["Request"]:

@@ -1,23 +1,21 @@
 import json
-from dataclasses import asdict, replace
+import re
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file
-from typer.testing import CliRunner
 
-from cli.main import app
-from uniform.avworld.worlds import make_clip
-from uniform.codecs.base import open_audio_codec, open_text_codec, open_video_codec
+from tests.small_sampler import CLIP, small_model, write_given, write_model
+from uniform.atomic import write_bytes
 from uniform.diffusion.guidance import Guidance
-from uniform.diffusion.objective import DiffusionConfig
 from uniform.errors import InputError, SpecMismatchError
 from uniform.media.clipfile import probe, write_clip
-from uniform.media.sandbox import MediaSandbox
-from uniform.model.checkpoint import ModelFacts, save_model
-from uniform.model.config import ModelConfig
-from uniform.model.transformer import UniForm
+from uniform.media.sandbox import Loaded, MediaSandbox
+from uniform.model.checkpoint import save_model
 from uniform.sampling.open import open_sampler
 from uniform.sampling.request import Request, several
 from uniform.sampling.sampler import SampleConfig, Sampler
@@ -25,28 +23,11 @@ from uniform.spec import TOY
 from uniform.tasks import Task
 
 FAST = SampleConfig(solver="ddim", steps=2, guidance=Guidance(video=2.0, audio=2.0))
-CLIP = make_clip("w1", 5, TOY)
 
 
 @pytest.fixture(scope="module")
 def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model of the smallest kind, with everything that a trained one remembers."""
-    path = tmp_path_factory.mktemp("model") / "model.safetensors"
-    save_model(path, *_model())
-    return path
-
-
-def _model(**changes: object) -> tuple[UniForm, ModelFacts]:
-    config = ModelConfig(depth=1, width=16, heads=2, text_width=64, text_tokens=64, learned_variance=False)
-    codec = {
-        "video": open_video_codec("dct", TOY).card.as_dict(),
-        "audio": open_audio_codec("dct", TOY).card.as_dict(),
-        "texts": {"given": {"codec": open_text_codec("bytes", TOY).card.as_dict()}},
-    }
-    facts = ModelFacts(
-        model=config, spec=TOY, diffusion=asdict(DiffusionConfig(objective="v")), codecs=codec, **changes
-    )
-    return UniForm(config, TOY.video_latent, TOY.audio_latent), facts
+    return write_model(tmp_path_factory.mktemp("model"))
 
 
 @pytest.fixture(scope="module")
@@ -56,9 +37,7 @@ def sampler(checkpoint: Path) -> Sampler:
 
 @pytest.fixture(scope="module")
 def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("given") / "clip.mp4"
-    write_clip(path, CLIP.frames, CLIP.waveform, TOY.fps, TOY.rate_hz)
-    return path
+    return write_given(tmp_path_factory.mktemp("given"))
 
 
 def _contents(folder: Path) -> dict[str, bytes]:
@@ -99,13 +78,23 @@ def test_a_given_picture_is_in_the_result_as_it_came(sampler: Sampler, clip_file
     assert 10 * np.log10(255**2 / error.mean()) > 38  # H.264 twice and 4:2:0 in between; the codec gives under 30
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(sampler: Sampler, tmp_path: Path) -> None:
+def test_a_run_that_was_stopped_goes_on_to_the_same_bytes(
+    sampler: Sampler, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     requests = several(Request(name="a", task=Task.T2AV, text="a red ball"), 3)
     config = replace(FAST, batch_clips=2, keep_latents=True)
     whole = sampler.run(requests, tmp_path / "whole", config)
-    sampler.run(requests, tmp_path / "stopped", config)
-    for name in ("a-001.json", "a-002.json", "a-002.mp4"):  # what a process killed here and there leaves
-        (tmp_path / "stopped" / name).unlink()
+
+    def killed(path: Path, content: bytes) -> None:
+        if path.name == "a-001.json":
+            raise KeyboardInterrupt
+        write_bytes(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("uniform.sampling.render.write_bytes", killed)
+        with pytest.raises(KeyboardInterrupt):
+            sampler.run(requests, tmp_path / "stopped", config)
+    assert (tmp_path / "stopped" / "a-001.mp4").exists()
 
     asked: list[int] = []
     sampler.run(requests, tmp_path / "stopped", config, lambda progress: asked.append(progress.done))
@@ -137,6 +126,123 @@ def test_a_sample_made_in_another_way_is_not_overwritten(sampler: Sampler, tmp_p
     assert _contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("suffix", [".mp4", ".wav", ".png", ".json", ".safetensors"])
+def test_a_file_of_that_name_that_is_no_sample_is_left_alone(sampler: Sampler, tmp_path: Path, suffix: str) -> None:
+    (tmp_path / f"a{suffix}").write_text("[1]")
+
+    with pytest.raises(InputError, match=rf"a{re.escape(suffix)}: a file .* Nothing is overwritten"):
+        sampler.run([Request(name="a", task=Task.T2AV, text="a red ball")], tmp_path, FAST)
+
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["[1]"]
+
+
+def test_the_given_file_is_not_overwritten_by_its_own_sample(sampler: Sampler, clip_file: Path) -> None:
+    before = clip_file.read_bytes()
+
+    with pytest.raises(InputError, match="Nothing is overwritten"):
+        sampler.run([Request(name=clip_file.stem, task=Task.V2A, media=clip_file)], clip_file.parent, FAST)
+
+    assert clip_file.read_bytes() == before
+
+
+def test_latents_of_a_finished_sample_can_be_had_later(sampler: Sampler, tmp_path: Path) -> None:
+    request = Request(name="a", task=Task.T2AV, text="a red ball")
+    sampler.run([request], tmp_path, FAST)
+    before = _contents(tmp_path)
+
+    sampler.run([request], tmp_path, replace(FAST, keep_latents=True))
+
+    after = _contents(tmp_path)
+    assert after.pop("a.safetensors")
+    assert after == before
+
+
+def test_one_file_that_cannot_be_used_does_not_keep_the_others(
+    sampler: Sampler, clip_file: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    files = {"one": clip_file, "two": tmp_path / "broken.mp4", "three": clip_file}
+    requests = [Request(name=name, task=Task.V2A, media=file) for name, file in files.items()]
+
+    for _ in range(2):  # again it is one that is missing, and nothing is made anew
+        with pytest.raises(InputError, match=r"2 of 3 samples are made; .*\n +two: .*broken\.mp4 cannot be used"):
+            sampler.run(requests, tmp_path / "out", FAST)
+
+    assert sorted(path.stem for path in (tmp_path / "out").glob("*.mp4")) == ["one", "three"]
+
+
+def test_a_text_that_is_too_long_is_cut_and_the_facts_say_so(
+    sampler: Sampler, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    fits, cut, far_too_long = "a " * 32, "a " * 33, "word " * 20_000
+    texts = {"fits": fits, "cut": cut, "far": far_too_long}
+
+    sampler.run([Request(name=name, task=Task.T2AV, text=text) for name, text in texts.items()], tmp_path, FAST)
+
+    notes = {name: json.loads((tmp_path / f"{name}.json").read_text())["notes"] for name in texts}
+    told = ["the text is longer than 32 tokens; the model was told its beginning only"]
+    assert notes == {"fits": [], "cut": told, "far": told}
+    assert [record.message for record in caplog.records] == [f"{name}: {told[0]}" for name in ("cut", "far")]
+
+
+def test_what_diverged_is_no_sample(tmp_path: Path) -> None:
+    model, facts = small_model(step=7)
+    with torch.no_grad():
+        model.final_layer.linear.bias.fill_(float("nan"))
+    save_model(tmp_path / "m.safetensors", model, facts)
+    sampler = open_sampler(tmp_path / "m.safetensors")
+
+    with pytest.raises(InputError, match=r"a: the network's answer is not finite .*m\.safetensors at step 7"):
+        sampler.run([Request(name="a", task=Task.T2AV, text="a ball")], tmp_path / "out", FAST)
+
+    assert not (tmp_path / "out").exists()
+
+
+def test_in_bfloat16_samples_are_nearly_the_same_and_count_as_others(tmp_path: Path) -> None:
+    model, facts = small_model()
+    torch.nn.init.normal_(model.final_layer.linear.weight, std=0.1)
+    checkpoint = tmp_path / "m.safetensors"
+    save_model(checkpoint, model, facts)
+    request = Request(name="a", task=Task.T2AV, text="a red ball")
+    config = replace(FAST, keep_latents=True)
+    for precision in ("fp32", "bf16"):
+        open_sampler(checkpoint, precision=precision).run([request], tmp_path / precision, config)
+
+    exact, rough = (load_file(tmp_path / name / "a.safetensors")["audio"] for name in ("fp32", "bf16"))
+    assert 0 < (exact - rough).abs().max() < 0.1
+    with pytest.raises(InputError, match="made with another request, setting"):
+        open_sampler(checkpoint, precision="bf16").run([request], tmp_path / "fp32", config)
+
+
+def test_guidance_by_the_given_modality_is_for_tasks_that_have_one(
+    sampler: Sampler, clip_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    config = replace(FAST, guidance=Guidance(video=1.0, audio=1.0, given=2.0))
+
+    with pytest.raises(InputError, match="t2av is given no modality"):
+        sampler.run([Request(name="a", task=Task.T2AV, text="a ball")], tmp_path, config)
+    sampler.run([Request(name="b", task=Task.V2A, media=clip_file)], tmp_path, config)
+
+    assert "not trained with diffusion.own_times" in caplog.text
+
+
+def test_what_requests_in_a_row_share_is_read_once(
+    sampler: Sampler, clip_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[Path] = []
+
+    class Counting(MediaSandbox):
+        def load(self, path: Path, *arguments: Any, **options: Any) -> Loaded:
+            loaded.append(path)
+            return super().load(path, *arguments, **options)
+
+    monkeypatch.setattr("uniform.sampling.sampler.MediaSandbox", Counting)
+
+    sampler.run(several(Request(name="a", task=Task.V2A, media=clip_file), 3), tmp_path, FAST)
+
+    assert loaded == [clip_file]
+
+
 def test_an_input_without_sound_is_refused_by_name(sampler: Sampler, tmp_path: Path) -> None:
     write_clip(tmp_path / "mute.mp4", CLIP.frames, None, TOY.fps, TOY.rate_hz)
 
@@ -156,78 +262,9 @@ def test_a_sound_that_ends_early_is_followed_by_silence_and_the_facts_say_so(sam
 
 
 def test_a_codec_with_another_fingerprint_is_refused(tmp_path: Path) -> None:
-    model, facts = _model()
+    model, facts = small_model()
     altered = {**facts.codecs, "video": {**facts.codecs["video"], "code_version": 99, "fingerprint": "0000"}}
     save_model(tmp_path / "m.safetensors", model, replace(facts, codecs=altered))
 
     with pytest.raises(SpecMismatchError, match=r"code_version +1 +99"):
         open_sampler(tmp_path / "m.safetensors")
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["--text", ""], "the prompt is empty"),
-        (["--text", "x" * 10_000], "10,000 characters"),
-        ([], "t2av starts from text"),
-        (["--task", "t2v", "--text", "a"], "did you mean 't2av'"),
-        (["--text", "a", "--solver", "dimm"], "did you mean 'ddim'"),
-        (["--text", "a", "--solver", "euler"], "does not fit"),
-        (["--text", "a", "--cfg", "0"], "must be above 0"),
-        (["--text", "a", "--steps", "0"], "steps"),
-        (["--text", "a", "--batch", "0"], "it must be 1 or more"),
-        (["--text", "a", "--codec", "vidoe.weights=x"], "there is no codec for 'vidoe'"),
-        (["nowhere.wav", "--task", "a2v"], "is not a file"),
-        (["--text", "a", "--name", "../a"], "not a plain file name"),
-    ],
-)
-def test_the_command_refuses_what_it_cannot_do(checkpoint: Path, tmp_path: Path, words: list[str], told: str) -> None:
-    result = CliRunner().invoke(app, ["sample", "-c", str(checkpoint), "--out", str(tmp_path / "out"), *words])
-
-    assert result.exit_code == 1
-    assert told in result.stderr
-    assert not (tmp_path / "out").exists()
-
-
-def test_a_file_of_prompts_may_mix_the_tasks(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
-    prompts = tmp_path / "prompts.jsonl"
-    prompts.write_text(
-        f'{{"text": "a ball", "name": "one"}}\n{{"task": "v2a", "media": "{clip_file}", "name": "two"}}\n'
-    )
-    words = ["--prompts", str(prompts), "--steps", "1", "--out", str(tmp_path / "out")]
-
-    result = CliRunner().invoke(app, ["sample", "-c", str(checkpoint), *words])
-
-    assert result.exit_code == 0, result.output
-    assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two"}
-    assert "one.mp4" in (tmp_path / "out" / "index.html").read_text()
-
-    later = CliRunner().invoke(app, ["sample", "-c", str(checkpoint), *words, "--name", "later", "--seed", "9"])
-    assert later.exit_code == 0, later.output
-    assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two", "later-one", "later-two"}
-
-
-def test_a_manifest_is_sampled_clip_by_clip_and_gone_on_with(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
-    line = {"path": clip_file.name, "start": 0, "split": "test"}
-    (clip_file.parent / "clips.jsonl").write_text(json.dumps(line) + "\n")
-    manifest = clip_file.parent / "clips.toml"
-    manifest.write_text(
-        'name = "clips"\nkind = "local"\ntitle = "Clips"\nroot = "."\nlicense = "CC0-1.0"\n'
-        '[listing]\nfile = "clips.jsonl"\nduration_s = 2.0\n'
-        '[listing.columns]\nsource_uri = "path"\nstart_ms = "start"\nsplit = "split"\n'
-    )
-    words = ["sample", "-c", str(checkpoint), "--task", "v2a", "--manifest", str(manifest), "--steps", "1"]
-    out = ["--out", str(tmp_path / "out")]
-
-    first = CliRunner().invoke(app, [*words, "--split", "test", *out])
-    assert first.exit_code == 0, first.output
-    (made,) = (tmp_path / "out").glob("*.mp4")
-    before = made.stat().st_mtime_ns
-    again = CliRunner().invoke(app, [*words, "--split", "test", *out])
-    assert (again.exit_code, made.stat().st_mtime_ns) == (0, before)
-    assert (
-        "no clip is of split 'valid'; there are test"
-        in CliRunner().invoke(app, [*words, "--split", "valid", *out]).stderr
-    )
-    both = CliRunner().invoke(app, [*words, "--prompts", str(manifest), *out])
-    assert "give one of them" in both.stderr

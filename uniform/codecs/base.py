@@ -5,11 +5,13 @@ B clips, T frames, H x W pixels, S samples; C, T', H', W' latent channels, frame
 """
 
 import importlib
+import inspect
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
+from uniform.config import nearest
 from uniform.errors import ConfigError
 from uniform.fingerprint import digest
 from uniform.spec import Spec
@@ -164,7 +166,12 @@ def codec_module(kind: str, name: str) -> str:
 
 
 def _open(kind: str, name: str, spec: Spec, options: dict[str, Any]) -> object:
-    return importlib.import_module(codec_module(kind, name)).open_codec(name, spec, **options)
+    open_codec = importlib.import_module(codec_module(kind, name)).open_codec
+    known = list(inspect.signature(open_codec).parameters)[2:]
+    for option in options:
+        if option not in known:
+            raise ConfigError(f"the {kind} codec '{name}' has no option '{option}'{nearest(option, known)}")
+    return open_codec(name, spec, **options)
 
 
 def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

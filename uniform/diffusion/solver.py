@@ -5,7 +5,6 @@ modality is written back, clean, before every call of the denoiser and after the
 with coefficients computed in float64. N = numbers of a clip's two latents.
 """
 
-import difflib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -13,6 +12,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from uniform.config import nearest
 from uniform.diffusion.flow import TIME_SCALE, Flow
 from uniform.diffusion.loss import Denoiser, Iddpm, clean_of, where_clip
 from uniform.diffusion.objective import Objective
@@ -203,16 +203,19 @@ def solve(problem: Problem, noise: Pair, solver: str, steps: int) -> Pair:
     return problem.restore(x)
 
 
-def check_solver(solver: str, objective: Objective, steps: int) -> None:
-    """Raises: InputError that names the nearest solver, or those which fit the objective."""
-    fitting = list(FLOW_SOLVERS if isinstance(objective, Flow) else IDDPM_SOLVERS)
+def require_known(solver: str) -> None:
+    """Raises: InputError for a name that is no solver's, with the nearest one that is."""
     if solver not in SOLVERS:
-        near = difflib.get_close_matches(solver, SOLVERS, n=1)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        raise InputError(f"there is no solver '{solver}'{hint} This model takes: {', '.join(fitting)}")
+        raise InputError(f"there is no solver '{solver}'{nearest(solver, SOLVERS)}")
+
+
+def check_solver(solver: str, objective: Objective, steps: int) -> None:
+    """Raises: InputError for an unknown solver, one that does not fit the objective, or impossible steps."""
+    require_known(solver)
+    fitting = list(FLOW_SOLVERS if isinstance(objective, Flow) else IDDPM_SOLVERS)
     if solver not in fitting:
         kind = "rectified flow" if isinstance(objective, Flow) else f"IDDPM ({objective.prediction})"
         raise InputError(f"solver '{solver}' does not fit a model of {kind}; take one of: {', '.join(fitting)}")
-    most = None if isinstance(objective, Flow) else objective.schedule.steps
+    most = None if isinstance(objective, Flow) else objective.schedule.steps - (solver == "dpm++")  # it ends before 0
     if steps < 1 or (most is not None and steps > most):
-        raise InputError(f"{steps} steps cannot be; take 1 {'or more' if most is None else f'to {most}'}")
+        raise InputError(f"{steps} steps of {solver} cannot be; take 1 {'or more' if most is None else f'to {most}'}")

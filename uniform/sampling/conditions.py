@@ -3,9 +3,10 @@
 Codecs are those that made the shards the model was trained on, held to their fingerprints.
 """
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,9 @@ from uniform.codecs.base import (
 from uniform.errors import InputError, MediaError
 from uniform.latents.format import codec_facts, require_same
 from uniform.media.sandbox import MediaSandbox
-from uniform.pair import Pair
-from uniform.sampling.request import Request
+from uniform.sampling.request import MAX_PROMPT_CHARACTERS, Request
 from uniform.spec import Spec
 from uniform.tasks import Task
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,57 +78,85 @@ def open_codecs(spec: Spec, cards: Mapping[str, Mapping[str, Any]], options: Cod
 
 
 @dataclass(frozen=True)
+class Given:
+    """The given modality of a sample; empty for T2AV."""
+
+    frames: npt.NDArray[np.uint8] | None = None
+    """V2A: the picture, (T, H, W, 3)."""
+    waveform: npt.NDArray[np.float32] | None = None
+    """A2V: the sound, (samples,)."""
+    latent: Tensor | None = None
+    """It as the model sees it, normalised, without a batch axis."""
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Condition:
     """What one sample is conditioned on."""
 
     request: Request
     text: Tensor | None
     """(tokens, width); None for the null caption."""
-    frames: npt.NDArray[np.uint8] | None = None
-    """V2A: the given picture, (T, H, W, 3)."""
-    waveform: npt.NDArray[np.float32] | None = None
-    """A2V: the given sound, (samples,)."""
-    notes: tuple[str, ...] = ()
-
-    def latent(self, codecs: Codecs) -> Tensor | None:
-        """The given modality as the model sees it, normalised, without a batch axis; None for T2AV."""
-        if self.frames is not None:
-            raw = codecs.video.encode(torch.from_numpy(self.frames)[None])
-            return normalise(raw, codecs.video.card)[0]
-        if self.waveform is not None:
-            raw = codecs.audio.encode(torch.from_numpy(self.waveform)[None])
-            return normalise(raw, codecs.audio.card)[0]
-        return None
+    given: Given
+    notes: tuple[str, ...]
+    """What was cut or filled up."""
 
 
-def read_condition(request: Request, codecs: Codecs, sandbox: MediaSandbox) -> Condition:
-    """Encode the request's text and read its media file.
+class Reader:
+    """Reads what requests are conditioned on. A text or a file that two in a row share is encoded once."""
 
-    The file is opened in the sandbox and brought to the model's spec: A2V takes any file with sound and fills a sound
-    that ends early with silence, said in the notes; V2A takes any file with a picture, at least one clip long.
-    Raises: InputError that names the file and what is wrong with it.
-    """
-    text = codecs.text.encode([request.text])[0] if request.text is not None else None
-    if text is not None and len(text) >= codecs.text.max_tokens:
-        log.warning("%s: the text fills all %d tokens; what goes beyond is cut", request.name, codecs.text.max_tokens)
-    if request.media is None:
-        return Condition(request, text)
-    wants_sound = request.task is Task.A2V
-    try:
-        loaded = sandbox.load(
-            request.media, codecs.spec, request.start_ms, want_video=not wants_sound, want_audio=wants_sound
-        )
-    except MediaError as error:
-        wanted = "sound" if wants_sound else f"a picture of at least {codecs.spec.duration_s} s"
-        raise InputError(
-            f"{request.name}: {request.media} cannot be used ({error}). {request.task} wants a file with {wanted}."
-        ) from error
-    return Condition(request, text, loaded.frames, loaded.waveform, loaded.notes)
+    def __init__(self, codecs: Codecs, sandbox: MediaSandbox) -> None:
+        self._codecs, self._sandbox = codecs, sandbox
+        self._text = lru_cache(maxsize=1)(self._encode_text)
+        self._given = lru_cache(maxsize=1)(self._read_given)
+
+    def read(self, request: Request) -> Condition:
+        """Encode the request's text and read its media file.
+
+        The file is opened in the sandbox and brought to the model's spec: A2V takes any file with sound and fills a
+        sound that ends early with silence, V2A takes any file with a picture, at least one clip long. A text that is
+        too long is cut. What was filled or cut is said in the notes.
+        Raises: InputError that names the file and what is wrong with it.
+        """
+        text, text_notes = (None, ()) if request.text is None else self._text(request.text)
+        given = Given()
+        if request.media is not None:
+            try:
+                given = self._given(request.media, request.start_ms, request.task)
+            except MediaError as error:
+                picture = f"a picture of at least {self._codecs.spec.duration_s} s"
+                raise InputError(
+                    f"{request.name}: {request.media} cannot be used ({error}). {request.task} wants a file with "
+                    f"{'sound' if request.task is Task.A2V else picture}."
+                ) from error
+        return Condition(request, text, given, (*text_notes, *given.notes))
+
+    def _encode_text(self, text: str) -> tuple[Tensor, tuple[str, ...]]:
+        codec = self._codecs.text
+        kept = text[:MAX_PROMPT_CHARACTERS]
+        encoded = codec.encode([kept])[0]
+        if len(kept) == len(text) and codec.count_tokens(kept) <= codec.max_tokens:
+            return encoded, ()
+        return encoded, (f"the text is longer than {codec.max_tokens} tokens; the model was told its beginning only",)
+
+    def _read_given(self, media: Path, start_ms: int, task: Task) -> Given:
+        wants_sound = task is Task.A2V
+        codecs = self._codecs
+        loaded = self._sandbox.load(media, codecs.spec, start_ms, want_video=not wants_sound, want_audio=wants_sound)
+        if loaded.waveform is not None:
+            raw = codecs.audio.encode(torch.from_numpy(loaded.waveform)[None])
+            return Given(waveform=loaded.waveform, latent=normalise(raw, codecs.audio.card)[0], notes=loaded.notes)
+        raw = codecs.video.encode(torch.from_numpy(loaded.frames)[None])
+        return Given(frames=loaded.frames, latent=normalise(raw, codecs.video.card)[0], notes=loaded.notes)
 
 
-def decode(latents: Pair, codecs: Codecs) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Normalised latents of B clips to frames (B, T, H, W, 3) and waveforms (B, samples) in [-1, 1]."""
-    spec = codecs.spec
-    frames = codecs.video.decode(denormalise(latents.video, codecs.video.card), spec.frames)
-    waveforms = codecs.audio.decode(denormalise(latents.audio, codecs.audio.card), spec.samples)
-    return frames.cpu().numpy(), waveforms.cpu().numpy()
+def decode_video(latent: Tensor, codecs: Codecs) -> npt.NDArray[np.uint8]:
+    """One clip's normalised video latent to frames (T, H, W, 3)."""
+    frames = codecs.video.decode(denormalise(latent[None], codecs.video.card), codecs.spec.frames)
+    return frames[0].cpu().numpy()
+
+
+def decode_audio(latent: Tensor, codecs: Codecs) -> npt.NDArray[np.float32]:
+    """One clip's normalised audio latent to a waveform (samples,) in [-1, 1]."""
+    waveforms = codecs.audio.decode(denormalise(latent[None], codecs.audio.card), codecs.spec.samples)
+    return waveforms[0].cpu().numpy()

@@ -124,9 +124,10 @@ def _guided(
     text, mask = text.to(device), mask.to(device).bool()
     wordless = ~mask.any(dim=1)
     drops = [wordless]
-    if (guidance.of_text and not bool(wordless.all())) or guidance.of_given:
+    guides_given = guidance.of_given and task is not Task.T2AV
+    if (guidance.of_text and not bool(wordless.all())) or guides_given:
         drops.append(torch.ones_like(wordless))
-    if guidance.of_given and task is not Task.T2AV:
+    if guides_given:
         drops.append(torch.ones_like(wordless))
     branches = len(drops)
     memory = model.remember(text.repeat(branches, 1, 1), mask.repeat(branches, 1), torch.cat(drops))

@@ -8,29 +8,36 @@ import torch
 
 from uniform.codecs.device import pick_device
 from uniform.codecs.options import parse_options
-from uniform.config import Document, build
+from uniform.config import Document, build, nearest
 from uniform.diffusion.guidance import Guidance
 from uniform.diffusion.objective import DiffusionConfig, make_objective
-from uniform.errors import CheckpointError
+from uniform.diffusion.solver import require_known
+from uniform.errors import CheckpointError, InputError
 from uniform.fingerprint import digest
 from uniform.model.checkpoint import ModelFacts, load_model
 from uniform.sampling.conditions import CodecOptions, open_codecs
 from uniform.sampling.sampler import SampleConfig, Sampler
 
+PRECISIONS = ("auto", "bf16", "fp32")
 USUAL_SOLVER = {"epsilon": ("ancestral", 100), "v": ("ddim", 50), "flow": ("euler", 30)}
 """Solver and steps by objective. Ancestral with 100 steps is Open-Sora's for IDDPM, 30 Euler steps its for flow."""
 
 
-def open_sampler(checkpoint: Path, *, ema: bool = True, device: str = "auto", codec: Sequence[str] = ()) -> Sampler:
+def open_sampler(
+    checkpoint: Path, *, ema: bool = True, device: str = "auto", precision: str = "auto", codec: Sequence[str] = ()
+) -> Sampler:
     """The model of a checkpoint with the codecs that its training latents were made by.
 
     Args:
         checkpoint: run folder, checkpoint folder, or exported file.
         device: "auto", "cpu", "cuda" or "mps".
+        precision: of the network, "bf16" (autocast) or "fp32"; "auto" is bf16 on CUDA, as in training.
         codec: options of the codecs, each "KIND.OPTION=VALUE", for instance "video.weights=FOLDER".
     Raises: CheckpointError, InputError, WeightsError, SpecMismatchError; each says what to do next.
     """
     options = CodecOptions(**parse_options(codec))
+    where = pick_device(device)
+    dtype = _precision(precision, where)
     model, facts = load_model(checkpoint, ema=ema)
     texts = list(facts.codecs.get("texts", {}).values())
     if not texts:
@@ -46,8 +53,9 @@ def open_sampler(checkpoint: Path, *, ema: bool = True, device: str = "auto", co
         "digest": digest([facts.as_dict(), ema, _checksum(model)]),
         "objective": config.objective,
         "guidance": config.guidance,
+        "own_times": config.own_times,
     }
-    return Sampler(model.to(pick_device(device)), objective, codecs, origin)
+    return Sampler(model.to(where), objective, codecs, origin, dtype)
 
 
 def sample_config(
@@ -66,6 +74,7 @@ def sample_config(
 
     Raises: InputError for a scale that is not above 0.
     """
+    check_choices(solver, cfg=cfg, cfg_video=cfg_video, cfg_audio=cfg_audio, cfg_given=cfg_given)
     usual_solver, usual_steps = USUAL_SOLVER[sampler.origin["objective"]]
     text = sampler.origin["guidance"] if cfg is None else cfg
     guidance = Guidance(
@@ -78,6 +87,23 @@ def sample_config(
     return SampleConfig(
         solver=chosen, steps=count, guidance=guidance, batch_clips=batch_clips, keep_latents=keep_latents
     )
+
+
+def check_choices(solver: str | None, **scales: float | None) -> None:
+    """What can be told without the model's weights. Raises: InputError for an unknown solver or an impossible scale."""
+    if solver is not None:
+        require_known(solver)
+    for name, scale in scales.items():
+        if scale is not None and not 0 < scale < math.inf:
+            raise InputError(f"--{name.replace('_', '-')} is {scale}; guidance must be above 0 (1 is none)")
+
+
+def _precision(wanted: str, device: torch.device) -> torch.dtype | None:
+    if wanted not in PRECISIONS:
+        raise InputError(f"there is no precision '{wanted}'{nearest(wanted, PRECISIONS)}")
+    if wanted == "auto":
+        wanted = "bf16" if device.type == "cuda" else "fp32"
+    return torch.bfloat16 if wanted == "bf16" else None
 
 
 def _diffusion(facts: ModelFacts, checkpoint: Path) -> DiffusionConfig:

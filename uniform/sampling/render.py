@@ -11,9 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
+from safetensors.torch import save_file
 
-from uniform.atomic import write_bytes
+from uniform.atomic import replacing, write_bytes
 from uniform.media.clipfile import write_clip
+from uniform.pair import Pair
+from uniform.sampling.results import FACTS_SUFFIX, LATENTS_SUFFIX, begun
 from uniform.spec import Spec
 
 STRIP_FRAMES = 8
@@ -32,20 +35,28 @@ class Rendered:
     """(samples,), full scale = 1.0."""
     facts: Mapping[str, Any]
     """What made it: request, settings, checkpoint. JSON-ready."""
+    latents: Pair | None = None
+    """Normalised latents without a batch axis, where they are to be kept."""
 
 
 def write_sample(folder: Path, name: str, sample: Rendered, spec: Spec) -> Path:
-    """Write `<name>.mp4` (H.264 + AAC), `<name>.wav`, `<name>.png` and, last of all, `<name>.json`.
+    """Write `<name>.mp4` (H.264 + AAC), `<name>.wav`, `<name>.png`, latents if kept and, last of all, `<name>.json`.
 
     The facts are written last: a sample without them is not finished and will be made again.
     Returns: the path of the MP4.
     """
     video = folder / f"{name}.mp4"
+    write_bytes(begun(folder, name), b"")
     write_clip(video, sample.frames, sample.waveform, spec.fps, spec.rate_hz, audio_codec="aac")
     write_bytes(folder / f"{name}.wav", wav_bytes(sample.waveform, spec.rate_hz))
     write_bytes(folder / f"{name}.png", png_bytes(strip(sample.frames, sample.waveform)))
+    if sample.latents is not None:
+        tensors = {"video": sample.latents.video.cpu(), "audio": sample.latents.audio.cpu()}
+        with replacing(folder / f"{name}{LATENTS_SUFFIX}") as temporary:
+            save_file(tensors, temporary)
     facts = json.dumps(sample.facts, indent=2, sort_keys=True, ensure_ascii=False)
-    write_bytes(folder / f"{name}.json", f"{facts}\n".encode())
+    write_bytes(folder / f"{name}{FACTS_SUFFIX}", f"{facts}\n".encode())
+    begun(folder, name).unlink()
     return video
 
 

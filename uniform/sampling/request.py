@@ -1,7 +1,7 @@
 """What a person asks for: one request per sample, checked before any weights are loaded."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,9 @@ from uniform.fingerprint import digest, file_sha256
 from uniform.tasks import Task
 
 MAX_PROMPT_CHARACTERS = 4_000
-"""Longer text is a mistake, for instance a file's content: the encoders keep 300 tokens, about 1,500 characters."""
+"""What comes after them is not read: the encoders keep 300 tokens, about 1,500 characters."""
+MAX_NAME_BYTES = 200
+"""File systems take 255; suffixes and temporary names need the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,13 +37,10 @@ class Request:
         """Raises: InputError where the request cannot be served, saying what to change."""
         if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
             raise InputError(f"sample name {self.name!r} is not a plain file name; use letters, digits and '-'")
+        if len(self.name.encode()) > MAX_NAME_BYTES:
+            raise InputError(f"sample name '{self.name[:40]}...' is longer than {MAX_NAME_BYTES} bytes; shorten it")
         if self.text is not None and not self.text.strip():
             raise InputError(f"{self.name}: the prompt is empty. Write a caption, or leave it out")
-        if self.text is not None and len(self.text) > MAX_PROMPT_CHARACTERS:
-            raise InputError(
-                f"{self.name}: the prompt has {len(self.text):,} characters, and at most {MAX_PROMPT_CHARACTERS:,} "
-                f"are taken (the text encoders keep about 1,500). Shorten it."
-            )
         if self.task is Task.T2AV:
             self._check_t2av()
         elif self.media is None:
@@ -58,10 +57,17 @@ class Request:
         if self.text is None:
             raise InputError(f"{self.name}: t2av starts from text, and none was given. Pass --text or --prompts.")
 
-    def digest(self) -> str:
-        """Changes with anything that changes the sample, the given file's bytes among it."""
-        facts: dict[str, Any] = {**asdict(self), "media": file_sha256(self.media) if self.media else None}
+    def digest(self, sha256: Callable[[Path], str] = file_sha256) -> str:
+        """Changes with the name and with anything that changes the sample, the given file's bytes among it."""
+        facts: dict[str, Any] = {**asdict(self), "media": sha256(self.media) if self.media else None}
         return digest(facts)
+
+
+def milliseconds(seconds: float) -> int:
+    """Whole milliseconds. Raises: InputError for what is no time in a file."""
+    if not 0 <= seconds < float("inf"):
+        raise InputError(f"the start is {seconds} s; it must be 0 or more")
+    return round(1000 * seconds)
 
 
 def several(request: Request, count: int) -> list[Request]:
@@ -71,6 +77,12 @@ def several(request: Request, count: int) -> list[Request]:
     return [
         replace(request, name=f"{request.name}-{number:03d}", seed=request.seed + number) for number in range(count)
     ]
+
+
+def spread(requests: Sequence[Request], *, prefix: str | None = None, count: int = 1) -> list[Request]:
+    """The requests with `prefix` before their names, each `count` times: see `several`. Raises: InputError."""
+    named = [replace(each, name=f"{prefix}-{each.name}") for each in requests] if prefix is not None else requests
+    return [one for each in named for one in (several(each, count) if count != 1 else [each])]
 
 
 def read_prompts(path: Path, default: Request) -> list[Request]:
@@ -121,7 +133,10 @@ def _from_table(path: Path, number: int, values: Mapping[str, Any], default: Req
             raise InputError(f"{path}:{number}: '{key}' is {value!r}; wanted {known[key].__name__}")
     changes = dict(values)
     if "task" in changes:
-        changes["task"] = task_by_name(changes["task"])
+        try:
+            changes["task"] = task_by_name(changes["task"])
+        except InputError as error:
+            raise InputError(f"{path}:{number}: {error}") from error
     if "media" in changes:
         changes["media"] = path.parent / changes["media"]
     return replace(default, **changes)

@@ -1,29 +1,29 @@
 """From requests to rendered samples: batches through the model, decoded by the codecs of its training latents."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor
 
-from uniform.atomic import replacing
 from uniform.diffusion.guidance import Guidance
 from uniform.diffusion.objective import Objective
 from uniform.diffusion.solver import check_solver
 from uniform.errors import InputError
-from uniform.fingerprint import digest
+from uniform.fingerprint import digest, file_sha256
 from uniform.media.sandbox import MediaSandbox
 from uniform.model.transformer import UniForm
 from uniform.pair import Pair
-from uniform.sampling.conditions import Codecs, Condition, decode, read_condition
+from uniform.sampling.conditions import Codecs, Condition, Reader, decode_audio, decode_video
 from uniform.sampling.generate import generate
 from uniform.sampling.render import Rendered, write_sample
 from uniform.sampling.request import Request
+from uniform.sampling.results import is_finished, require_folder
+from uniform.tasks import Task
 
 log = logging.getLogger(__name__)
 
@@ -67,6 +67,8 @@ class Sampler:
     codecs: Codecs
     origin: Mapping[str, Any]
     """Facts of the checkpoint, for the samples' own facts: path, step, digest."""
+    precision: torch.dtype | None = None
+    """Autocast's type for the network; None computes in float32, as the solver always does."""
 
     def run(
         self,
@@ -79,64 +81,102 @@ class Sampler:
 
         A finished sample made by the same request, settings and checkpoint is kept; so a run that was stopped goes on.
         Returns: the MP4 files, in the order of the requests.
-        Raises: InputError for a request that cannot be served (before anything is made), or where a file of the same
-            name was made differently: nothing is overwritten.
+        Raises: InputError for a request that is wrong in itself, or where a file of the same name was made differently,
+            before anything is made; for given files that cannot be used, after all other samples are made; where the
+            network's answer is not finite.
         """
-        check_solver(config.solver, self.objective, config.steps)
-        for request in requests:
-            request.check()
-        marks = [self._mark(request, config) for request in requests]
-        finished = [_is_finished(folder, request, mark) for request, mark in zip(requests, marks, strict=True)]
+        self._check(requests, folder, config)
+        sha256 = lru_cache(maxsize=1)(file_sha256)
+        marks = [self._mark(request.digest(sha256), config) for request in requests]
+        finished = [
+            is_finished(folder, request.name, mark, with_latents=config.keep_latents)
+            for request, mark in zip(requests, marks, strict=True)
+        ]
         done = sum(finished)
+        failures: list[str] = []
         with MediaSandbox() as sandbox:
+            reader = Reader(self.codecs, sandbox)
             for batch in _batches(requests, config.batch_clips):
                 if all(finished[number] for number in batch):
                     continue
-                conditions = [read_condition(requests[number], self.codecs, sandbox) for number in batch]
+                conditions = _read(reader, {number: requests[number] for number in batch}, failures)
+                if all(finished[number] for number in conditions):
+                    continue
 
                 def tell(step: int, steps: int, done: int = done) -> None:
                     on_progress(Progress(done, len(requests), step, steps))
 
-                latents = self._generate(conditions, config, tell)
-                for place, number in enumerate(batch):
+                latents = self._generate(list(conditions.values()), config, tell)
+                for place, (number, condition) in enumerate(conditions.items()):
                     if not finished[number]:
-                        one = latents.map(lambda tensor, place=place: tensor[place : place + 1])  # type: ignore[misc]
-                        self._finish(conditions[place], one, folder, config, marks[number])
+                        one = latents.map(lambda tensor, place=place: tensor[place])  # type: ignore[misc]
+                        self._finish(condition, one, folder, config, marks[number])
                         done += 1
         on_progress(Progress(done, len(requests), 0, 0))
+        if failures:
+            told = "\n  ".join(failures)
+            raise InputError(f"{done} of {len(requests)} samples are made; these cannot be:\n  {told}")
         return [folder / f"{request.name}.mp4" for request in requests]
 
-    def _mark(self, request: Request, config: SampleConfig) -> str:
-        """Equal marks make equal samples; names, batch size and kept latents do not count."""
+    def _check(self, requests: Sequence[Request], folder: Path, config: SampleConfig) -> None:
+        """What can be told before anything is made."""
+        check_solver(config.solver, self.objective, config.steps)
+        require_folder(folder)
+        for request in requests:
+            request.check()
+        if config.guidance.of_given and all(request.task is Task.T2AV for request in requests):
+            raise InputError(
+                "t2av is given no modality to be guided by (--cfg-given). Leave it out, or use a2v or v2a."
+            )
+        if config.guidance.of_given and not self.origin.get("own_times"):
+            log.warning(
+                "the model was not trained with diffusion.own_times, so it has never seen a hidden modality beside a "
+                "half-made one: guidance by the given modality may do harm"
+            )
+
+    def _mark(self, request: str, config: SampleConfig) -> str:
+        """Equal marks make equal samples; kept latents do not count, nor the batch, which changes rounding only."""
         settings = {"solver": config.solver, "steps": config.steps, "guidance": asdict(config.guidance)}
-        return digest([request.digest(), settings, self.origin.get("digest")])
+        if self.precision is not None:
+            settings["precision"] = str(self.precision)
+        return digest([request, settings, self.origin.get("digest")])
 
     def _generate(
         self, conditions: Sequence[Condition], config: SampleConfig, on_step: Callable[[int, int], None]
     ) -> Pair:
         task = conditions[0].request.task
         text, mask = _pad([condition.text for condition in conditions], self.model.config.text_width)
-        rows = [condition.latent(self.codecs) for condition in conditions]
+        rows = [condition.given.latent for condition in conditions]
         given = torch.stack([row for row in rows if row is not None]) if rows[0] is not None else None
-        return generate(
-            self.model,
-            self.objective,
-            task=task,
-            seeds=[condition.request.seed for condition in conditions],
-            text=text,
-            text_mask=mask,
-            given=None if given is None else Pair(given, given),  # only the given modality's place is read
-            solver=config.solver,
-            steps=config.steps,
-            guidance=config.guidance,
-            fps=float(self.codecs.spec.fps),
-            on_step=on_step,
-        )
+        device = next(self.model.parameters()).device.type
+        with torch.autocast(device, dtype=self.precision, enabled=self.precision is not None):
+            latents = generate(
+                self.model,
+                self.objective,
+                task=task,
+                seeds=[condition.request.seed for condition in conditions],
+                text=text,
+                text_mask=mask,
+                given=None if given is None else Pair(given, given),  # only the given modality's place is read
+                solver=config.solver,
+                steps=config.steps,
+                guidance=config.guidance,
+                fps=float(self.codecs.spec.fps),
+                on_step=on_step,
+            )
+        for place, condition in enumerate(conditions):
+            if not (latents.video[place].isfinite().all() and latents.audio[place].isfinite().all()):
+                raise InputError(
+                    f"{condition.request.name}: the network's answer is not finite after {config.steps} steps of "
+                    f"{config.solver} with {self.origin.get('path')} at step {self.origin.get('step')}. Its weights "
+                    f"may have diverged: try an earlier checkpoint, --no-ema, or another solver."
+                )
+        return latents
 
     def _finish(self, condition: Condition, latents: Pair, folder: Path, config: SampleConfig, mark: str) -> None:
         """Decode and write one sample. A given modality is shown as it came, never through the codec."""
-        request = condition.request
-        frames, waveforms = decode(latents.map(lambda tensor: tensor.cpu()), self.codecs)
+        request, given = condition.request, condition.given
+        latents = latents.map(lambda tensor: tensor.cpu())
         facts = {
             "request": {**asdict(request), "media": str(request.media) if request.media else None},
             "settings": {"solver": config.solver, "steps": config.steps, "guidance": asdict(config.guidance)},
@@ -145,32 +185,26 @@ class Sampler:
             "mark": mark,
         }
         sample = Rendered(
-            frames[0] if condition.frames is None else condition.frames,
-            waveforms[0] if condition.waveform is None else condition.waveform,
+            decode_video(latents.video, self.codecs) if given.frames is None else given.frames,
+            decode_audio(latents.audio, self.codecs) if given.waveform is None else given.waveform,
             facts,
+            latents if config.keep_latents else None,
         )
-        if config.keep_latents:
-            with replacing(folder / f"{request.name}.safetensors") as temporary:
-                save_file({"video": latents.video[0].cpu(), "audio": latents.audio[0].cpu()}, temporary)
         write_sample(folder, request.name, sample, self.codecs.spec)
         for note in condition.notes:
-            log.info("%s: %s", request.name, note)
+            log.warning("%s: %s", request.name, note)
 
 
-def _is_finished(folder: Path, request: Request, mark: str) -> bool:
-    facts, video = folder / f"{request.name}.json", folder / f"{request.name}.mp4"
-    if not (facts.exists() and video.exists()):
-        return False
-    try:
-        found = json.loads(facts.read_bytes()).get("mark")
-    except (ValueError, AttributeError):
-        found = None
-    if found != mark:
-        raise InputError(
-            f"{video}: a sample of this name is there, made with another request, setting or checkpoint. "
-            f"Nothing is overwritten: choose another --out or --name, or remove the file."
-        )
-    return True
+def _read(reader: Reader, requests: Mapping[int, Request], failures: list[str]) -> dict[int, Condition]:
+    """Conditions by number of the request; a file that cannot be used goes into `failures`, and the others go on."""
+    conditions = {}
+    for number, request in requests.items():
+        try:
+            conditions[number] = reader.read(request)
+        except InputError as error:
+            log.error("%s", error)
+            failures.append(str(error))
+    return conditions
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
