@@ -48,6 +48,16 @@ def latents(clips: int) -> Pair:
     return Pair(torch.randn(clips, *VIDEO, generator=generator), torch.randn(clips, *AUDIO, generator=generator))
 
 
+def test_guidance_by_the_given_modality_costs_a_task_without_one_nothing(model: UniForm) -> None:
+    calls = []
+    handle = model.register_forward_hook(lambda module, given, out: calls.append(len(out.video)))
+    for guidance in (Guidance(video=1.0, audio=1.0, given=1.0), Guidance(video=1.0, audio=1.0, given=3.0)):
+        generate(model, OBJECTIVE, task=Task.T2AV, seeds=[1], solver="ddim", steps=1, guidance=guidance)
+    handle.remove()
+
+    assert calls == [1, 1]
+
+
 @pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm++"])
 def test_a_sample_does_not_depend_on_its_neighbours(model: UniForm, solver: str) -> None:
     text, mask = texts(3)

@@ -229,6 +229,8 @@ def test_iddpm_times_are_all_whole_steps_equally_often() -> None:
     ("changes", "what"),
     [
         ({"zero_terminal_snr": True}, "needs objective 'v'"),
+        ({"objective": "v", "zero_terminal_snr": True, "min_snr": 5.0}, "would have the weight 0"),
+        ({"own_times": True, "noise_both": True}, "exclude each other"),
         ({"min_snr": 0.0}, "min_snr is 0.0"),
         ({"variational_weight": 0.0}, "variational_weight is 0.0"),
         ({"objective": "flow", "min_snr": 5.0}, "min_snr"),

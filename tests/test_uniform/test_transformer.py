@@ -258,6 +258,17 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
     assert apart(rounded.audio, out.audio) < 0.05
 
 
+def test_times_stay_in_float32_under_autocast() -> None:
+    model = tiny()
+    seen = []
+    model.t_block.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+
+    with torch.autocast("cpu", torch.bfloat16):
+        model(*inputs())
+
+    assert seen == [torch.float32]
+
+
 def test_same_seed_same_network_and_the_global_generator_is_left_alone() -> None:
     torch.manual_seed(1)
     first = UniForm(TINY, VIDEO, AUDIO, seed=3).state_dict()

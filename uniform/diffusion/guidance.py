@@ -21,8 +21,8 @@ class Guidance:
     audio: float = 7.0
     """Scale of the text for the sound."""
     given: float = 1.0
-    """Scale of the given modality, at the cost of a third network call. Meant for models that were trained with a
-    time of its own for each modality: what is hidden is shown as pure noise."""
+    """Scale of the given modality, at the cost of a third network call. For models that were trained with
+    `DiffusionConfig.own_times`: what is hidden is shown as pure noise beside what is half made."""
 
     def __post_init__(self) -> None:
         for name in ("video", "audio", "given"):

@@ -19,6 +19,8 @@ class DiffusionConfig:
     """IDDPM's noise (paper), IDDPM's velocity, or rectified flow."""
     noise_both: bool = False
     """Noise the given modality too, to the letter of equations (1) to (3); our default keeps it clean."""
+    own_times: bool = False
+    """T2AV: picture and sound at a time of their own, not at the same. Guidance by the given modality needs it."""
     min_snr: float | None = None
     """IDDPM: cap on the signal-to-noise weight, 5 in its paper."""
     variational_weight: float = 1.0
@@ -39,6 +41,13 @@ class DiffusionConfig:
                 f"diffusion.zero_terminal_snr needs objective 'v', found '{self.objective}': "
                 f"pure noise tells nothing about x_0 through its noise"
             )
+        if self.own_times and self.noise_both:
+            raise ConfigError("diffusion.own_times and diffusion.noise_both exclude each other; set one of them")
+        if self.zero_terminal_snr and self.min_snr is not None:
+            raise ConfigError(
+                f"diffusion.min_snr is {self.min_snr} with zero_terminal_snr: pure noise, where every sample begins, "
+                f"would have the weight 0. Set one of them"
+            )
         if self.min_snr is not None and (self.min_snr <= 0 or self.objective == "flow"):
             raise ConfigError(f"diffusion.min_snr is {self.min_snr}; it must be above 0, with 'epsilon' or 'v'")
         if self.variational_weight <= 0 or (self.variational_weight != 1 and self.objective == "flow"):
@@ -57,6 +66,7 @@ def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Object
             shift=config.flow_shift,
             logit_normal=config.flow_logit_normal,
             noise_both=config.noise_both,
+            own_times=config.own_times,
         )
     return Iddpm(
         prediction=config.objective,
@@ -64,5 +74,6 @@ def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Object
         min_snr=config.min_snr,
         variational_weight=config.variational_weight,
         noise_both=config.noise_both,
+        own_times=config.own_times,
         schedule=linear_schedule(zero_terminal_snr=config.zero_terminal_snr),
     )

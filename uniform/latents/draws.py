@@ -29,6 +29,8 @@ class Stream(IntEnum):
     NOISE = 5
     WINDOW = 6
     POSTERIOR = 7
+    AUDIO_TIME = 8
+    """Of the sound, where it has a time of its own; else `TIME` is that of both."""
 
 
 def bits(seed: int, stream: Stream, positions: Positions) -> Words:

@@ -117,8 +117,10 @@ class Backbone(nn.Module):
         """
         rate = levels.new_full((x.shape[0],), self.config.fps) if fps is None else fps
         times = self.t_embedder(levels) + self.fps_embedder(rate)[:, None]  # (B, L, D), float32
+        with torch.autocast(times.device.type, enabled=False):
+            modulation = self.t_block(times).unflatten(2, (6, -1))  # (B, L, 6, D), float32
         context = Context(
-            modulation=self.t_block(times).unflatten(2, (6, -1)),
+            modulation=modulation,
             level=level,
             text_mask=memory.mask,
             rotation=rotation_table(self.rope.freqs, x.shape[1]),

@@ -24,10 +24,10 @@ class LossWindow:
         drawn = losses.drawn
         parts = torch.stack(list(losses.parts.values()), dim=1).double()  # (B, parts)
         self.task_sums.index_add_(0, drawn.task, parts)
-        self.task_clips.index_add_(0, drawn.task, torch.ones_like(drawn.time, dtype=torch.float64))
-        bins = (drawn.time / 1000 * self.time_bins).long().clamp(0, self.time_bins - 1)
+        self.task_clips.index_add_(0, drawn.task, torch.ones_like(drawn.task, dtype=torch.float64))
         for number, modality in enumerate(MODALITIES):
             error = losses.parts[f"{modality}_mse"].double()
+            bins = (drawn.time.of(modality) / 1000 * self.time_bins).long().clamp(0, self.time_bins - 1)
             self.bin_sums[number].index_add_(0, bins, error)
             self.bin_clips[number].index_add_(0, bins, drawn.generates.of(modality).double())
 

@@ -17,6 +17,7 @@ import torch
 from uniform.atomic import replacing
 from uniform.latents.batch import Batch
 from uniform.tasks import Task
+from uniform.training.run_folder import telling
 from uniform.training.step import ClipLosses
 
 FOLDER_NAME = "losses"
@@ -28,20 +29,25 @@ class SampleLosses:
     """The losses of this process's samples since the last part."""
 
     def __init__(self, out: Path, rank: int, step: int) -> None:
-        """Go on after `step` finished steps; parts of this process that hold later ones are of a run that was lost."""
+        """Go on after `step` finished steps: parts that hold later ones are of a run that was lost.
+
+        The first process takes all of them away, for that run may have had more processes. Make it before the first
+        step, which no process can end alone.
+        """
         self.folder, self.rank = out / FOLDER_NAME, rank
         self._rows: list[dict[str, Any]] = []
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for path in self.folder.iterdir():
-            match = _NAME.fullmatch(path.name)
-            if match and int(match[3]) == rank and int(match[2]) > step:
-                path.unlink()
+        with telling(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            for path in self.folder.iterdir() if rank == 0 else ():
+                match = _NAME.fullmatch(path.name)
+                if match and int(match[2]) > step:
+                    path.unlink()
 
     def add(self, step: int, batch: Batch, losses: ClipLosses) -> None:
         """Keep the losses of one batch; `step` counts finished steps, this one included."""
         drawn = losses.drawn
-        numbers = torch.stack([drawn.task.float(), drawn.time, drawn.drop_text.float(), *losses.parts.values()]).cpu()
-        task, time, dropped, *parts = numbers.numpy()
+        facts = [drawn.task.float(), *drawn.time, drawn.drop_text.float()]
+        task, time, audio_time, dropped, *parts = torch.stack([*facts, *losses.parts.values()]).cpu().numpy()
         columns = dict(zip(losses.parts, parts, strict=True))
         self._rows.append(
             {
@@ -52,19 +58,23 @@ class SampleLosses:
                 "caption_set": np.array(batch.caption_sets),
                 "task": _TASKS[task.astype(np.int64)],
                 "time": time,
+                "audio_time": audio_time,
                 "text_dropped": dropped > 0,
                 **columns,
             }
         )
 
     def close_part(self) -> Path | None:
-        """Write what was kept as one file, whole or not at all. Returns: its path; None where there is nothing."""
+        """Write what was kept as one file, whole or not at all. Raises: TrainingError where the disk does not take it.
+
+        Returns: its path; None where there is nothing.
+        """
         if not self._rows:
             return None
         columns = {name: np.concatenate([row[name] for row in self._rows]) for name in self._rows[0]}
         first, last = int(columns["step"].min()), int(columns["step"].max())
         path = self.folder / f"steps-{first:08d}-{last:08d}-{self.rank}.parquet"
-        with replacing(path) as temporary:
+        with telling(path), replacing(path) as temporary:
             pq.write_table(pa.table(columns), temporary, compression="zstd")
         self._rows = []
         return path

@@ -25,8 +25,8 @@ class Drawn:
     """Long (B,), `Task.number`."""
     generates: Pair
     """Bool (B,) per modality."""
-    time: Tensor
-    """(B,), 0 to 1000."""
+    time: Pair
+    """(B,) per modality, 0 to 1000; what is given is shown at 0 all the same."""
     noise: Pair
     drop_text: Tensor
     """Bool (B,)"""
@@ -49,12 +49,13 @@ def draw(batch: Batch, objective: Objective, tasks: TasksConfig, seed: int, glob
     units = batch.positions if tasks.draw == "sample" else batch.positions // global_batch
     task = draws.tasks(seed, units, tasks.shares)
     generates = Pair(*(torch.from_numpy(np.array(GENERATES[m])[task]).to(device) for m in MODALITIES))
-    uniforms = torch.from_numpy(draws.uniforms(seed, Stream.TIME, batch.positions)).to(device)
+    streams = (Stream.TIME, Stream.AUDIO_TIME if objective.own_times else Stream.TIME)
+    uniforms = (torch.from_numpy(draws.uniforms(seed, stream, batch.positions)).to(device) for stream in streams)
     drop = torch.from_numpy(draws.uniforms(seed, Stream.TEXT_DROP, batch.positions) < tasks.text_drop).to(device)
     return Drawn(
         task=torch.from_numpy(task).to(device),
         generates=generates,
-        time=objective.draw_times(uniforms),
+        time=Pair(*map(objective.draw_times, uniforms)),
         noise=draws.noise(seed, batch.positions, batch.clean),
         drop_text=drop | ~batch.has_text,
     )
