@@ -18,13 +18,19 @@ COMMANDS = ("train", "sample", "export", "evaluate", "demo", "doctor")
 
 
 class _Group(TyperGroup):
-    """Shows errors that the user can mend as text, and exits with code 1."""
+    """Shows errors that the user can mend as text, and exits with code 1: ours, and those of paths."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except UniformError as error:
             console.show_error(error)
+            raise typer.Exit(1) from error
+        except OSError as error:
+            if error.filename is None or ctx.params.get("verbose"):
+                raise
+            told = f"{error.filename}: {error.strerror}. Check the path, or see where it comes from with --verbose."
+            console.show_error(UniformError(told))
             raise typer.Exit(1) from error
 
 

@@ -55,6 +55,18 @@ def test_the_diffusers_shape_has_its_two_files(run: Path) -> None:
     assert "task_embedder.weight" in load_file(run / "hub" / "diffusion_pytorch_model.safetensors")
 
 
+def test_a_path_that_cannot_be_written_is_named_without_a_traceback(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+
+    result = runner.invoke(app, ["export", str(run), str(tmp_path / "file" / "x.safetensors")])
+    assert result.exit_code == 1
+    assert f"error: {tmp_path / 'file'}" in result.stderr.replace("\n", "")
+    assert "Traceback" not in result.stderr
+
+    told = runner.invoke(app, ["--verbose", "export", str(run), str(tmp_path / "file" / "x.safetensors")])
+    assert isinstance(told.exception, OSError)
+
+
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     result = runner.invoke(app, ["export", str(tmp_path), str(tmp_path / "x.safetensors")])
     assert result.exit_code == 1

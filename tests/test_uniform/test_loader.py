@@ -180,6 +180,13 @@ def test_damage_beyond_the_tolerance_names_every_clip(folder: Path) -> None:
     assert all(clip in str(caught.value) for clip in clips)
 
 
+def test_a_folder_of_nothing_but_damage_ends_the_run(folder: Path) -> None:
+    clips = {flip(folder, "video", row) for row in range(len(read_index_rows(folder)))}
+
+    with pytest.raises(ShardError, match=f"all of its {len(clips)} clips are damaged"):
+        make(folder, max_corrupt=len(clips)).read(0)
+
+
 def test_without_verification_damage_passes(folder: Path) -> None:
     flip(folder, "video", 6)
 

@@ -91,6 +91,31 @@ def test_diffusers_pipeline_folder_loads_into_uniform(diffusers_folder: Path) ->
     assert any("not its function at step 0" in note for note in report.notes)
 
 
+def test_the_null_caption_of_published_diffusers_folders_is_taken(diffusers_folder: Path, tmp_path: Path) -> None:
+    name = "diffusion_pytorch_model.safetensors"  # what PixArt's authors published; today's diffusers saves it not
+    null = torch.randn(6, 16, generator=torch.Generator().manual_seed(4))
+    save_file({**load_file(diffusers_folder / name), "caption_projection.y_embedding": null}, tmp_path / name)
+    model = uniform()
+
+    report = initialise_from(model, tmp_path)
+
+    assert report.taken["y_embedder.y_embedding"] == ("caption_projection.y_embedding",)
+    assert torch.equal(model.y_embedder.y_embedding, null)
+
+
+def test_weights_of_another_uniform_say_what_they_were_trained_on(tmp_path: Path) -> None:
+    facts = replace(FACTS, identity={"spec.fps": "17", "video codec": "dct 1"})
+    save_model(tmp_path / "m.safetensors", uniform(), facts)
+    here = replace(facts, diffusion={"objective": "flow"}, identity={"spec.fps": "17", "video codec": "other 2"})
+
+    report = initialise_from(uniform(), tmp_path / "m.safetensors", here)
+    assert report.notes == ["video codec was dct 1, and is other 2 here", "objective was epsilon, and is flow here"]
+
+    tokens = replace(CONFIG, layout="tokens")
+    with pytest.raises(WeightsError, match=r"model\.layout was grid, and is tokens here"):
+        initialise_from(uniform(layout="tokens"), tmp_path / "m.safetensors", replace(here, model=tokens))
+
+
 def test_numbered_parts_are_read_through_their_index(diffusers_folder: Path, tmp_path: Path) -> None:
     state = load_file(diffusers_folder / "diffusion_pytorch_model.safetensors")
     keys = sorted(state)

@@ -15,12 +15,15 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.shard_folder import codec_card, write_shard_folder
 from tests.tiny_run import losses, tiny_config
-from uniform.errors import ConfigError, SpecMismatchError, TrainingError
+from uniform.errors import ConfigError, ShardError, SpecMismatchError, TrainingError
 from uniform.latents import loader
 from uniform.model.checkpoint import load_model
+from uniform.pair import Pair
+from uniform.spec import TOY
 from uniform.training import trainer
 from uniform.training.checkpoints import find_checkpoints
 from uniform.training.observer import Progress
+from uniform.training.plan import plan_run
 from uniform.training.run_folder import locked, read_journal
 from uniform.training.sample_losses import read_sample_losses
 from uniform.training.trainer import train
@@ -259,22 +262,42 @@ def test_two_trainers_in_one_folder_are_refused(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "run", "steps=2"))
 
 
-def test_a_checkpoint_of_another_configuration_is_refused_with_the_difference(tmp_path: Path) -> None:
-    train(tiny_config(tmp_path, "run", "steps=2"))
+def test_the_network_is_told_the_frame_rate_of_its_shards(tmp_path: Path) -> None:
+    write_shard_folder(tmp_path / "slow", clips=8, spec=replace(TOY, fps=16))
+    shards = f'data.sources=[{{folder="{tmp_path / "slow"}"}}]'
+    run = train(tiny_config(tmp_path, "run", "steps=1", shards, "model.layout=tokens", "model.share=shared"))
+    seen: list[float] = []
+    model, facts = load_model(run.checkpoint)
+    model.fps_embedder.register_forward_pre_hook(lambda module, given: seen.extend(given[0].tolist()))
+    noisy = Pair(torch.zeros(1, *facts.spec.video_latent), torch.zeros(1, *facts.spec.audio_latent))
 
-    with pytest.raises(SpecMismatchError, match=r"model\.depth +1 +2"):
-        train(tiny_config(tmp_path, "run", "steps=4", "model.depth=2"))
-    with pytest.raises(SpecMismatchError, match=r"tasks\.text_drop +0\.1 +0\.5"):
-        train(tiny_config(tmp_path, "run", "steps=4", "tasks.text_drop=0.5"))
-    assert train(tiny_config(tmp_path, "run", "steps=4", "tasks.text_drop=0.5"), accepted=["tasks"]).step == 4
+    model(noisy, Pair(torch.ones(1), torch.ones(1)), torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, 64))
+
+    assert seen == [16.0]
 
 
-def test_a_checkpoint_of_other_shards_is_refused(tmp_path: Path) -> None:
-    train(tiny_config(tmp_path, "run", "steps=2"))
-    write_shard_folder(tmp_path / "vae", clips=18, video_card=codec_card("opensora-v1.2", 4))
+def test_picture_and_sound_may_have_times_of_their_own(tmp_path: Path) -> None:
+    words = ("steps=4", "log.sample_losses=true")
+    train(tiny_config(tmp_path, "same", *words))
+    train(tiny_config(tmp_path, "own", *words, "diffusion.own_times=true"))
 
-    with pytest.raises(SpecMismatchError, match=r"video codec +dct [0-9a-f]+ +opensora-v1\.2"):
-        train(tiny_config(tmp_path, "run", "steps=4", f'data.sources=[{{folder="{tmp_path / "vae"}"}}]'))
+    same, own = (read_sample_losses(tmp_path / name) for name in ("same", "own"))
+    assert same is not None
+    assert own is not None
+    assert same["time"] == same["audio_time"] == own["time"]
+    assert all(a != b for a, b in zip(own["time"].to_pylist(), own["audio_time"].to_pylist(), strict=True))
+
+
+def test_few_validation_clips_make_small_batches_and_none_are_refused_before_the_run(tmp_path: Path) -> None:
+    write_shard_folder(tmp_path / "valid", clips=3, seed=9, dataset="valid")
+    validate = ("steps=2", "validation.every=1", f'validation.sources=[{{folder="{tmp_path / "valid"}"}}]')
+    train(tiny_config(tmp_path, "run", *validate))
+    assert len(read_journal(tmp_path / "run", "validation")) == 2
+
+    with pytest.raises(ConfigError, match=r"validation\.sources have 3 clips, and 4 processes"):
+        plan_run(tiny_config(tmp_path, "many", *validate), processes=4)
+    with pytest.raises(ShardError, match="nowhere"):
+        plan_run(tiny_config(tmp_path, "none", *validate[:2], 'validation.sources=[{folder="nowhere"}]'))
 
 
 def test_texts_of_another_width_are_refused(tmp_path: Path) -> None:
@@ -315,7 +338,9 @@ def test_the_best_checkpoint_on_validation_stays(tmp_path: Path, monkeypatch: py
 def test_each_samples_loss_is_kept_by_its_clip(tmp_path: Path) -> None:
     words = ("log.sample_losses=true", "checkpoint.every=2")
     train(tiny_config(tmp_path, "run", "steps=5", *words))
-    (tmp_path / "run" / "losses" / "steps-00000006-00000009-0.parquet").write_bytes(b"of a run that was lost")
+    for rank in range(2):
+        lost = tmp_path / "run" / "losses" / f"steps-00000006-00000009-{rank}.parquet"
+        lost.write_bytes(b"of a run on two processes that was lost")
     train(tiny_config(tmp_path, "run", "steps=7", *words))
 
     table = read_sample_losses(tmp_path / "run")

@@ -255,7 +255,7 @@ class Loader:
     def _replace_damaged(self, plan: Plan, slot: int) -> None:
         source = self.mixture.sources[plan.source[slot]]
         one = slice(slot, slot + 1)
-        while True:
+        for _ in range(len(source.index)):
             single = Plan(*(getattr(plan, name)[one] for name in PLAN_FIELDS))
             clip_id = str(source.index.clip_ids[plan.clip[slot]])
             try:
@@ -274,6 +274,9 @@ class Loader:
             plan.clip[slot] = (plan.clip[slot] + 1) % len(source.index)
             sets = np.flatnonzero(source.caption_weights[:, plan.clip[slot]])
             plan.caption[slot] = sets[0] if len(sets) else -1
+        raise ShardError(
+            f"{source.index.folder}: all of its {len(source.index)} clips are damaged; run `uniform shards lint`"
+        )
 
     def _texts(self, plan: Plan) -> list[Text]:
         texts: list[Text | None] = [None] * len(plan.positions)

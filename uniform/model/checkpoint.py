@@ -29,6 +29,8 @@ HEADER = "uniform"
 """Key of the facts in a safetensors header."""
 FACTS_NAME = "checkpoint.json"
 FORMAT_VERSION = 1
+_PLACES = ("layout", "share", "patch", "audio_patch")
+"""Of a model's configuration: where each number stands."""
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 _SINGLE = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin")
 _INDEX = "diffusion_pytorch_model.safetensors.index.json"
@@ -85,11 +87,13 @@ def load_model(path: Path, ema: bool = True) -> tuple[UniForm, ModelFacts]:
     return model.eval(), facts
 
 
-def initialise_from(model: UniForm | STDiT3, path: Path) -> Report:
+def initialise_from(model: UniForm | STDiT3, path: Path, facts: ModelFacts | None = None) -> Report:
     """Begin with published weights, or with another UniForm's: see `uniform.model.convert`.
 
     Args:
         model: a fresh network; parts that the source does not have stay as they are.
+        facts: what the network will be trained on; where another UniForm was trained on something else, the report
+            says so, and a refusal too.
         path: PixArt `.pth`, a diffusers folder (or its parent with `transformer/`), OpenSora-STDiT-v3 as file or
             folder, a file or a folder of ours.
     Returns: what came from where, what starts fresh.
@@ -97,13 +101,30 @@ def initialise_from(model: UniForm | STDiT3, path: Path) -> Report:
     """
     split = isinstance(model, UniForm) and model.config.share == "split"
     ours = model.state_dict()
-    state, report = convert(_read_published(path), ours, copy_side=split)
+    differences = [] if facts is None else _differences(path, facts)
+    try:
+        state, report = convert(_read_published(path), ours, copy_side=split)
+    except WeightsError as error:
+        raise WeightsError("\n".join([str(error), *(f"  {line}" for line in differences)])) from error
+    report.notes.extend(differences)
     model.load_state_dict({**ours, **state})
     if report.origin in (Origin.PIXART, Origin.DIFFUSERS) and model.config.qk_norm_spatial:
         report.notes.append("qk_norm_spatial is on, which the image model never saw: not its function at step 0")
     if any("csize_embedder" in key or "resolution_embedder" in key for key in report.unused):
         report.notes.append("the source was told picture sizes, which this network is not: not its function at step 0")
     return report
+
+
+def _differences(path: Path, facts: ModelFacts) -> list[str]:
+    """What a UniForm at `path` was trained on that `facts` are not; nothing for weights that are none of ours."""
+    try:
+        theirs = _read_facts(_own_files(path, ema=True)[0])
+    except CheckpointError:
+        return []
+    pairs = {f"model.{name}": (getattr(theirs.model, name), getattr(facts.model, name)) for name in _PLACES}
+    pairs |= {name: (theirs.identity.get(name), value) for name, value in facts.identity.items()}
+    pairs["objective"] = (theirs.diffusion["objective"], facts.diffusion["objective"])
+    return [f"{name} was {was}, and is {now} here" for name, (was, now) in pairs.items() if was != now]
 
 
 def _own_files(path: Path, ema: bool) -> tuple[Path, Path]:

@@ -37,7 +37,7 @@ _FRESH = {
     Origin.PIXART: ("temporal_blocks.", "fps_embedder.", "rope.", "q_norm", "k_norm", *_FRESH_IN_UNIFORM),
     Origin.DIFFUSERS: (
         *("temporal_blocks.", "fps_embedder.", "rope.", "q_norm", "k_norm", *_FRESH_IN_UNIFORM),
-        "y_embedder.y_embedding",  # this layout does not carry the null caption
+        "y_embedder.y_embedding",  # the published files carry the null caption; what today's diffusers saves does not
     ),
 }
 """Parts of our names that a source may lack."""
@@ -58,6 +58,7 @@ _DIFFUSERS_TOP = {
     "t_embedder.mlp.0": "adaln_single.emb.timestep_embedder.linear_1",
     "t_embedder.mlp.2": "adaln_single.emb.timestep_embedder.linear_2",
     "t_block.1": "adaln_single.linear",
+    "y_embedder": "caption_projection",  # of y_embedding, the null caption
     "y_embedder.y_proj.fc1": "caption_projection.linear_1",
     "y_embedder.y_proj.fc2": "caption_projection.linear_2",
     "final_layer.linear": "proj_out",

@@ -11,8 +11,9 @@ from uniform.latents.pieces import Fetching, fetching
 from uniform.model.transformer import UniForm
 from uniform.training.config import TrainConfig
 from uniform.training.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
-from uniform.training.setup import build_model, newest_checkpoint, require_text_width
+from uniform.training.setup import build_model, newest_checkpoint, require_text_width, with_frame_rate
 from uniform.training.state import fixed_facts, require_same_run
+from uniform.training.validation import open_clips
 
 GUESSED_MFU = 0.35
 """Share of the peak that the estimate of time supposes."""
@@ -58,6 +59,9 @@ def plan_run(config: TrainConfig, processes: int = 1, accepted: Sequence[str] = 
         require_text_width(config, loader)
     finally:
         loader.close()
+    if config.validation.every is not None:
+        open_clips(config, mixture, processes)
+    config = with_frame_rate(config, mixture)
     checkpoint = newest_checkpoint(config.out)
     if checkpoint is not None:
         require_same_run(checkpoint, fixed_facts(config, mixture), accepted)

@@ -51,7 +51,7 @@ def locked(folder: Path) -> Iterator[None]:
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
     """Write down every value that the run goes on with, for people; checkpoints hold what they were made with."""
     path = folder / CONFIG_NAME
-    with _told(path):
+    with telling(path):
         write_bytes(path, f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode())
 
 
@@ -62,29 +62,29 @@ class Journal:
         """Go on after `step` finished steps: lines of later steps are of a run that was lost, and leave."""
         self.path = folder / METRICS_NAME
         lines = [json.dumps(line, sort_keys=True) for line in read_journal(folder) if line["step"] <= step]
-        with _told(self.path):
+        with telling(self.path):
             write_bytes(self.path, "".join(f"{line}\n" for line in lines).encode())
             self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; it has "kind" and "step". A number that is not finite becomes null. Raises: TrainingError."""
         sound = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
-        with _told(self.path):
+        with telling(self.path):
             self._file.write(json.dumps(sound, sort_keys=True) + "\n")
 
     def flush(self) -> None:
         """Hand what was written to the operating system. Raises: TrainingError."""
-        with _told(self.path):
+        with telling(self.path):
             self._file.flush()
 
     def close(self) -> None:
         """Write what is left. Raises: TrainingError."""
-        with _told(self.path):
+        with telling(self.path):
             self._file.close()
 
 
 @contextmanager
-def _told(path: Path) -> Iterator[None]:
+def telling(path: Path) -> Iterator[None]:
     """Say in words what the operating system has against writing `path`."""
     try:
         yield

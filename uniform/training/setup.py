@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +11,10 @@ from torch import nn
 
 from uniform.diffusion.objective import Objective, make_objective
 from uniform.errors import SpecMismatchError
+from uniform.latents.format import identity
 from uniform.latents.loader import Loader
 from uniform.latents.mixture import Mixture
-from uniform.model.checkpoint import initialise_from
+from uniform.model.checkpoint import ModelFacts, initialise_from
 from uniform.model.transformer import UniForm
 from uniform.training.checkpoints import find_checkpoints
 from uniform.training.config import TrainConfig
@@ -62,12 +63,13 @@ def prepare(config: TrainConfig, processes: Processes, accepted: Sequence[str] =
         device=processes.device,
     )
     require_text_width(config, loader)
+    config = with_frame_rate(config, mixture)
     model = build_model(config, mixture)
     model.set_checkpointing(config.compute.checkpointing)
     checkpoint = newest_checkpoint(config.out)
     fixed = fixed_facts(config, mixture)
     if config.init is not None and (checkpoint is None or config.lora.rank is not None):
-        report = initialise_from(model, config.init)
+        report = initialise_from(model, config.init, model_facts(config, mixture))
         logger.info("weights from %s: %s", config.init, report)
     if config.lora.rank is not None:
         fixed["lora base weights"] = weights_digest(model)
@@ -95,10 +97,23 @@ def require_text_width(config: TrainConfig, loader: Loader) -> None:
         )
 
 
+def with_frame_rate(config: TrainConfig, mixture: Mixture) -> TrainConfig:
+    """The configuration with the spec's frame rate, which the network is told in training as it is in sampling."""
+    return replace(config, model=replace(config.model, fps=float(mixture.first.spec.fps)))
+
+
 def build_model(config: TrainConfig, mixture: Mixture) -> UniForm:
     """The fresh network for the mixture's spec. Raises: ConfigError where the layout does not fit it."""
     spec = mixture.first.spec
     return UniForm(config.model, spec.video_latent, spec.audio_latent, seed=config.seed)
+
+
+def model_facts(config: TrainConfig, mixture: Mixture) -> ModelFacts:
+    """What the network is trained on."""
+    first = mixture.first
+    return ModelFacts(
+        model=config.model, spec=first.spec, diffusion=asdict(config.diffusion), identity=identity(first.card)
+    )
 
 
 def newest_checkpoint(out: Path) -> Path | None:

@@ -23,6 +23,10 @@ from uniform.training.optim import Optimiser
 from uniform.training.parallel import like, whole
 from uniform.training.presets import as_json, flatten
 
+_MOVABLE = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance"}
+"""Keys that change nothing that a run learns."""
+_YOUNG = (" texts", " order and content")
+"""Facts that checkpoints of 0.2.1 and before do not state."""
 NORMS_KEPT = 100
 """Gradient norms that the spike rule compares with."""
 
@@ -137,15 +141,29 @@ def fixed_facts(config: TrainConfig, mixture: Mixture) -> dict[str, str]:
         facts[f"{name} split"] = str(source.config.split)
         facts[f"{name} share"] = f"{mixture.shares[number]:.9f}"
         facts[f"{name} captions"] = ", ".join(source.captions)
+        facts[f"{name} texts"] = ", ".join(_text_codec(source.index.card.texts[each]) for each in source.captions)
+        facts[f"{name} order and content"] = source.index.content_digest(source.captions)
         facts[f"{name} windows"] = str(source.windows)
         facts[f"{name} posterior"] = source.config.posterior
-    movable = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance"}
-    for table in ("model", "diffusion", "lora", "tasks", "optimiser", "ema", "bad_step"):
-        values = flatten(getattr(config, table), table)
-        facts |= {key: str(value) for key, value in values.items() if key not in movable}
+    facts |= _values(config)
     if config.optimiser.schedule == "cosine":
         facts["steps"] = str(config.steps)
     return facts
+
+
+def _text_codec(text: Mapping[str, Any]) -> str:
+    codec = text["codec"]
+    return f"{codec['name']} {codec['fingerprint']}"
+
+
+def _values(config: TrainConfig) -> dict[str, str]:
+    """Keys of the configuration that must stay the same, with their values."""
+    values = {
+        key: str(value)
+        for table in ("model", "diffusion", "lora", "tasks", "optimiser", "ema", "bad_step")
+        for key, value in flatten(getattr(config, table), table).items()
+    }
+    return {key: value for key, value in values.items() if key not in _MOVABLE}
 
 
 def require_same_run(path: Path, wanted: dict[str, str], accepted: Sequence[str]) -> None:
@@ -156,14 +174,15 @@ def require_same_run(path: Path, wanted: dict[str, str], accepted: Sequence[str]
         accepted: keys whose change the user wants; a table's name stands for all its keys.
     Raises: SpecMismatchError.
     """
-    found = read_facts(path)["fixed"]
+    found = _values(TrainConfig()) | read_facts(path)["fixed"]  # an option younger than the run had its default
+    young = {key for key in wanted if key.endswith(_YOUNG) and key not in found}
 
     def is_accepted(key: str) -> bool:
         return any(key == name or key.startswith((f"{name}.", f"{name} ")) for name in accepted)
 
     require_same(
         found,
-        {key: value for key, value in wanted.items() if not is_accepted(key)},
+        {key: value for key, value in wanted.items() if not is_accepted(key) and key not in young},
         str(path),
         "Go on with the configuration that the run began with, choose another `out`, begin from its weights with "
         "init=..., or say that you want the change: --accept KEY.",

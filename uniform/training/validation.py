@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import torch
 
-from uniform.errors import SpecMismatchError
+from uniform.errors import ConfigError, SpecMismatchError
 from uniform.latents.format import identity, require_same
-from uniform.latents.loader import Loader
+from uniform.latents.loader import Loader, LoaderConfig
 from uniform.latents.mixture import Mixture
 from uniform.tasks import Task
-from uniform.training.config import TasksConfig
+from uniform.training.config import TasksConfig, TrainConfig
 from uniform.training.metrics import LossWindow
 from uniform.training.setup import Prepared
 from uniform.training.state import State
@@ -21,20 +21,33 @@ SEED = 20_250
 """Of validation's order, times and noise: the same in every run, whatever its own seed."""
 
 
+def open_clips(config: TrainConfig, training: Mixture, processes: int) -> tuple[Mixture, LoaderConfig]:
+    """The validation clips, and how they become batches: of the training's size, or of as many clips as there are.
+
+    Raises: SpecMismatchError where they are made otherwise than the training clips; ConfigError, ShardError.
+    """
+    mixture = Mixture(config.validation.sources, SEED, config.data.cache_folder)
+    require_same(
+        identity(mixture.first.card),
+        identity(training.first.card),
+        str(mixture.first.folder),
+        "Validation clips must be made with the spec and the codecs of the training clips.",
+    )
+    batch = min(config.data.global_batch, mixture.clips // processes * processes)
+    if batch == 0:
+        raise ConfigError(
+            f"validation.sources have {mixture.clips} clips, and {processes} processes need one each. Name more."
+        )
+    return mixture, replace(config.data, global_batch=batch, read_ahead=0)
+
+
 class Validation:
     """Losses by task and part on the first global batches of the validation clips."""
 
     def __init__(self, prepared: Prepared) -> None:
         """Open the clips. Raises: SpecMismatchError where they are made otherwise; ConfigError, ShardError."""
         config, processes = prepared.config, prepared.processes
-        mixture = Mixture(config.validation.sources, SEED, config.data.cache_folder)
-        require_same(
-            identity(mixture.first.card),
-            identity(prepared.loader.mixture.first.card),
-            str(mixture.first.folder),
-            "Validation clips must be made with the spec and the codecs of the training clips.",
-        )
-        data = replace(config.data, sources=config.validation.sources, read_ahead=0)
+        mixture, data = open_clips(config, prepared.loader.mixture, processes.count)
         self.loader = Loader(mixture, data, rank=processes.rank, processes=processes.count, device=processes.device)
         if self.loader.text_width != prepared.loader.text_width:
             raise SpecMismatchError(f"{mixture.first.folder}: its texts are of another codec than the training clips'.")
