@@ -236,6 +236,7 @@ def test_iddpm_times_are_all_whole_steps_equally_often() -> None:
         ({"objective": "flow", "min_snr": 5.0}, "min_snr"),
         ({"objective": "flow", "variational_weight": 0.5}, "variational_weight"),
         ({"flow_shift": 0.0}, "flow_shift is 0.0"),
+        ({"flow_steps": 0}, "flow_steps is 0"),
     ],
 )
 def test_objective_that_cannot_be_is_refused(changes: dict[str, object], what: str) -> None:

@@ -16,7 +16,7 @@ from uniform.errors import InputError, SpecMismatchError
 from uniform.media.clipfile import probe, write_clip
 from uniform.media.sandbox import Loaded, MediaSandbox
 from uniform.model.checkpoint import save_model
-from uniform.sampling.open import open_sampler
+from uniform.sampling.open import open_sampler, sample_config
 from uniform.sampling.request import Request, several
 from uniform.sampling.sampler import SampleConfig, Sampler
 from uniform.spec import TOY
@@ -259,6 +259,17 @@ def test_a_sound_that_ends_early_is_followed_by_silence_and_the_facts_say_so(sam
 
     assert probe(tmp_path / "a.mp4").frames == TOY.frames
     assert json.loads((tmp_path / "a.json").read_text())["notes"] == ["audio ends 1,000 ms early"]
+
+
+def test_the_usual_steps_are_the_solvers_and_for_flow_the_models(sampler: Sampler) -> None:
+    flow = replace(sampler, origin={**sampler.origin, "objective": "flow", "flow_steps": 12})
+
+    assert sample_config(flow, None, None).solver == "euler"
+    assert [sample_config(flow, name, None).steps for name in (None, "heun")] == [12, 12]
+    assert [sample_config(sampler, name, None).steps for name in (None, "ddim", "dpm++", "ancestral")] == [
+        *(50, 50, 20, 100),
+    ]
+    assert sample_config(flow, None, 7).steps == 7
 
 
 def test_a_codec_with_another_fingerprint_is_refused(tmp_path: Path) -> None:

@@ -31,6 +31,8 @@ class DiffusionConfig:
     """Flow: above 1 moves times towards noise; the same at sampling."""
     flow_logit_normal: bool = True
     """Flow: times from a logit-normal distribution; uniform if False."""
+    flow_steps: int = 30
+    """Flow: usual number of Euler steps at sampling (Open-Sora's); training does not read it."""
 
     guidance: float = 7.0
     """Usual scale of the text at sampling (Open-Sora's for IDDPM); training does not read it."""
@@ -54,6 +56,8 @@ class DiffusionConfig:
             raise ConfigError(
                 f"diffusion.variational_weight is {self.variational_weight}; it must be above 0, with 'epsilon' or 'v'"
             )
+        if self.flow_steps < 1:
+            raise ConfigError(f"diffusion.flow_steps is {self.flow_steps}; it must be 1 or more")
         if self.flow_shift <= 0:
             raise ConfigError(f"diffusion.flow_shift is {self.flow_shift}; it must be above 0")
 

@@ -19,8 +19,10 @@ from uniform.sampling.conditions import CodecOptions, open_codecs
 from uniform.sampling.sampler import SampleConfig, Sampler
 
 PRECISIONS = ("auto", "bf16", "fp32")
-USUAL_SOLVER = {"epsilon": ("ancestral", 100), "v": ("ddim", 50), "flow": ("euler", 30)}
-"""Solver and steps by objective. Ancestral with 100 steps is Open-Sora's for IDDPM, 30 Euler steps its for flow."""
+USUAL_SOLVER = {"epsilon": "ancestral", "v": "ddim", "flow": "euler"}
+"""By objective."""
+USUAL_STEPS = {"ancestral": 100, "ddim": 50, "dpm++": 20}
+"""By solver; of flow the model's own. 100 ancestral steps are Open-Sora's for IDDPM."""
 
 
 def open_sampler(
@@ -53,6 +55,7 @@ def open_sampler(
         "digest": digest([facts.as_dict(), ema, _checksum(model)]),
         "objective": config.objective,
         "guidance": config.guidance,
+        "flow_steps": config.flow_steps,
         "own_times": config.own_times,
     }
     return Sampler(model.to(where), objective, codecs, origin, dtype)
@@ -75,15 +78,14 @@ def sample_config(
     Raises: InputError for a scale that is not above 0.
     """
     check_choices(solver, cfg=cfg, cfg_video=cfg_video, cfg_audio=cfg_audio, cfg_given=cfg_given)
-    usual_solver, usual_steps = USUAL_SOLVER[sampler.origin["objective"]]
     text = sampler.origin["guidance"] if cfg is None else cfg
     guidance = Guidance(
         video=text if cfg_video is None else cfg_video,
         audio=text if cfg_audio is None else cfg_audio,
         given=1.0 if cfg_given is None else cfg_given,
     )
-    chosen = solver or usual_solver
-    count = steps if steps is not None else usual_steps if chosen == usual_solver else 50
+    chosen = solver or USUAL_SOLVER[sampler.origin["objective"]]
+    count = USUAL_STEPS.get(chosen, sampler.origin["flow_steps"]) if steps is None else steps
     return SampleConfig(
         solver=chosen, steps=count, guidance=guidance, batch_clips=batch_clips, keep_latents=keep_latents
     )

@@ -23,7 +23,7 @@ from uniform.training.optim import Optimiser
 from uniform.training.parallel import like, whole
 from uniform.training.presets import as_json, flatten
 
-_MOVABLE = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance"}
+_MOVABLE = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance", "diffusion.flow_steps"}
 """Keys that change nothing that a run learns."""
 _YOUNG = (" texts", " order and content")
 """Facts that checkpoints of 0.2.1 and before do not state."""
