@@ -1,5 +1,6 @@
 """How long work looks while it goes on: live bars on a terminal, plain log lines elsewhere."""
 
+import logging
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from pipelines.commits import Commit
     from pipelines.ledger import Tally
     from uniform.sampling.sampler import Progress as SamplerProgress
+
+log = logging.getLogger(__name__)
 
 RATE_WINDOW_S = 120.0
 """Clips per second and the time left are those of the last two minutes."""
@@ -95,14 +98,18 @@ class Bars:
 
 
 class SampleBars(Progress):
-    """Samples and solver steps with the time left, on a terminal only."""
+    """Samples and solver steps with the time left; elsewhere than on a terminal, a line when samples are done."""
 
     def __init__(self, samples: int, steps: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         super().__init__(*columns, console=console.err, disable=not console.err.is_terminal)
         self._samples = self.add_task("samples", total=samples)
+        self._told = 0
         self._steps = self.add_task("steps", total=steps)
 
     def show(self, state: "SamplerProgress") -> None:
+        if self.disable and state.done != self._told:
+            log.info("%d of %d samples are done", state.done, state.total)
+            self._told = state.done
         self.update(self._samples, completed=state.done)
         self.update(self._steps, completed=state.step)

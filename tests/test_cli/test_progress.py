@@ -8,10 +8,11 @@ import pytest
 from rich.console import Console
 
 from cli import console
-from cli.progress import Bars
+from cli.progress import Bars, SampleBars
 from pipelines.brackets import LogListener
 from pipelines.commits import Commit
 from pipelines.ledger import Tally
+from uniform.sampling.sampler import Progress
 
 COMMIT = Commit(
     stage="check",
@@ -47,3 +48,15 @@ def test_log_lines_say_the_same(caplog: pytest.LogCaptureFixture) -> None:
     LogListener().unit_done(COMMIT)
 
     assert caplog.messages == ["check: unit 3, 8 clips = 5 kept + 2 rejected + 1 failed, 0.5 s"]
+
+
+def test_samples_are_told_of_in_lines_where_there_is_no_terminal(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=False))
+
+    with caplog.at_level(logging.INFO), SampleBars(3, 2) as bars:
+        for done, step in ((0, 1), (0, 2), (2, 1), (2, 2), (3, 0)):
+            bars.show(Progress(done, 3, step, 2))
+
+    assert [record.message for record in caplog.records] == ["2 of 3 samples are done", "3 of 3 samples are done"]
