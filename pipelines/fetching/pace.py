@@ -119,7 +119,7 @@ def reserve(state: HostState, policy: HostPolicy, host: str, now: float, chance:
 
     Args:
         chance: 0..1, for the jitter.
-    Raises: FetchError where the host rests for longer than the policy's patience, or is not to be asked now.
+    Raises: FetchError where the host rests for longer than the policy's patience, or is not to be asked now, or then.
     """
     _check_hour(policy, host, now)
     if state.day != int(now // DAY_S):
@@ -132,6 +132,7 @@ def reserve(state: HostState, policy: HostPolicy, host: str, now: float, chance:
         raise FetchError("host_paused", f"{host} rests until {until}: {state.reason}")
     free_at = max(state.free_at, state.blocked_until, now)
     start = max(free_at - (policy.burst - 1) * policy.interval_s, state.blocked_until, now)
+    _check_hour(policy, host, start)  # many turns that are waited for would reach into the quiet hours
     state.free_at = free_at + policy.interval_s * (1 + policy.jitter * chance)
     state.used_today += 1
     return start - now

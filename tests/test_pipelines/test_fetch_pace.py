@@ -1,7 +1,9 @@
 """Hosts are asked at their pace, rest when they refuse, and are left alone when they go on refusing."""
 
+import contextlib
 import json
 import multiprocessing
+import time
 from pathlib import Path
 
 import pytest
@@ -178,6 +180,19 @@ def test_quiet_hours_are_kept_also_over_midnight(
             reserve(HostState(), policy, "h", NOON, 0.0)
     else:
         assert reserve(HostState(), policy, "h", NOON, 0.0) == 0.0
+
+
+def test_no_turn_that_is_waited_for_comes_in_quiet_hours() -> None:
+    before = time.mktime((2025, 6, 16, 7, 59, 0, 0, 0, -1))
+    policy = HostPolicy(requests_per_hour=250.0, burst=1, quiet_hours="08:00-18:00", patience_s=1e9)
+    state, waits = HostState(), []
+    for _ in range(64):
+        with contextlib.suppress(FetchError):
+            waits.append(reserve(state, policy, "h", before, 0.0))
+
+    assert len(waits) == 5
+    assert max(waits) < 60
+    assert state.used_today == 5
 
 
 def test_a_policy_holds_for_the_subdomains_of_its_host(tmp_path: Path) -> None:
