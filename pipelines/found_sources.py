@@ -1,7 +1,8 @@
 """Data sets without a listing: the files below a folder, or the members of archives in it, as records."""
 
 import fnmatch
-from collections.abc import Iterator, Sequence
+import os
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.archive_table import DAMAGE, ArchiveTable, MemberError
@@ -10,7 +11,7 @@ from pipelines.listing_text import Record
 from uniform.errors import ManifestError
 
 MEDIA_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".flv")
-"""What counts as media inside an archive whose pattern names no members."""
+"""What counts as media: inside an archive whose pattern names no members, and where a pattern overlooks it."""
 SIDECAR_BYTES = 65_536
 """A text beside a clip is a caption, not a book: the rest is left unread."""
 SIDECAR_SUFFIX = ".txt"
@@ -26,6 +27,16 @@ def found_files(root: Path, patterns: Sequence[str], sidecars: bool) -> Iterator
     visible = [name for name in names if not any(part.startswith(".") for part in PurePosixPath(name).parts)]
     for number, name in enumerate(visible, start=1):
         yield _record(number, name, PurePosixPath(name), _text_beside(root / name) if sidecars else "")
+
+
+def overlooked(root: Path, matched: Collection[str]) -> list[str]:
+    """Media files below `root` that are none of `matched`, in order of their names; hidden ones left out."""
+    found = []
+    for folder, folders, files in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        media = [name for name in files if name.lower().endswith(MEDIA_SUFFIXES) and not name.startswith(".")]
+        found += [(Path(folder) / name).relative_to(root).as_posix() for name in media]
+    return sorted(set(found) - set(matched))
 
 
 def found_members(root: Path, patterns: Sequence[str], sidecars: bool) -> Iterator[Record]:

@@ -6,6 +6,7 @@
 """
 
 import itertools
+import logging
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,13 +18,13 @@ import pyarrow.parquet as pq
 from pipelines import collector
 from pipelines.clip import Row
 from pipelines.dataset import Manifest, find_manifest, read_manifest
-from pipelines.found_sources import found_files, found_members
+from pipelines.found_sources import found_files, found_members, overlooked
 from pipelines.label_names import read_label_names
 from pipelines.listing_checks import check_leaks, first_of_each, settle_duplicates
 from pipelines.listing_form import Listing
 from pipelines.listing_text import Record, begins_like, read_records
 from pipelines.local_paths import OutsideRootError, RootFolder
-from pipelines.problems import Problems
+from pipelines.problems import Problems, quoted
 from pipelines.sources import RowMaker
 from uniform.atomic import replacing
 from uniform.config import nearest
@@ -40,6 +41,8 @@ __all__ = [
     "read_rows",
     "write_parquet",
 ]
+
+_log = logging.getLogger(__name__)
 
 SCHEMA = pa.schema(
     [
@@ -105,6 +108,8 @@ class Built:
     forms: list[tuple[Path, str]] = field(default_factory=list)
     """Listing file -> the form it was read as."""
     problems: Problems = field(default_factory=Problems)
+    overlooked: str | None = None
+    """That media files match no pattern, in one sentence; also among the warnings."""
 
 
 def build_rows(
@@ -124,6 +129,8 @@ def build_rows(
     Raises: ManifestError with the first 20 problems and their number, each with file, line, column and fix.
     """
     built = inspect(manifest, listing, form=form, partial=partial)
+    if built.overlooked:
+        _log.warning("%s: %s", manifest.name, built.overlooked)
     built.problems.raise_if_any(f"{manifest.name}: its listing cannot be used")
     return built.rows
 
@@ -162,11 +169,12 @@ def _read_one(
     manifest: Manifest, path: Path, form: Listing, built: Built, places: list[tuple[str, int]], partial: bool
 ) -> None:
     """Add the rows of one listing."""
-    lines, before = 0, len(built.rows)
+    lines, before, matched = 0, len(built.rows), set[str]()
     maker = _row_maker(manifest, form, built.problems)
     name = str(path)
     for record in _records(manifest, path, form, built.problems):
         lines += 1
+        matched.update([record.values["path"]] if form.glob else ())
         row = maker.row(f"{path}:{record.line}", record)
         if row is not None:
             built.rows.append(row)
@@ -174,6 +182,8 @@ def _read_one(
     if not partial:
         _check_count(manifest, form, name, "data lines", lines, form.rows, built.problems)
     _check_files(manifest, built, before, places)
+    if form.glob and manifest.kind == "local":
+        _check_overlooked(manifest, built, matched)
     keep = settle_duplicates(built.rows, form, lambda n: _place(places, n), built.problems)
     built.rows[:] = [built.rows[n] for n in keep]
     places[:] = [places[n] for n in keep]
@@ -266,6 +276,18 @@ def _check_files(manifest: Manifest, built: Built, before: int, places: list[tup
         except OutsideRootError as error:
             fix = "Copy the file there, or set root to the folder that holds it."
             built.problems.error(place, None, str(error), "a file inside the data set's root", fix)
+
+
+def _check_overlooked(manifest: Manifest, built: Built, matched: set[str]) -> None:
+    """Note media files that no pattern matches: IMG_0003.MP4 of a camera is no match of *.mp4."""
+    files = overlooked(manifest.root, matched)
+    if not files:
+        return
+    count = f"{len(files):,} media file{'' if len(files) == 1 else 's'}"
+    found = f"{count} below {manifest.root} match no pattern; the first is {quoted(files[0])}"
+    fix = f'Patterns tell capital letters from small ones: add "**/*{Path(files[0]).suffix}" to listing.glob for them.'
+    built.overlooked = f"{found}. {fix}"
+    built.problems.warn(str(manifest.path), None, found, "a clip of each, as a rule", fix)
 
 
 def write_parquet(rows: Iterable[Row], path: Path) -> None:

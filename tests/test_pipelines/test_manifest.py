@@ -47,6 +47,28 @@ def test_a_folder_of_videos_is_a_data_set(home: Path) -> None:
     ]
 
 
+def test_media_that_no_pattern_matches_is_told_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "own.toml").write_text(FOLDER)
+    for name in ("dog/IMG_0003.MP4", "z.mov", "notes.txt", ".hidden.mov"):
+        (home / "videos" / name).write_bytes(b"x")
+
+    manifest = read_manifest(home / "own.toml")
+    (warning,) = inspect(manifest).problems.warnings
+    told = f"2 media files below {home / 'videos'} match no pattern; the first is 'dog/IMG_0003.MP4'"
+
+    assert warning.found == told
+    assert warning.fix.endswith('add "**/*.MP4" to listing.glob for them.')
+    assert len(build_rows(manifest)) == 2
+    assert [told in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_folder_whose_media_all_match_is_told_nothing_of(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (home / "own.toml").write_text(FOLDER + 'leave_out = ["b.mp4"]\n')
+
+    assert [row.source_uri for row in build_rows(read_manifest(home / "own.toml"))] == ["dog/a.mp4"]
+    assert not caplog.records
+
+
 def test_the_order_of_a_folder_does_not_depend_on_the_disk(home: Path) -> None:
     for name in ("Z.mp4", "é.mp4", "10.mp4", "9.mp4"):
         (home / "videos" / name).write_bytes(b"x")
