@@ -3,6 +3,8 @@
 Nothing is ever unpacked by its own name.
 """
 
+import contextlib
+import errno
 import io
 import lzma
 import tarfile
@@ -14,9 +16,9 @@ from typing import IO
 
 import pyarrow as pa
 
-from pipelines.parquet_members import ParquetMembers
+from pipelines.parquet_members import GroupTooLargeError, ParquetMembers
 
-DAMAGE = (
+_DAMAGE = (
     zipfile.BadZipFile,
     tarfile.TarError,
     pa.ArrowException,
@@ -24,8 +26,11 @@ DAMAGE = (
     lzma.LZMAError,
     EOFError,
     NotImplementedError,
+    UnicodeDecodeError,
 )
 """What the readers raise for an archive that is damaged or uses a method that they do not know."""
+_UNREADABLE = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE)
+"""What the system says of an archive that is there, or was: of its disk and its permissions, not of its content."""
 
 
 class MemberError(Exception):
@@ -34,6 +39,26 @@ class MemberError(Exception):
     def __init__(self, code: str, reason: str) -> None:
         super().__init__(f"{code}: {reason}")
         self.code, self.reason = code, reason
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turn what goes wrong with an archive in the block into a MemberError; `what` is named in its reason.
+
+    Raises: MemberError: archive_corrupt, unreadable_source, out_of_memory. OSError where the machine is to blame.
+    """
+    try:
+        yield
+    except MemoryError as error:  # first: Arrow's own is an ArrowException too
+        raise MemberError("out_of_memory", f"{what}: {error}") from error
+    except _DAMAGE as error:
+        raise MemberError("archive_corrupt", f"{what}: {error}") from error
+    except OSError as error:
+        if error.errno in (None, errno.EINVAL):  # bz2 and Arrow name damage so; an offset may lead before the file
+            raise MemberError("archive_corrupt", f"{what}: {error}") from error
+        if error.errno not in _UNREADABLE:
+            raise
+        raise MemberError("unreadable_source", f"{what}: {error.strerror or error}") from error
 
 
 class ArchiveTable:
@@ -45,43 +70,59 @@ class ArchiveTable:
         self._tar: dict[str, tuple[int, int]] = {}
         self._odd: dict[str, str] = {}
         self._parquet: ParquetMembers | None = None
-        try:
-            if path.suffix == ".parquet":
+        with reading(path.name):
+            self._read()
+
+    def _read(self) -> None:
+        path = self._path
+        if path.suffix == ".parquet":
+            try:
                 self._parquet = ParquetMembers(path)
-            elif zipfile.is_zipfile(path):
-                self._zip = zipfile.ZipFile(path)
-            elif _is_compressed(path):
-                found = f"{path.name} is compressed as a whole; decompress it: {_advice(path)}"
-                raise MemberError("archive_unsupported", found)
-            else:
-                with tarfile.open(path, "r:") as tar:
-                    for info in tar:
-                        if info.isreg():
-                            self._tar[info.name.removeprefix("./")] = (info.offset_data, info.size)
-                        elif not info.isdir():
-                            self._odd[info.name.removeprefix("./")] = "a link or device"
-        except KeyError as error:
-            raise MemberError("archive_unsupported", f"{path.name}: {error.args[0]}") from error
-        except DAMAGE as error:
-            raise MemberError("archive_corrupt", f"{path.name}: {error}") from error
+            except KeyError as error:
+                raise MemberError("archive_unsupported", f"{path.name}: {error.args[0]}") from error
+        elif zipfile.is_zipfile(path):
+            self._zip = zipfile.ZipFile(path)
+        elif _is_compressed(path):
+            found = f"{path.name} is compressed as a whole; decompress it: {_advice(path)}"
+            raise MemberError("archive_unsupported", found)
+        else:
+            with tarfile.open(path, "r:") as tar:
+                for info in tar:
+                    if info.isreg():
+                        self._tar[info.name.removeprefix("./")] = (info.offset_data, info.size)
+                    elif not info.isdir():
+                        self._odd[info.name.removeprefix("./")] = "a link or device"
 
     def names(self) -> Iterator[str]:
-        """Names of the plain files."""
+        """Names of the plain files. Raises MemberError: archive_corrupt, archive_unsupported, unreadable_source."""
         if self._parquet is not None:
-            yield from self._parquet.names()
+            with reading(self._path.name):
+                yield from self._parquet_names(self._parquet)
         elif self._zip is not None:
             yield from (info.filename for info in self._zip.infolist() if not info.is_dir() and not _is_link(info))
         else:
             yield from self._tar
 
     def open(self, member: str, largest_bytes: int) -> IO[bytes]:
-        """The member's content. Raises MemberError: missing_source, encrypted, too_large, outside_root."""
-        if self._parquet is not None:
-            return self._open_in_parquet(self._parquet, member, largest_bytes)
-        if self._zip is None:
+        """The member's content, to be read within `reading`.
+
+        Raises: MemberError: missing_source, encrypted, too_large, outside_root, archive_unsupported, and as `reading`.
+        """
+        with reading(f"{self._path.name}: {member!r}"):
+            if self._parquet is not None:
+                return self._open_in_parquet(self._parquet, member, largest_bytes)
+            if self._zip is not None:
+                return self._open_in_zip(self._zip, member, largest_bytes)
             return self._open_in_tar(member, largest_bytes)
+
+    def let_go(self) -> None:
+        """Forget what was read ahead: the rows of a Parquet file take much memory."""
+        if self._parquet is not None:
+            self._parquet.let_go()
+
+    def _open_in_zip(self, archive: zipfile.ZipFile, member: str, largest_bytes: int) -> IO[bytes]:
         try:
-            info = self._zip.getinfo(member)
+            info = archive.getinfo(member)
         except KeyError:
             raise MemberError("missing_source", f"{self._path.name} has no member {member!r}") from None
         if info.is_dir() or _is_link(info):
@@ -90,13 +131,21 @@ class ArchiveTable:
             raise MemberError("encrypted", f"{member!r} wants a password")
         if info.file_size > largest_bytes:
             raise MemberError("too_large", f"{member!r}: {info.file_size:,} bytes, limit {largest_bytes:,}")
-        return self._zip.open(info)
+        return archive.open(info)
+
+    def _parquet_names(self, rows: ParquetMembers) -> Iterator[str]:
+        try:
+            yield from rows.names()
+        except GroupTooLargeError as error:
+            raise MemberError("archive_unsupported", f"{self._path.name}: {error}") from error
 
     def _open_in_parquet(self, rows: ParquetMembers, member: str, largest_bytes: int) -> IO[bytes]:
         try:
             content = rows.read(member)
         except KeyError:
             raise MemberError("missing_source", f"{self._path.name} has no member {member!r}") from None
+        except GroupTooLargeError as error:
+            raise MemberError("archive_unsupported", f"{self._path.name}: {error}") from error
         if len(content) > largest_bytes:
             raise MemberError("too_large", f"{member!r}: {len(content):,} bytes, limit {largest_bytes:,}")
         return io.BytesIO(content)

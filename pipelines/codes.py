@@ -79,7 +79,9 @@ CODES: dict[str, Code] = {
     "quiet_hours": Code("transient", "this host is not asked at this hour"),
     # archives and hubs
     "archive_corrupt": Code("permanent", "the archive is damaged or of another kind than its name"),
-    "archive_unsupported": Code("permanent", "a compressed tar cannot be read member by member; decompress it first"),
+    "archive_unsupported": Code(
+        "permanent", "cannot be read member by member: decompress a compressed tar; make a Parquet file's groups small"
+    ),
     "no_driver": Code("transient", "the library that reads this kind of address is not installed"),
     # the file is not usable media
     "empty_file": Code("rejected", "zero bytes"),

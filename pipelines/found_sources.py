@@ -5,7 +5,7 @@ import os
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
-from pipelines.archive_table import DAMAGE, ArchiveTable, MemberError
+from pipelines.archive_table import ArchiveTable, MemberError, reading
 from pipelines.listing_form import GLOB_FIELDS
 from pipelines.listing_text import Record
 from uniform.errors import ManifestError
@@ -62,7 +62,7 @@ def found_members(root: Path, patterns: Sequence[str], sidecars: bool) -> Iterat
                 text = _text(table, beside) if sidecars and beside in names else ""
                 name = f"{archive.relative_to(root).as_posix()}#{member}"
                 yield _record(number, name, PurePosixPath(member), text)
-        except (MemberError, *DAMAGE) as error:
+        except (MemberError, OSError) as error:
             raise ManifestError(f"{archive}: cannot be read as an archive: {error}") from error
 
 
@@ -88,7 +88,7 @@ def _text_beside(path: Path) -> str:
 
 
 def _text(table: ArchiveTable, member: str) -> str:
-    with table.open(member, largest_bytes=1 << 30) as file:
+    with reading(member), table.open(member, largest_bytes=1 << 30) as file:
         return _decoded(file.read(SIDECAR_BYTES))
 
 

@@ -17,7 +17,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.codes import CODES
@@ -27,6 +27,15 @@ from uniform.fingerprint import canonical_json, file_sha256
 
 UNASKED = ("address_refused", "scheme_refused")
 """Refusals of our own, which another option may lift; finding out again costs no request."""
+
+
+SUFFIX_CHARACTERS = 16
+"""What is kept of a source's suffix: a name of our own must stay within the 255 bytes of a file system."""
+
+
+def kept_suffix(name: str) -> str:
+    """The suffix that a source keeps of its name, in small letters; ".mp4" where it has none."""
+    return PurePosixPath(name).suffix.lower()[:SUFFIX_CHARACTERS] or ".mp4"
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ class Stage:
     gives = ("source", "source_bytes", "source_sha256", "source_format", "source_title", "source_fetched")
     reads = ("source_kind", "source_uri", "expected_digest")
     store = Store("table", "media")
-    resources = Resources(cpus=0.25, memory_gb=0.5)
+    resources = Resources(cpus=0.25, memory_gb=1.5)  # a row group of a Parquet file of videos; little otherwise
 
     sources: str | None = None
     """Folder for fetched sources; None is `sources` below the run's folder."""
@@ -60,20 +60,23 @@ class Stage:
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
         store = MediaStore(folder, self.refusals_h, unlocked_s(RunFolder(context.folder)))
         pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
+        archive = ArchiveFetcher(store, context.roots, self.http.largest_bytes)
         remote = RemoteFetcher(store, pace, self.http.largest_bytes)
         fetchers: Mapping[str, Fetcher] = {
             "local": LocalFetcher(context.roots),
-            "archive": ArchiveFetcher(store, context.roots, self.http.largest_bytes),
+            "archive": archive,
             "http": HttpFetcher(store, pace, self.http, self.allow_hosts),
             "youtube": SiteFetcher(store, pace, self.sites, self.allow_hosts),
             "hf": remote,
             "fsspec": remote,
         }
-        return lambda clips: _fetch_all(clips, fetchers)
+        return lambda clips: _fetch_all(clips, fetchers, archive)
 
 
-def _fetch_all(clips: Iterator[Clip], fetchers: Mapping[str, Fetcher]) -> Iterator[Clip]:
-    for clip in clips:
+def _fetch_all(clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: ArchiveFetcher) -> Iterator[Clip]:
+    unit = list(clips)
+    archive.expect(clip.row for clip in unit if clip.row.source_kind == "archive")
+    for clip in unit:
         yield _fetch(clip, fetchers)
 
 

@@ -1,13 +1,20 @@
 """Members of archives become files under our own names; whatever else an archive holds stays inside."""
 
+import bz2
+import errno
 import io
+import random
 import tarfile
 import zipfile
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from pipelines.archive_table import ArchiveTable, MemberError
 from pipelines.clip import Row
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import FetchError
@@ -161,3 +168,118 @@ def test_a_compressed_tar_is_refused_with_advice(tmp_path: Path, mode: str, advi
 
     with pytest.raises(FetchError, match=f"archive_unsupported.*{advice}"):
         fetcher(tmp_path).fetch(replace(ROW, source_uri=f"{name}#a.mp4"))
+
+
+def bzip2_zip(path: Path, videos: list[bytes]) -> list[str]:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_BZIP2) as archive:
+        for number, video in enumerate(videos):
+            archive.writestr(f"{number}.mp4", video)
+    return [f"{number}.mp4" for number in range(len(videos))]
+
+
+def parquet(path: Path, videos: list[bytes]) -> list[str]:
+    columns = {"video": videos, "label": ["fö"] * len(videos)}
+    pq.write_table(pa.table(columns), path, row_group_size=2, use_dictionary=False)
+    return [f"fö/{number:08d}.mp4" for number in range(len(videos))]
+
+
+@pytest.mark.parametrize(("name", "write"), [("box.zip", bzip2_zip), ("box.parquet", parquet)])
+def test_a_flipped_byte_gives_the_member_or_a_code(
+    tmp_path: Path, name: str, write: Callable[[Path, list[bytes]], list[str]]
+) -> None:
+    chance = random.Random(0)
+    videos = [chance.randbytes(300) for _ in range(4)]
+    members = write(tmp_path / name, videos)
+    whole = (tmp_path / name).read_bytes()
+    one, codes = fetcher(tmp_path), set()
+    for place in range(0, len(whole), len(whole) // 60):
+        damaged = bytearray(whole)
+        damaged[place] ^= 1 << chance.randrange(8)
+        (tmp_path / name).write_bytes(damaged)
+        for member in members:
+            try:
+                one.fetch(replace(ROW, source_uri=f"{name}#{member}"))
+            except FetchError as error:
+                codes.add(error.code)
+
+    assert "archive_corrupt" in codes
+    assert codes <= {"archive_corrupt", "missing_source", "archive_unsupported", "too_large", "encrypted"}
+
+
+def test_a_damaged_bzip2_member_costs_itself_alone(tmp_path: Path) -> None:
+    members = bzip2_zip(tmp_path / "box.zip", [FILM, FILM[::-1]])
+    content = (tmp_path / "box.zip").read_bytes()
+    (tmp_path / "box.zip").write_bytes(content.replace(bz2.compress(FILM)[:8], b"BZh9" + b"?" * 4, 1))
+
+    assert code_for(tmp_path, f"box.zip#{members[0]}") == "archive_corrupt"
+    assert fetcher(tmp_path).fetch(replace(ROW, source_uri=f"box.zip#{members[1]}")).path.read_bytes() == FILM[::-1]
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EACCES, errno.ENOENT, errno.ESTALE])
+def test_an_archive_that_the_system_cannot_read_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    write_zip(tmp_path / "box.zip", {"a.mp4": FILM})
+
+    def fail(*_: object) -> bool:
+        raise OSError(number, "refused")
+
+    monkeypatch.setattr("pipelines.archive_table.zipfile.is_zipfile", fail)
+    assert code_for(tmp_path, "box.zip#a.mp4") == "unreadable_source"
+
+
+def test_a_folder_that_may_not_be_entered_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> Path:
+        raise PermissionError(errno.EACCES, "refused")
+
+    monkeypatch.setattr("pipelines.local_paths.RootFolder.find", fail)
+    assert code_for(tmp_path, "box.zip#a.mp4") == "unreadable_source"
+
+
+def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_zip(tmp_path / "box.zip", {"a.mp4": FILM})
+
+    def fail(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr("pipelines.fetching.archive.ArchiveFetcher._table", fail)
+    assert code_for(tmp_path, "box.zip#a.mp4") == "disk_full"
+
+
+def test_a_long_suffix_is_cut(tmp_path: Path) -> None:
+    write_zip(tmp_path / "box.zip", {f"a.{'x' * 300}": FILM})
+
+    assert fetcher(tmp_path).fetch(replace(ROW, source_uri=f"box.zip#a.{'x' * 300}")).path.suffix == f".{'x' * 15}"
+
+
+def test_the_rows_of_a_unit_decode_each_row_group_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    videos = [FILM + bytes([number]) for number in range(8)]
+    members = parquet(tmp_path / "box.parquet", videos)
+    decoded, decode = [], pq.ParquetFile.iter_batches
+
+    def count(self: pq.ParquetFile, *args: object, **kwargs: list[int]) -> object:
+        decoded.append(kwargs["row_groups"])
+        return decode(self, *args, **kwargs)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", count)
+    order = [5, 0, 7, 4, 1, 2, 0]
+    rows = [replace(ROW, source_uri=f"box.parquet#{members[number]}") for number in order]
+    one = fetcher(tmp_path)
+    one.expect(rows)
+
+    assert [one.fetch(row).path.read_bytes() for row in rows] == [videos[number] for number in order]
+    assert decoded == [[0], [1], [2], [3]]
+
+
+def test_a_row_group_over_the_limit_is_refused_with_advice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tables = [pa.table({"video": [FILM] * rows}) for rows in (20, 2)]
+    with pq.ParquetWriter(tmp_path / "box.parquet", tables[0].schema, use_dictionary=False) as writer:
+        for table in tables:
+            writer.write_table(table)
+    monkeypatch.setattr("pipelines.parquet_members.GROUP_BYTES", 50_000)
+
+    with pytest.raises(FetchError, match=r"archive_unsupported.*20 rows.*write it again with row_group_size=16"):
+        fetcher(tmp_path).fetch(replace(ROW, source_uri="box.parquet#00000003.mp4"))
+    with pytest.raises(MemberError, match=r"archive_unsupported: box\.parquet: row group 0"):
+        list(ArchiveTable(tmp_path / "box.parquet").names())
+    assert fetcher(tmp_path).fetch(replace(ROW, source_uri="box.parquet#00000020.mp4")).path.read_bytes() == FILM

@@ -266,6 +266,15 @@ def test_a_broken_archive_is_named(home: Path) -> None:
         build_rows(read_manifest(home / "own.toml"))
 
 
+def test_a_label_that_is_not_utf_8_is_damage(home: Path) -> None:
+    labels = pa.array([b"caf\xe9"], pa.binary()).view(pa.string())
+    pq.write_table(pa.table({"video": [b"x"], "label": labels}), home / "videos" / "a.parquet")
+    (home / "own.toml").write_text('name = "own"\nkind = "archive"\nroot = "videos"\n[listing]\nglob = ["*.parquet"]\n')
+
+    with pytest.raises(ManifestError, match=r"a\.parquet: cannot be read as an archive: archive_corrupt"):
+        build_rows(read_manifest(home / "own.toml"))
+
+
 def test_a_table_stands_for_its_manifest_where_its_files_are_named(home: Path) -> None:
     rows = rows_listed(home, "b.mp4", "dog/a.mp4")
     write_parquet(rows[:1], home / "some.parquet")

@@ -1,5 +1,6 @@
 """Every documented way to bring one's own data gives clips: the shown manifests, run on small real media."""
 
+import bz2
 import io
 import re
 import tarfile
@@ -93,6 +94,40 @@ def test_a_shown_manifest_gives_clips(
     (row,) = read_rows(tmp_path / "run" / "manifest.parquet")
     assert outcome.final.codes == {"ok": 1}
     assert (row.labels, row.caption) == (labels, caption)
+
+
+def damaged_zip(folder: Path, video: bytes) -> None:
+    with zipfile.ZipFile(folder / "landscape.zip", "w", zipfile.ZIP_BZIP2) as archive:
+        for name in ("a", "b", "c"):
+            archive.writestr(f"set/train/fire/{name}.mp4", video)
+    content = (folder / "landscape.zip").read_bytes()
+    (folder / "landscape.zip").write_bytes(content.replace(bz2.compress(video)[:10], b"BZh9" + b"?" * 6, 1))
+
+
+def damaged_parquet(folder: Path, video: bytes) -> None:
+    columns = {"video": [video] * 3, "label": ["fugue"] * 3, "caption": ["an organ, loud"] * 3}
+    path = folder / "clips.parquet"
+    pq.write_table(pa.table(columns), path, row_group_size=1, use_dictionary=False)
+    page = pq.ParquetFile(path).metadata.row_group(1).column(0).data_page_offset
+    content = bytearray(path.read_bytes())
+    content[page : page + 20] = b"\xff" * 20
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("name", "make"), [("landscape_archive", damaged_zip), ("parquet_videos", damaged_parquet)], ids=["zip", "parquet"]
+)
+def test_a_damaged_member_has_its_code_and_the_others_stay(
+    tmp_path: Path, video: bytes, name: str, make: Callable[[Path, bytes], None]
+) -> None:
+    make(tmp_path, video)
+    (tmp_path / "own.toml").write_text(re.sub(r'^root = ".*"$', 'root = "."', SHOWN[name], flags=re.MULTILINE))
+
+    outcome = run_pipeline(
+        new_run([tmp_path / "own.toml"], "toy", tmp_path / "run"), InlineEngine(), LogListener(), until="check"
+    )
+
+    assert outcome.final.codes == {"archive_corrupt": 1, "ok": 2}
 
 
 def test_videos_in_parquet_are_found_row_by_row_over_row_groups(tmp_path: Path) -> None:
