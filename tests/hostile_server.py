@@ -254,6 +254,21 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.flush()
             time.sleep(0.01)
 
+    def _slow_head(self, path: str, count: int) -> None:
+        """A byte of the head every 0.2 s, and no end of it."""
+        for byte in b"HTTP/1.1 200 OK\r\nX-Long: " + b"x" * 20:
+            self.wfile.write(bytes([byte]))
+            self.wfile.flush()
+            time.sleep(0.2)
+
+    def _slow_chunk(self, path: str, count: int) -> None:
+        """A byte of a chunk's size every 0.2 s, and no end of it."""
+        self._send(200, b"", Content_Length="", Transfer_Encoding="chunked")
+        for _ in range(40):
+            self.wfile.write(b"0")
+            self.wfile.flush()
+            time.sleep(0.2)
+
     def _trickle(self, path: str, count: int) -> None:
         """A drip of a kilobyte at a time."""
         self._send(200, b"", Content_Length="1000000")

@@ -10,6 +10,7 @@ from functools import cached_property
 from pipelines.fetching.address import Target
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.identity import Proxy
+from pipelines.fetching.watch import deadline
 
 IDLE_S = 10.0
 """How long an open connection is believed in: hosts close theirs after 5 to 75 s."""
@@ -36,10 +37,11 @@ class Connections:
 
     Args:
         timeout_s: for opening one, and for each read.
+        deadline_s: for the whole of a proxy's answer.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
+    def __init__(self, timeout_s: float, deadline_s: float) -> None:
+        self._timeout_s, self._deadline_s = timeout_s, deadline_s
         self._idle: dict[tuple[object, ...], tuple[float, http.client.HTTPConnection]] = {}
 
     @cached_property
@@ -75,7 +77,7 @@ class Connections:
             connection = http.client.HTTPConnection(target.host, target.port, timeout=self._timeout_s)
         else:
             try:
-                sock = self._context.wrap_socket(sock, server_hostname=target.host)
+                sock = self._context.wrap_socket(sock, server_hostname=target.host)  # its timeout counts for all of it
             except BaseException:
                 sock.close()
                 raise
@@ -92,7 +94,11 @@ class Connections:
             name = f"[{target.ip}]" if ":" in target.ip else target.ip
             connection.set_tunnel(name, target.port, headers=proxy.headers)
         try:
-            connection.connect()
+            with deadline(self._deadline_s, "the proxy's tunnel", lambda: connection.sock):
+                connection.connect()
+        except FetchError as error:
+            connection.close()
+            raise FetchError("proxy", f"{proxy}: {error.reason}") from error
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             raise FetchError("proxy", f"{proxy}: {error}") from error

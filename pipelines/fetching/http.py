@@ -7,6 +7,7 @@ the server names its content by a validator (If-Range), so that two versions of 
 import contextlib
 import http.client
 import re
+import socket
 import ssl
 import time
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from pipelines.fetching.pace import Pace, retry_after_s
 from pipelines.fetching.part import Part
 from pipelines.fetching.probe import check_media
 from pipelines.fetching.store import Made, MediaStore
+from pipelines.fetching.watch import Deadline, Meter, deadline
 
 CHUNK_BYTES = 1 << 19
 HOPS = 5
@@ -48,6 +50,7 @@ class HttpOptions:
     slowest_bytes_per_s: float = 2_000.0
     """Mean over the window below; slower is given up."""
     window_s: float = 60.0
+    """Also the longest that an answer's head may take as a whole, where `timeout_s` is not longer."""
     user_agent: str = "uniform-toolkit (data set preparation)"
     cookies_file: str | None = None
     """Netscape cookies file; a cookie goes to its own host alone."""
@@ -56,6 +59,11 @@ class HttpOptions:
 
     def __post_init__(self) -> None:
         require_files(self, "http", "cookies_file", "proxies_file")
+
+    @property
+    def deadline_s(self) -> float:
+        """For what must come whole: an answer's head, a proxy's, a step of the content."""
+        return max(self.timeout_s, self.window_s)
 
 
 class HttpFetcher:
@@ -82,9 +90,10 @@ class HttpFetcher:
         self._store, self._pace, self._options = store, pace, options
         self._allowed = frozenset(host.lower() for host in allow_hosts)
         self._clock, self._sleep = clock, sleep
-        self._connections = Connections(options.timeout_s)
+        self._connections = Connections(options.timeout_s, options.deadline_s)
         self._proxies = ProxyList(options.proxies_file, ("http",)) if options.proxies_file else None
         self._cookies = Cookies(options.cookies_file)
+        self._sock: socket.socket | None = None  # of the present answer: some answers hide it from their connection
 
     def fetch(self, row: Row) -> Fetched:
         """The row's source. Raises FetchError with a code."""
@@ -108,7 +117,8 @@ class HttpFetcher:
         try:
             connection, response, way = self._open(uri, key, part)
             try:
-                self._receive(response, part)
+                with deadline(self._options.deadline_s, "more content", lambda: self._sock) as watch:
+                    self._receive(response, part, watch)
             except BaseException:
                 connection.close()
                 raise
@@ -158,9 +168,21 @@ class HttpFetcher:
         kept = self._connections.kept(way)
         if kept is not None:
             with contextlib.suppress(ConnectionError):
-                return kept, _answer(kept, url, headers | for_proxy)
+                return kept, self._answer(kept, url, headers | for_proxy)
         connection = self._connections.open(way)
-        return connection, _answer(connection, url, headers | for_proxy)
+        return connection, self._answer(connection, url, headers | for_proxy)
+
+    def _answer(
+        self, connection: http.client.HTTPConnection, url: str, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        self._sock = connection.sock
+        try:
+            with deadline(self._options.deadline_s, "the head of the answer", lambda: self._sock):
+                connection.request("GET", url, headers=headers)
+                return connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
 
     def _headers(self, way: Way, part: Part) -> dict[str, str]:
         headers = {"User-Agent": self._options.user_agent, "Accept": "*/*", "Accept-Encoding": "identity"}
@@ -198,31 +220,19 @@ class HttpFetcher:
         if part.total is not None and part.total > self._options.largest_bytes:
             raise FetchError("too_large", f"{part.total:,} bytes are announced, limit {self._options.largest_bytes:,}")
 
-    def _receive(self, response: http.client.HTTPResponse, part: Part) -> None:
+    def _receive(self, response: http.client.HTTPResponse, part: Part, watch: Deadline) -> None:
         """Append the answer's content to the part, within the options."""
         options, size = self._options, part.offset
-        window_began, window_from = self._clock(), size
+        meter = Meter(options.slowest_bytes_per_s, options.window_s, size, self._clock)
         with part.growing() as append:
             while chunk := response.read1(CHUNK_BYTES):
+                watch.put_off()
                 size = append(chunk)
                 if size > options.largest_bytes:
                     raise FetchError("too_large", f"more than {options.largest_bytes:,} bytes came")
-                elapsed = self._clock() - window_began
-                if elapsed >= options.window_s:
-                    if size - window_from < options.slowest_bytes_per_s * elapsed:
-                        raise FetchError("too_slow", f"{size - window_from:,} bytes in {elapsed:.0f} s")
-                    window_began, window_from = self._clock(), size
+                meter.judge(size)
         if part.total is not None and size != part.total:
             raise FetchError("incomplete", f"{size:,} bytes came of {part.total:,}")
-
-
-def _answer(connection: http.client.HTTPConnection, url: str, headers: dict[str, str]) -> http.client.HTTPResponse:
-    try:
-        connection.request("GET", url, headers=headers)
-        return connection.getresponse()
-    except BaseException:
-        connection.close()
-        raise
 
 
 def _joined(uri: str, location: str) -> str:

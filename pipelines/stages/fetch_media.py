@@ -61,7 +61,8 @@ class Stage:
         store = MediaStore(folder, self.refusals_h, unlocked_s(RunFolder(context.folder)))
         pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
         archive = ArchiveFetcher(store, context.roots, self.http.largest_bytes)
-        remote = RemoteFetcher(store, pace, self.http.largest_bytes)
+        limits = (self.http.largest_bytes, self.http.slowest_bytes_per_s, self.http.window_s)
+        remote = RemoteFetcher(store, pace, *limits)
         fetchers: Mapping[str, Fetcher] = {
             "local": LocalFetcher(context.roots),
             "archive": archive,

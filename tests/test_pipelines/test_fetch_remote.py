@@ -1,5 +1,6 @@
 """Object stores and hubs through fsspec, here its store in memory."""
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -68,3 +69,22 @@ def test_what_cannot_be_had_has_a_code(tmp_path: Path, uri: str, code: str) -> N
 def test_a_file_over_the_limit_is_refused(tmp_path: Path) -> None:
     with pytest.raises(FetchError, match="too_large"):
         fetcher(tmp_path, largest_bytes=100).fetch(ROW)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_slow_store_is_given_up(tmp_path: Path) -> None:
+    pace = HostPace(FileBook(tmp_path / "pace"), HostPolicy(burst=99))
+    minutes = (60.0 * number for number in itertools.count())
+    slow = RemoteFetcher(MediaStore(tmp_path), pace, 10_000, clock=lambda: next(minutes))
+
+    with pytest.raises(FetchError, match=r"too_slow: 4,000 bytes in 60 s"):
+        slow.fetch(ROW)
+
+
+@pytest.mark.usefixtures("bucket")
+def test_a_long_suffix_is_cut(tmp_path: Path) -> None:
+    fsspec.filesystem("memory").pipe(f"/bucket/a.{'x' * 300}", b"film")
+
+    assert (
+        fetcher(tmp_path).fetch(replace(ROW, source_uri=f"memory://bucket/a.{'x' * 300}")).path.suffix == f".{'x' * 15}"
+    )
