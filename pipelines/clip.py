@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-Status = Literal["ok", "rejected", "failed", "skipped"]
+Status = Literal["ok", "rejected", "failed"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -39,7 +39,7 @@ class Row:
 
 @dataclass(frozen=True)
 class Verdict:
-    """Why a clip left the road. `code` is one of `pipelines.ledger.CODES`."""
+    """Why a clip left the road. `code` is one of `pipelines.codes.CODES`."""
 
     status: Status
     code: str

@@ -27,7 +27,7 @@ LEDGER_SCHEMA = pa.schema(
     [
         ("clip_id", pa.string()),
         ("stage", pa.string()),
-        ("status", pa.string()),  # ok, rejected, failed, skipped
+        ("status", pa.string()),  # ok, rejected, failed
         ("code", pa.string()),  # ok, or one of pipelines.codes.CODES
         ("reason", pa.string()),
         ("permanent", pa.bool_()),  # asking again changes nothing

@@ -31,7 +31,7 @@ class MediaError(UniformError):
     """A media file cannot be used.
 
     Args:
-        code: one of the ledger's codes (`pipelines/ledger.py`), for instance "decode_corrupt".
+        code: one of the ledger's codes (`pipelines/codes.py`), for instance "decode_corrupt".
         reason: what was found, in words and numbers.
     """
 

@@ -46,7 +46,7 @@ def test_a_clip_without_a_text_is_known_as_such(folder: Path) -> None:
     index = open_index(folder)
 
     assert np.flatnonzero(~index.texts["a"].present).tolist() == [3]
-    assert index.sets_without_gaps(["a", "b"]).sum() == 22
+    assert index.has_text(["a", "b"]).sum() == 22
 
 
 def test_only_the_clips_of_the_split_are_kept(tmp_path: Path) -> None:

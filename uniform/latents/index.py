@@ -75,7 +75,7 @@ class Index:
             found.update(np.where(places.present, places.crc32.astype(np.int64), -1).tobytes())
         return found.hexdigest()[:16]
 
-    def sets_without_gaps(self, captions: Sequence[str]) -> npt.NDArray[np.bool_]:
+    def has_text(self, captions: Sequence[str]) -> npt.NDArray[np.bool_]:
         """(len(captions), N): True where the clip has a text in that set."""
         return np.stack([self.texts[name].present for name in captions])
 

@@ -237,7 +237,7 @@ def _open(config: SourceConfig, cache_folder: Path) -> Source:
                 f"data.source '{config.folder}': there is no caption set '{name}'; the folder has {known}"
             )
     weights = np.array(config.caption_weights or [1.0] * len(captions), dtype=np.float64)
-    per_clip = weights[:, None] * index.sets_without_gaps(captions)
+    per_clip = weights[:, None] * index.has_text(captions)
     without = np.flatnonzero(per_clip.sum(axis=0) == 0)
     if len(without) and config.missing_text == "refuse":
         raise ShardError(
