@@ -162,15 +162,23 @@ def status(
 def retry(
     folder: Folder,
     code: Annotated[str, typer.Option("--code", help="Ledger code of the clips to plan again.")],
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Even a code that is final, such as truncated: for you who have repaired the files. "
+            "What is still wrong leaves with its code again.",
+        ),
+    ] = False,
 ) -> None:
-    """Plan clips again that failed for a reason that may have passed. The next run does them."""
+    """Plan clips again that left for a reason that may have passed. The next run does them."""
     from pipelines.folder import RunFolder
     from pipelines.prepare import open_run, remembered
     from pipelines.retry import plan_again
 
     place = RunFolder(folder)
     unit_clips = open_run(folder).recipe.unit_clips if remembered(place)["recipe_source"] else None
-    made = plan_again(place, code, unit_clips)
+    made = plan_again(place, code, unit_clips, force=force)
     if not made:
         console.out.print(f"No clip has the code '{code}'.")
         return

@@ -2,6 +2,7 @@
 
 rejected    the content is not wanted or not usable; asking again changes nothing
 permanent   it cannot be had any more; asking again changes nothing
+limit       over a limit of our own, which no provenance holds; with another one, `uniform pipeline retry` asks again
 locked      not for who asks now; with other cookies, proxy or token, `uniform pipeline retry --code CODE` asks again
 transient   it could not be had or processed this time; `uniform pipeline retry --code CODE` asks again
 """
@@ -9,7 +10,7 @@ transient   it could not be had or processed this time; `uniform pipeline retry 
 from dataclasses import dataclass
 from typing import Literal
 
-Policy = Literal["rejected", "permanent", "locked", "transient"]
+Policy = Literal["rejected", "permanent", "limit", "locked", "transient"]
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Code:
 
 
 _REMEDIES: dict[Policy, str] = {
+    "limit": "with another limit in the recipe, uniform pipeline retry",
     "locked": "with other cookies, proxy or token, uniform pipeline retry",
     "transient": "uniform pipeline retry",
 }
@@ -72,7 +74,7 @@ CODES: dict[str, Code] = {
     "proxy": Code("transient", "the proxy refused or failed"),
     "incomplete": Code("transient", "fewer bytes came than were promised"),
     "changed": Code("transient", "the source changed while it was fetched"),
-    "address_refused": Code("permanent", "a private, local or reserved address that is not allowed by name"),
+    "address_refused": Code("limit", "a private, local or reserved address that is not allowed by name"),
     "scheme_refused": Code("permanent", "an address of another scheme than http or https"),
     "host_paused": Code("transient", "the host rests after it refused several times; the reason says until when"),
     "daily_budget": Code("transient", "today's requests to this host are used up"),
@@ -94,11 +96,11 @@ CODES: dict[str, Code] = {
     "unsupported": Code("rejected", "a codec, pixel format or transfer function that cannot be decoded faithfully"),
     "encrypted": Code("rejected", "the samples are encrypted"),
     "bad_timestamps": Code("rejected", "timestamps that no clock can make sense of"),
-    "too_large": Code("rejected", "more pixels, channels or bytes than the limits allow"),
+    "too_large": Code("limit", "more pixels, channels or bytes than the limits allow"),
     # the sandbox ended the attempt
-    "decode_timeout": Code("rejected", "decoding took longer than the limit"),
-    "decode_memory": Code("rejected", "decoding wanted more memory than the limit"),
-    "decode_crash": Code("rejected", "the decoder's process died"),
+    "decode_timeout": Code("limit", "decoding took longer than the limit"),
+    "decode_memory": Code("limit", "decoding wanted more memory than the limit"),
+    "decode_crash": Code("limit", "the decoder's process died"),
     "kills_worker": Code("rejected", "the clip killed three workers and was found by isolation"),
     # the content is not wanted
     "still": Code("rejected", "the picture does not move"),

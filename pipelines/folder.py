@@ -8,7 +8,7 @@ ledger/<stage>/000017-01.parquet  one row per clip, one part per attempt
 commits/<stage>/000017.json       written last: without it the files above do not count
 index.parquet  card.json          the finished shards
 prediction.json                   what a pilot foretold
-unlocked.json                     when a retry last asked for what had been locked
+unlocked.json                     when a retry last asked again for what hosts had refused
 .lock                             held by the one run that may write
 """
 
@@ -69,7 +69,7 @@ class RunFolder:
 
     @property
     def unlocked(self) -> Path:
-        """When a retry last asked for what had been locked."""
+        """When a retry last asked again for what had been refused, by policy."""
         return self.path / "unlocked.json"
 
     def artefact(self, store: Store, unit: int) -> Path | None:

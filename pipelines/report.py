@@ -54,7 +54,7 @@ class Reason:
 
     @property
     def policy(self) -> str:
-        """rejected, permanent, locked or transient."""
+        """rejected, permanent, limit, locked or transient."""
         return CODES[self.code].policy if self.code in CODES else "unknown"
 
     @property

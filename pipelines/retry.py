@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Mapping
 
 from pipelines.codes import CODES
 from pipelines.folder import RunFolder
@@ -13,19 +14,21 @@ from uniform.config import nearest
 from uniform.errors import PipelineError
 
 
-def plan_again(folder: RunFolder, code: str, unit_clips: int | None) -> list[int]:
+def plan_again(folder: RunFolder, code: str, unit_clips: int | None, *, force: bool = False) -> list[int]:
     """Put the clips that failed with `code` into further units; the next run does them.
 
     Args:
         unit_clips: clips per further unit; None puts them all into one.
+        force: even where the code's policy says that asking again changes nothing.
     Returns: the new units; none where no clip has that code.
     Raises: PipelineError where the code is unknown, or its policy says that asking again changes nothing.
     """
     if code not in CODES:
         raise PipelineError(f"there is no code '{code}'{nearest(code, CODES)}")
-    if CODES[code].remedy is None:
+    if CODES[code].remedy is None and not force:
         raise PipelineError(
             f"'{code}' ({CODES[code].meaning}) is {CODES[code].policy}: asking again changes nothing. "
+            f"If you have mended what it tells of, a file for instance, add --force. "
             f"To judge otherwise, change the stage's options: uniform pipeline run {folder.path} --replace-stale"
         )
     stages = remembered(folder)["stages"]
@@ -34,13 +37,18 @@ def plan_again(folder: RunFolder, code: str, unit_clips: int | None) -> list[int
         clip_ids = clips_with_code(folder, stages, units, code)
         if not clip_ids:
             return []
-        if CODES[code].policy == "locked":  # first: without it the further units would be told the old refusals
-            write_bytes(folder.unlocked, json.dumps({"time": time.time()}).encode())
+        policy = CODES[code].policy
+        if policy != "transient":  # first: without it the further units would be told the old refusals
+            lifted = {**lifted_s(folder), policy: time.time()}
+            write_bytes(folder.unlocked, json.dumps(lifted, sort_keys=True).encode())
         longer = units.with_clips(clip_ids, unit_clips or len(clip_ids), f"retry:{code}")
         longer.write(folder)
     return list(range(len(units), len(longer)))
 
 
-def unlocked_s(folder: RunFolder) -> float:
-    """Seconds since 1970: refusals of policy "locked" from before it do not count any more; 0 without a retry."""
-    return float(json.loads(folder.unlocked.read_bytes())["time"]) if folder.unlocked.exists() else 0.0
+def lifted_s(folder: RunFolder) -> Mapping[str, float]:
+    """Policy -> seconds since 1970: refusals of that policy from before it do not count any more."""
+    if not folder.unlocked.exists():
+        return {}
+    told: dict[str, float] = json.loads(folder.unlocked.read_bytes())
+    return {"locked" if policy == "time" else policy: float(time_s) for policy, time_s in told.items()}  # "time": 0.2.1

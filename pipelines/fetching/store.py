@@ -58,7 +58,7 @@ class MediaStore:
     Args:
         folder: made where it is missing.
         refusals_h: how long a lasting refusal is remembered, in hours; None asks every time.
-        unlocked_s: a refusal of policy "locked" from before this time, in seconds since 1970, does not count.
+        lifted_s: policy -> seconds since 1970; a refusal of that policy from before this time does not count.
         clock: seconds since 1970.
     """
 
@@ -66,11 +66,11 @@ class MediaStore:
         self,
         folder: Path,
         refusals_h: float | None = 24.0,
-        unlocked_s: float = 0.0,
+        lifted_s: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder, self._refusals_h, self._clock = folder.absolute(), refusals_h, clock
-        self._unlocked_s = unlocked_s
+        self._lifted_s = lifted_s or {}
 
     @staticmethod
     def key(kind: str, scope: str, uri: str) -> str:
@@ -151,7 +151,7 @@ class MediaStore:
         refusal = _read_json(self._place(key, ".refused.json"))
         if refusal is None or self._refusals_h is None:
             return
-        if CODES[refusal["code"]].policy == "locked" and refusal["time"] < self._unlocked_s:
+        if refusal["time"] < self._lifted_s.get(CODES[refusal["code"]].policy, 0.0):
             return
         if self._clock() - refusal["time"] < 3600 * self._refusals_h:
             raise FetchError(refusal["code"], f"{refusal['reason']} (asked before)")

@@ -1,7 +1,7 @@
 """Cut each clip out of its source file and normalise it: frame rate, size, sample rate, length, codec.
 
 The source is opened only in a child process with limits on time and memory; a file that crashes, hangs or bloats a
-decoder is rejected with a code and the worker goes on.
+decoder leaves with a code, which a retry with other limits may lift, and the worker goes on.
 """
 
 from collections.abc import Iterator, Mapping

@@ -17,7 +17,7 @@ from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
 from pipelines.folder import RunFolder
-from pipelines.retry import unlocked_s
+from pipelines.retry import lifted_s
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.spec import Spec
 
@@ -58,7 +58,7 @@ class Stage:
     def open(self, context: Context) -> Work:
         """The fetchers of this worker, by kind."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
-        store = MediaStore(folder, self.refusals_h, unlocked_s(RunFolder(context.folder)))
+        store = MediaStore(folder, self.refusals_h, lifted_s(RunFolder(context.folder)))
         pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
         archive = ArchiveFetcher(store, context.roots, self.http.largest_bytes)
         limits = (self.http.largest_bytes, self.http.slowest_bytes_per_s, self.http.window_s)

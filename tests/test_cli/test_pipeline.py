@@ -120,6 +120,13 @@ def test_retry_and_run_bring_the_missing_clip_in(finished: Path) -> None:
     assert "No clip has the code" in uniform("pipeline", "retry", finished, "--code", "missing_source").output
 
 
+def test_a_final_code_wants_force(finished: Path) -> None:
+    refused = uniform("pipeline", "retry", finished, "--code", "truncated", code=1)
+
+    assert "--force" in refused.output
+    assert "No clip has the code" in uniform("pipeline", "retry", finished, "--code", "truncated", "--force").output
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -9,8 +9,9 @@ from pipelines.clip import Clip, Row
 from pipelines.stage import Context, Stage, check_order, stage_class
 from tests.media_files import ffmpeg, nearest_numbers, numbers, write_numbered
 from uniform.config import Document, build
-from uniform.errors import ConfigError
+from uniform.errors import ConfigError, MediaError
 from uniform.media.clipfile import read_clip
+from uniform.media.sandbox import MediaSandbox
 from uniform.spec import TOY
 
 
@@ -79,6 +80,19 @@ def test_the_stage_reads_lazily_so_that_an_endless_queue_can_feed_it(base: Path)
     stream = work(endless())
 
     assert next(stream)["mp4"] == next(stream)["mp4"]
+
+
+@pytest.mark.parametrize("code", ["decode_timeout", "decode_memory", "decode_crash", "too_large", "unreadable_source"])
+def test_what_a_limit_or_a_disk_cost_is_not_rejected(code: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ended(*args: object, **options: object) -> None:
+        raise MediaError(code, "ended")
+
+    monkeypatch.setattr(MediaSandbox, "normalise", ended)
+
+    (made,) = stage_class("clip_media")().open(Context(spec=TOY))(iter([clip_of(base)]))
+
+    assert made.verdict is not None
+    assert (made.verdict.status, made.verdict.code) == ("failed", code)
 
 
 def test_options_change_the_picture_and_the_provenance(base: Path) -> None:

@@ -108,5 +108,6 @@ def test_clips_are_values() -> None:
 
 def test_every_code_has_a_policy_and_a_meaning() -> None:
     assert all(
-        code.meaning and code.policy in ("rejected", "permanent", "locked", "transient") for code in CODES.values()
+        code.meaning and code.policy in ("rejected", "permanent", "limit", "locked", "transient")
+        for code in CODES.values()
     )

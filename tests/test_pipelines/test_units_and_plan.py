@@ -1,18 +1,22 @@
 """Units are cut once; the plan says what is done, what is stale and why."""
 
 import json
-from dataclasses import replace
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
 from pipelines.brackets import InlineEngine, LogListener, Outcome, run_pipeline
+from pipelines.clip import Clip
+from pipelines.codes import CODES
 from pipelines.folder import RunFolder
+from pipelines.ledger import status_of
 from pipelines.plan import Survey, Surveyor
 from pipelines.prepare import Run, make_run
-from pipelines.retry import plan_again
+from pipelines.retry import lifted_s, plan_again
 from pipelines.units import Units, in_order
-from tests.test_pipelines.fakes import Cut, Encode, Look, Say, fake_run, recipe, results, rows
+from tests.test_pipelines.fakes import Cut, Encode, Look, Say, fake_run, recipe, results, rows, seed
 from uniform.errors import ManifestError, PipelineError
 from uniform.spec import TOY
 
@@ -201,6 +205,57 @@ def test_retry_refuses_what_cannot_change(code: str, message: str, tmp_path: Pat
 
     with pytest.raises(PipelineError, match=message):
         plan_again(RunFolder(tmp_path), code, 6)
+
+
+@pytest.mark.parametrize("code", ["address_refused", "too_large", "decode_timeout", "decode_memory", "decode_crash"])
+def test_what_our_own_limits_cost_can_be_asked_for_again(code: str, tmp_path: Path) -> None:
+    do(fake_run(tmp_path))
+
+    assert plan_again(RunFolder(tmp_path), code, 6) == []
+    assert (CODES[code].policy, status_of(code)) == ("limit", "failed")
+    assert CODES[code].remedy == "with another limit in the recipe, uniform pipeline retry"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mendable(Cut):
+    """Rejects every third clip as a file that was cut short, until somebody repairs them."""
+
+    repaired: str
+
+    def _one(self, clip: Clip) -> Clip:
+        if seed(clip.row) % 3 == 0 and not Path(self.repaired).exists():
+            return clip.reject("truncated", "the header promises 4.00 s; the file's last packet ends at 1.00 s")
+        return super()._one(clip)
+
+
+def test_what_is_final_is_planned_again_by_force(tmp_path: Path) -> None:
+    folder, repaired = RunFolder(tmp_path / "out"), tmp_path / "repaired"
+    made = recipe(cut=Mendable(reject_every=None, repaired=str(repaired)), look=Look(floor=0))
+    first = do(fake_run(folder.path, made=made))
+    assert first.final.rejected == first.final.codes["truncated"] > 0
+    repaired.touch()
+    with pytest.raises(PipelineError, match="add --force"):
+        plan_again(folder, "truncated", 6)
+
+    assert plan_again(folder, "truncated", 6, force=True) == [4]
+    second = do(Run(folder=folder, recipe=made, roots={}))
+
+    assert second.final.codes == {"ok": 20}
+    assert second.indexed == 20
+
+
+def test_a_retry_lifts_the_refusals_of_its_policy_and_knows_what_an_older_one_lifted(tmp_path: Path) -> None:
+    do(fake_run(tmp_path))
+    folder = RunFolder(tmp_path)
+    assert lifted_s(folder) == {}
+    folder.unlocked.write_text('{"time": 12.5}')
+
+    plan_again(folder, "too_short", 6, force=True)
+
+    lifted = lifted_s(folder)
+    assert set(lifted) == {"locked", "rejected"}
+    assert lifted["locked"] == 12.5
+    assert time.time() - lifted["rejected"] < 60
 
 
 def test_a_damaged_marker_is_named(tmp_path: Path) -> None:
