@@ -21,6 +21,7 @@ import av
 import numpy as np
 
 from uniform.errors import MediaError
+from uniform.media.container import refuse_unreadable
 from uniform.media.decode import Decoded, Request, decode
 from uniform.media.encode import Mp4Settings, to_int16, write_mp4
 from uniform.media.picture import as_rgb
@@ -67,13 +68,22 @@ def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     except (av.PatchWelcomeError, av.DecoderNotFoundError, NotImplementedError) as error:
         return {"code": "unsupported", "reason": _words(error)}
     except (av.FFmpegError, OSError, ValueError, ArithmeticError) as error:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return {"code": "disk_full", "reason": f"no space left for the decoded clip in {folder}"}
-        return {"code": "decode_corrupt", "reason": f"{type(error).__name__}: {_words(error)}"}
+        return _refusal(error, Path(job["path"]), folder)
     except Exception as error:  # a fault of ours that one odd file has found: told, and no other clip suffers
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
         return {"code": "decode_crash", "reason": f"{type(error).__name__} at {where}: {_words(error)}"}
+
+
+def _refusal(error: Exception, path: Path, folder: Path) -> dict[str, str]:
+    """Whether the disk or the file's content is to blame."""
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return {"code": "disk_full", "reason": f"no space left for the decoded clip in {folder}"}
+    try:
+        refuse_unreadable(path, error)
+    except MediaError as refused:
+        return {"code": refused.code, "reason": refused.reason}
+    return {"code": "decode_corrupt", "reason": f"{type(error).__name__}: {_words(error)}"}
 
 
 def _request(fields: dict[str, Any]) -> Request:

@@ -3,6 +3,7 @@
 Called only inside the sandbox's child process. Every refusal is a MediaError with a code of the ledger.
 """
 
+import errno
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,11 @@ MAX_PIXELS = 36_000_000
 MAX_CHANNELS = 64
 MAX_TAIL_PACKETS = 5_000
 HEAD_BYTES = 1024
+UNREADABLE = (errno.EIO, errno.ESTALE, errno.EACCES)
+"""What the operating system says of a disk, a network folder or rights that fail, and not of the file's content."""
+READ_BYTES = 1 << 20
+FILE_PREFIX = "file:"
+"""Keeps a name such as "-x.mp4" or "concat:a|b" from meaning anything but a name."""
 
 
 @dataclass(frozen=True)
@@ -47,8 +53,8 @@ def open_source(path: Path) -> Source:
     _refuse_what_is_no_file(path)
     refuse_damaged_structure(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS.replace(";", ",")}
-    try:  # the prefix keeps a name such as "-x.mp4" or "concat:a|b" from meaning anything but a name
-        container = av.open(f"file:{path.absolute()}", options=options, metadata_errors="replace")
+    try:
+        container = av.open(f"{FILE_PREFIX}{path.absolute()}", options=options, metadata_errors="replace")
     except MemoryError:
         raise
     except (av.FFmpegError, ValueError, OSError) as error:
@@ -82,7 +88,7 @@ def promised_end_ns(container: Any, stream: Any | None = None) -> int | None:
 def refuse_broken_promise(container: Any) -> None:
     """Refuse a file whose packets end long before its header says. May move the read position.
 
-    Raises: MediaError "truncated".
+    Raises: MediaError "truncated", or "unreadable_source" where the disk is to blame.
     """
     promised_ns = promised_end_ns(container)
     if promised_ns is None:
@@ -93,13 +99,35 @@ def refuse_broken_promise(container: Any) -> None:
         try:
             container.seek(max(0, enough_ns - SECOND) // (SECOND // av.time_base))
             held_ns = _last_packet_ns(container, enough_ns)
-        except av.FFmpegError:
+        except av.FFmpegError as error:
+            refuse_unreadable(Path(container.name.removeprefix(FILE_PREFIX)), error)
             held_ns = 0
     if held_ns < enough_ns:
         promise, held = promised_ns / SECOND, held_ns / SECOND
         raise MediaError(
             "truncated", f"the header promises {promise:.2f} s; the file's last packet ends at {held:.2f} s"
         )
+
+
+def refuse_unreadable(path: Path, error: Exception) -> None:
+    """Refuse a file that its disk does not give. Any other error passes, for the caller to judge.
+
+    FFmpeg calls a damaged or cut file an input/output error too, so its word is taken only where the file cannot be
+    read to its end without it.
+    Raises: MediaError "unreadable_source".
+    """
+    if not isinstance(error, OSError) or error.errno not in UNREADABLE:
+        return
+    if isinstance(error, av.FFmpegError):
+        try:
+            with path.open("rb") as file:
+                while file.read(READ_BYTES):
+                    pass
+        except OSError as fault:
+            error = fault
+        else:
+            return
+    raise MediaError("unreadable_source", f"is there but cannot be read ({error.strerror})") from error
 
 
 def _last_indexed_ns(stream: Any, file_bytes: int) -> int:

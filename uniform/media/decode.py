@@ -14,7 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.container import Source, open_source, promised_end_ns, refuse_broken_promise
+from uniform.media.container import (
+    FILE_PREFIX,
+    Source,
+    open_source,
+    promised_end_ns,
+    refuse_broken_promise,
+    refuse_unreadable,
+)
 from uniform.media.picture import Fit
 from uniform.media.reel import Reel
 from uniform.media.sound import SoundCollector
@@ -143,6 +150,7 @@ class _Pass:
                 if self._complete():
                     break
         except (av.InvalidDataError, av.OSError) as error:
+            refuse_unreadable(Path(self._source.container.name.removeprefix(FILE_PREFIX)), error)
             self._read_error = str(error).splitlines()[0]
         if self._reel is not None:
             self._reel.finish()
