@@ -12,6 +12,7 @@ LOUD = {
     "host_paused": "were not asked for, because their host refuses us",
     "daily_budget": "were not asked for, because today's requests are used up",
     "quiet_hours": "were not asked for at this hour",
+    "disk_full": "found no space left on a disk",
 }
 """Codes that are said aloud, and what is said of their clips."""
 EXAMPLES = 3

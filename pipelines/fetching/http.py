@@ -33,7 +33,7 @@ HOPS = 5
 SUFFIXES = {".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".flv", ".gif"}
 _NUMBER = re.compile(r"[0-9]{1,18}")
 _REFUSALS = ("http_429", "http_5xx")
-_FINAL = ("host_paused", "daily_budget", "quiet_hours", "tls", "too_slow")
+_FINAL = ("host_paused", "daily_budget", "quiet_hours", "tls", "too_slow", "disk_full")
 """Transient, but not within minutes."""
 
 

@@ -22,6 +22,7 @@ from typing import Any
 
 from pipelines.codes import CODES
 from pipelines.fetching.base import Fetched, FetchError
+from pipelines.folder import explain, is_full
 from uniform.atomic import TEMPORARY_PREFIX
 from uniform.fingerprint import canonical_json, file_sha256
 
@@ -96,8 +97,12 @@ class MediaStore:
 
         Args:
             make: takes the work folder of this source, which holds what earlier attempts left.
-        Raises: FetchError, from `make` or remembered.
+        Raises: FetchError, from `make` or remembered; PipelineError where the disk is full.
         """
+        with _stopping_when_full(self._folder):
+            return self._once(key, make)
+
+    def _once(self, key: str, make: Callable[[Path], Made]) -> Fetched:
         found = self.find(key)
         if found is not None:
             return found
@@ -115,10 +120,6 @@ class MediaStore:
                     if error.code not in UNASKED:
                         self._remember(key, error)
                     shutil.rmtree(work, ignore_errors=True)
-                raise
-            except OSError as error:
-                if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                    raise FetchError("disk_full", f"{self._folder}: {error.strerror}") from error
                 raise
             shutil.rmtree(work, ignore_errors=True)
             return fetched
@@ -172,6 +173,25 @@ class MediaStore:
         finally:
             path.unlink(missing_ok=True)
             os.close(handle)
+
+
+@contextlib.contextmanager
+def _stopping_when_full(folder: Path) -> Iterator[None]:
+    """A full disk stops the run, whether the system says it or a fetcher's own program.
+
+    Going on would ask a host for every source that is left, and lose each in the same way.
+    """
+    try:
+        yield
+    except (FetchError, OSError) as error:
+        full = error
+        if isinstance(error, FetchError) and error.code == "disk_full":
+            full = OSError(errno.ENOSPC, error.reason)
+        if not isinstance(full, OSError) or not is_full(full):
+            raise
+        explained = explain(full, folder)
+        assert explained is not None
+        raise explained from error
 
 
 def _fetched(path: Path, facts: Mapping[str, Any]) -> Fetched:

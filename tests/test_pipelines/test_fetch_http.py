@@ -319,18 +319,6 @@ def test_a_killed_worker_leaves_nothing_visible_and_the_next_goes_on(
     assert path.read_bytes() == body("/slow/a.mp4")
 
 
-def test_a_full_disk_is_transient_and_named(
-    server: HostileServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr("pipelines.fetching.store.os.fsync", full)
-
-    assert code_for(fetcher(tmp_path), server.url("/ok/a")) == "disk_full"
-    assert CODES["disk_full"].policy == "transient"
-
-
 def test_the_stage_keeps_good_clips_and_codes_bad_ones(server: HostileServer, tmp_path: Path) -> None:
     stage = Stage(allow_hosts=("127.0.0.1",), pace=OPEN, http=HttpOptions(attempts=1))
     paths = ["/ok/a.mp4", "/status/404", "/page-as-video/b", "/ok/a.mp4"]

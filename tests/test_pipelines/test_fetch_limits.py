@@ -1,6 +1,8 @@
-"""What a limit of ours cost a clip can be asked for again, by a retry and another limit."""
+"""What a limit of ours cost a clip can be asked for again; a full disk costs none, for it stops the run."""
 
-from collections.abc import Iterator, Mapping
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +11,7 @@ import pytest
 from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.http import HttpOptions
+from pipelines.fetching.part import Part
 from pipelines.fetching.store import Made, MediaStore
 from pipelines.folder import RunFolder
 from pipelines.prepare import Run, make_run
@@ -17,6 +20,7 @@ from pipelines.retry import plan_again
 from pipelines.stages.fetch_media import Stage
 from tests.hostile_server import HostileServer, hostile_server
 from tests.test_pipelines.test_fetch_http import OPEN, ROW
+from uniform.errors import PipelineError
 from uniform.spec import TOY
 
 
@@ -78,3 +82,52 @@ def test_a_retry_lifts_refusals_of_its_own_policy_alone(tmp_path: Path) -> None:
     for policy, answer in (("limit", "asked before"), ("permanent", "gone$")):
         with pytest.raises(FetchError, match=answer):
             MediaStore(tmp_path, lifted_s={policy: 1e12}).once("a" * 32, refuse)
+
+
+def full_at_commit(patched: pytest.MonkeyPatch) -> None:
+    """The disk is full when a source's facts are written, as a quota says it."""
+
+    def full(path: Path, text: str) -> None:
+        raise OSError(errno.EDQUOT, "Disk quota exceeded")
+
+    patched.setattr("pipelines.fetching.store._put", full)
+
+
+def full_half_way(patched: pytest.MonkeyPatch) -> None:
+    """The disk is full while a source comes."""
+
+    @contextmanager
+    def growing(part: Part) -> Iterator[Callable[[bytes], int]]:
+        def append(chunk: bytes) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        yield append
+
+    patched.setattr(Part, "growing", growing)
+
+
+@pytest.mark.parametrize("full", [full_at_commit, full_half_way])
+def test_a_full_disk_under_shared_sources_stops_the_run_and_the_next_goes_on(
+    full: Callable[[pytest.MonkeyPatch], None], server: HostileServer, tmp_path: Path
+) -> None:
+    urls = [server.url(f"/ok/{n}.mp4") for n in range(4)]
+    run = run_of(tmp_path / "run", urls, sources=str(tmp_path / "shared"))
+
+    with pytest.MonkeyPatch.context() as patched:
+        full(patched)
+        with pytest.raises(PipelineError, match=f"{tmp_path / 'shared'}: no space left .* goes on where it stopped"):
+            codes(run)
+
+    assert sum(server.requests.values()) == 1  # the other hosts were left in peace
+    assert not (tmp_path / "run" / "commits").exists()
+    assert codes(run) == {"ok": 4}
+
+
+def test_a_program_that_finds_the_disk_full_stops_the_run_too(tmp_path: Path) -> None:
+    def full(work: Path) -> Made:
+        (work / "part").write_text("what has come")
+        raise FetchError("disk_full", "unable to write data: [Errno 28] No space left on device")
+
+    with pytest.raises(PipelineError, match=r"no space left .unable to write data"):
+        MediaStore(tmp_path).once("a" * 32, full)
+    assert [path.read_text() for path in tmp_path.rglob("part")] == ["what has come"]
