@@ -235,9 +235,8 @@ class _Pool:
             result = ray.get(ready)
         except RayTaskError as error:
             self._idle.append(worker)
-            self._trouble = self._trouble or PipelineError(
-                f"stage '{job.task.stage}', unit {job.task.unit}: {error}. Nothing of this unit was committed."
-            )
+            told = f"stage '{job.task.stage}', unit {job.task.unit}: {error}. Nothing of this unit was committed."
+            self._stop(PipelineError(told))
             return None
         except RayError as error:
             self._died(job, error)
@@ -246,7 +245,7 @@ class _Pool:
         if job.only is not None:
             self._looked_at(job)  # what a clip alone raises, the unit will raise again
         elif isinstance(result, UniformError):
-            self._trouble = self._trouble or result
+            self._stop(result)
         return result if isinstance(result, Commit) else None
 
     def _died(self, job: _Job, error: RayError) -> None:
@@ -266,11 +265,21 @@ class _Pool:
         elif suspect.deaths < 2 * MAX_DEATHS:
             self._again.append(job)
         else:
-            self._trouble = self._trouble or PipelineError(
+            told = (
                 f"{where}: {suspect.deaths} workers died on it, but none on a clip of it alone. Most likely the "
                 f"machine's memory is too small for so many workers: choose fewer by --workers, or a smaller "
                 f"unit_clips. The last one said: {error}"
             )
+            self._stop(PipelineError(told))
+
+    def _stop(self, error: UniformError) -> None:
+        """Begin nothing more. Said at once, for what is under way may take hours."""
+        if self._trouble is not None:
+            return
+        self._trouble = error
+        if self.busy:
+            first = f"what is under way ends first ({len(self.busy)} units)"
+            self._listener.remark(f"the run stops: nothing new is begun, and {first}. {error}")
 
     def _looked_at(self, job: _Job) -> None:
         suspect = self._suspects[job.task.unit]

@@ -11,8 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipelines.brackets import InlineEngine, LogListener, Outcome, run_pipeline
+from pipelines.clip import Clip
+from pipelines.commits import Commit
 from pipelines.prepare import Run, new_run
 from pipelines.stage import Resources
+from pipelines.units import in_order
 from tests.test_pipelines.fakes import Cut, Look, fake_run, recipe, results, rows
 from uniform.avworld.write import write_world
 from uniform.errors import PipelineError
@@ -65,6 +68,51 @@ def test_a_bug_on_ray_is_named_and_other_units_are_kept(tmp_path: Path) -> None:
     assert not (tmp_path / "commits" / "cut" / "000001.json").exists()
     outcome = on_ray(fake_run(tmp_path))
     assert outcome.units_found >= 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Patient(Cut):
+    """A stage that does no clip, but the one at which it fails, before a file is there."""
+
+    gate: str
+    longest_s: float = 30.0
+
+    def _one(self, clip: Clip) -> Clip:
+        ends = time.monotonic() + self.longest_s
+        while clip.row.clip_id != self.raises and not Path(self.gate).exists() and time.monotonic() < ends:
+            time.sleep(0.02)
+        return super()._one(clip)
+
+
+class Diary(LogListener):
+    """Remembers what it was told, in order, and opens a gate with the first remark."""
+
+    def __init__(self, gate: Path) -> None:
+        self.told: list[str] = []
+        self._gate = gate
+
+    def unit_done(self, commit: Commit) -> None:
+        self.told.append("unit done")
+
+    def remark(self, text: str) -> None:
+        self.told.append(text)
+        self._gate.touch()
+
+
+def test_a_fatal_error_is_told_before_the_units_under_way_have_ended(tmp_path: Path) -> None:
+    from pipelines.runner import RayEngine
+
+    victim, gate = in_order(row.clip_id for row in rows(12))[0], tmp_path / "gate"
+    run = fake_run(tmp_path / "out", clips=12, made=recipe(cut=Patient(raises=victim, gate=str(gate))))
+    diary = Diary(gate)
+
+    with pytest.raises(PipelineError, match="ZeroDivisionError"), RayEngine(workers=2) as engine:
+        run_pipeline(run, engine, diary)
+
+    told, *later = diary.told
+    assert told.startswith("the run stops: nothing new is begun, and what is under way ends first (1 units). ")
+    assert all(part in told for part in ("stage 'cut', unit 0", victim, "ZeroDivisionError"))
+    assert later == ["unit done"]
 
 
 @dataclass(frozen=True, kw_only=True)
