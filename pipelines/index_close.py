@@ -1,7 +1,7 @@
 """Close a run: index.parquet and card.json from what the units' commits left, always the same bytes.
 
 Nothing is read but commit markers, ledger parts and member tables; the shards themselves were verified when they were
-written. The index comes first, then the card: a folder with a card is whole.
+written. An older card goes, then the index comes, then the card: a folder with a card is whole, and the two agree.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -110,12 +110,14 @@ def close_index(folder: RunFolder, recipe: Recipe, units: Units, surveyor: Surve
         return None
     sums = {"video": _Sums(), "audio": _Sums()}
     facts = _Facts(windows=int(surveyor.provenance(tars.latents).get("windows", 1)))
-    with replacing(folder.index) as temporary, pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
-        for commit, table in live_rows(folder, recipe.instances[-1].name, units, ["clip_id", "code"]):
-            pairs = zip(table["clip_id"].to_pylist(), table["code"].to_pylist(), strict=True)
-            kept = [clip_id for clip_id, code in pairs if code == OK]
-            if kept:
-                writer.write_table(_unit_rows(folder, recipe, tars, units, commit.unit, kept, sums, facts))
+    with replacing(folder.index) as temporary:
+        with pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd") as writer:
+            for commit, table in live_rows(folder, recipe.instances[-1].name, units, ["clip_id", "code"]):
+                pairs = zip(table["clip_id"].to_pylist(), table["code"].to_pylist(), strict=True)
+                kept = [clip_id for clip_id, code in pairs if code == OK]
+                if kept:
+                    writer.write_table(_unit_rows(folder, recipe, tars, units, commit.unit, kept, sums, facts))
+        folder.card.unlink(missing_ok=True)  # a kill from here on leaves no card, rather than an older one
     card = Card(
         spec=recipe.spec.as_dict(),
         video=_codec(surveyor, tars.latents, "video"),

@@ -17,7 +17,8 @@ from pipelines.prepare import Run, make_run
 from pipelines.retry import lifted_s, plan_again
 from pipelines.units import Units, in_order
 from tests.test_pipelines.fakes import Cut, Encode, Look, Say, fake_run, recipe, results, rows, seed
-from uniform.errors import ManifestError, PipelineError
+from uniform.errors import ManifestError, PipelineError, ShardError
+from uniform.latents.index import open_index
 from uniform.spec import TOY
 
 
@@ -256,6 +257,24 @@ def test_a_retry_lifts_the_refusals_of_its_policy_and_knows_what_an_older_one_li
     assert set(lifted) == {"locked", "rejected"}
     assert lifted["locked"] == 12.5
     assert time.time() - lifted["rejected"] < 60
+
+
+@pytest.mark.parametrize("at", ["_codec", "Card.write"])
+def test_a_kill_between_index_and_card_leaves_no_older_card(
+    at: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    do(fake_run(tmp_path, clips=12))
+    with monkeypatch.context() as patched:
+        patched.setattr(f"pipelines.index_close.{at}", killed)
+        with pytest.raises(KeyboardInterrupt):
+            do(fake_run(tmp_path, clips=20))
+
+    with pytest.raises(ShardError, match=r"card\.json: not found"):
+        open_index(tmp_path)
+    assert do(fake_run(tmp_path, clips=20)).indexed == len(open_index(tmp_path))
 
 
 def test_a_damaged_marker_is_named(tmp_path: Path) -> None:

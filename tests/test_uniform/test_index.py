@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import webdataset as wds
 
-from tests.shard_folder import read_index_rows, write_index, write_shard_folder
+from tests.shard_folder import change_card, read_index_rows, write_index, write_shard_folder
 from uniform.errors import ShardError
 from uniform.latents.index import open_index
 from uniform.latents.members import Shards, parse_header
@@ -55,6 +55,15 @@ def test_only_the_clips_of_the_split_are_kept(tmp_path: Path) -> None:
     assert open_index(tmp_path, "test").clip_ids.tolist() == ids[7:]
     with pytest.raises(ShardError, match="no clip of split 'valid'; the index has test, train"):
         open_index(tmp_path, "valid")
+
+
+@pytest.mark.parametrize("split", [None, "train", "test"])
+def test_an_index_of_another_number_of_clips_than_the_card_says_is_refused(split: str | None, tmp_path: Path) -> None:
+    write_shard_folder(tmp_path, clips=10, splits={"train": 7, "test": 3})
+    change_card(tmp_path, clips=7)
+
+    with pytest.raises(ShardError, match=r"lists 10 clips, but card\.json says 7: .* `uniform pipeline run` again"):
+        open_index(tmp_path, split)
 
 
 def test_an_index_of_no_clips_is_refused(folder: Path) -> None:

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from uniform.errors import ShardError
-from uniform.latents.format import INDEX_NAME, INDEX_SCHEMA, Card, read_card, spec_of
+from uniform.latents.format import CARD_NAME, INDEX_NAME, INDEX_SCHEMA, Card, read_card, spec_of
 from uniform.latents.remote import RemoteFolder
 from uniform.spec import Spec
 
@@ -87,12 +87,14 @@ def open_index(folder: Path | RemoteFolder, split: str | None = None, *, stdev: 
         folder: holds index.parquet, card.json and the shards.
         split: keep only the clips of this split; None keeps all.
         stdev: the optional column of deviations is wanted too.
-    Raises: ShardError where the index is missing, empty, of another shape, or names bytes that are not there.
+    Raises: ShardError where the index is missing, empty, of another shape or of another number of clips than the card
+        says, or names bytes that are not there.
     """
     local = folder.local if isinstance(folder, RemoteFolder) else folder
     card = read_card(local)
     path = local / INDEX_NAME
     table = _read_table(path)
+    listed = len(table)
     if split is not None:
         splits = sorted(set(table["split"].to_pylist()))
         table = table.filter(pa.compute.equal(table["split"], split))
@@ -114,6 +116,11 @@ def open_index(folder: Path | RemoteFolder, split: str | None = None, *, stdev: 
         shards=tuple(names),
     )
     _check_members(index, path)
+    if listed != card.clips:
+        raise ShardError(
+            f"{path}: lists {listed:,} clips, but {CARD_NAME} says {card.clips:,}: the two are of different states of "
+            f"the run, as a kill or a copy half done leaves them. Run `uniform pipeline run` again, or copy both again."
+        )
     _check_bytes(index, path)
     return index
 
