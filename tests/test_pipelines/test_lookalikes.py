@@ -12,8 +12,9 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from pipelines.clip import Clip, Row
-from pipelines.lookalikes import find_lookalikes, to_leave_out
+from pipelines.lookalikes import find_lookalikes, read_looks, to_leave_out
 from pipelines.manifest import read_rows, write_parquet
+from pipelines.shards import write_table
 from pipelines.stage import Context
 from pipelines.stages import clip_media
 from pipelines.stages.fingerprint_clip import Stage, look_of
@@ -128,6 +129,19 @@ def test_the_command_names_pairs_and_writes_what_to_leave_out(tmp_path: Path) ->
     assert "1 pair among 2 clips, 1 across splits" in result.output
     assert [row.source_id for row in read_rows(tmp_path / "out.parquet")] == ["b"]
     assert CliRunner().invoke(app, ["manifest", "lookalikes", str(tmp_path)]).exit_code == 1
+
+
+def test_units_that_kept_nothing_are_read_too(tmp_path: Path) -> None:
+    rows = rows_named("a", "b")
+    write_parquet(rows, tmp_path / "manifest.parquet")
+    clips = [Clip(row, {"look": look_of(film(1))}) for row in rows]
+    for unit, kept in enumerate(([], clips, [])):
+        write_table(tmp_path / "looks" / f"{unit:06d}.parquet", ["look"], kept)
+
+    read, looks = read_looks([tmp_path])
+
+    assert (read, looks.shape) == (rows, (2, 16))
+    assert find_lookalikes(read, looks)[0].share == 1.0
 
 
 CLIPS = Path(__file__).parents[3] / "shared" / "clips"

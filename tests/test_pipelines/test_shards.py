@@ -17,7 +17,7 @@ import webdataset
 from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.clip import Clip
 from pipelines.lint import info, require_sound
-from pipelines.shards import walk, write_tar
+from pipelines.shards import walk, write_table, write_tar
 from tests.test_pipelines.fakes import fake_run, npy, rows
 from uniform.errors import ShardError, SpecMismatchError, UniformError
 from uniform.latents.format import INDEX_SCHEMA, ids_digest, read_card
@@ -282,3 +282,27 @@ def test_links_and_folders_are_no_members(kind: bytes, tmp_path: Path) -> None:
 
     with pytest.raises(ShardError, match="not a plain file"):
         list(walk(tmp_path / "latents-000000.tar"))
+
+
+def measured(level: float, lost: float) -> list[Clip]:
+    return [Clip(row, {"level": level, "curve": [0.5, lost], "more": {"top": None}}) for row in rows(2)]
+
+
+def test_a_table_may_hold_nan_and_is_still_read_back(tmp_path: Path) -> None:
+    write_table(tmp_path / "a.parquet", ["level", "curve", "more"], measured(float("nan"), float("nan")))
+
+    assert np.isnan(pq.read_table(tmp_path / "a.parquet")["level"].to_numpy()).all()
+
+
+@pytest.mark.parametrize("other", [(float("nan"), 0.25), (0.1 + 2**-55, float("nan"))])
+def test_a_table_with_nan_that_comes_back_changed_is_found(
+    other: tuple[float, float], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fields = ["level", "curve", "more"]
+    write_table(tmp_path / "other.parquet", fields, measured(*other))
+    read = pq.read_table
+    monkeypatch.setattr("pipelines.shards.pq.read_table", lambda path, **_: read(tmp_path / "other.parquet"))
+
+    with pytest.raises(ShardError, match="The disk or its memory is failing"):
+        write_table(tmp_path / "a.parquet", fields, measured(0.1, float("nan")))
+    assert not (tmp_path / "a.parquet").exists()
