@@ -4,6 +4,7 @@ Nothing is read but commit markers, ledger parts and member tables; the shards t
 written. An older card goes, then the index comes, then the card: a folder with a card is whole, and the two agree.
 """
 
+import filecmp
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -117,7 +118,8 @@ def close_index(folder: RunFolder, recipe: Recipe, units: Units, surveyor: Surve
                 kept = [clip_id for clip_id, code in pairs if code == OK]
                 if kept:
                     writer.write_table(_unit_rows(folder, recipe, tars, units, commit.unit, kept, sums, facts))
-        folder.card.unlink(missing_ok=True)  # a kill from here on leaves no card, rather than an older one
+        if not (folder.index.exists() and filecmp.cmp(temporary, folder.index, shallow=False)):
+            folder.card.unlink(missing_ok=True)  # a kill from here on leaves no card, rather than an older one
     card = Card(
         spec=recipe.spec.as_dict(),
         video=_codec(surveyor, tars.latents, "video"),
