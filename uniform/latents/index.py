@@ -69,7 +69,7 @@ class Index:
         return len(self.clip_ids)
 
     def content_digest(self, captions: Sequence[str]) -> str:
-        """Of the clips in their order, and of every byte that is read of them with these caption sets: 16 hex digits."""
+        """Of the clips in their order, and of every byte that these caption sets make one read: 16 hex digits."""
         found = hashlib.sha256("\n".join(self.clip_ids.tolist()).encode())
         for places in (self.video, self.audio, *self.stdev.values(), *(self.texts[name] for name in captions)):
             found.update(np.where(places.present, places.crc32.astype(np.int64), -1).tobytes())
