@@ -19,6 +19,7 @@ from pipelines.clip import Row
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.store import MediaStore
+from uniform.errors import PipelineError
 
 ROW = Row(
     clip_id="0123456789abcdef",
@@ -243,7 +244,8 @@ def test_a_full_disk_is_no_fault_of_the_archive(tmp_path: Path, monkeypatch: pyt
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr("pipelines.fetching.archive.ArchiveFetcher._table", fail)
-    assert code_for(tmp_path, "box.zip#a.mp4") == "disk_full"
+    with pytest.raises(PipelineError, match=r"no space left .* Units that were committed are safe"):
+        fetcher(tmp_path).fetch(replace(ROW, source_uri="box.zip#a.mp4"))
 
 
 def test_a_long_suffix_is_cut(tmp_path: Path) -> None:
