@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.shard_folder import codec_card, write_shard_folder
 from tests.tiny_run import losses, tiny_config
-from uniform.errors import ConfigError, ShardError, SpecMismatchError, TrainingError
+from uniform.errors import ConfigError, SpecMismatchError, TrainingError
 from uniform.latents import loader
 from uniform.model.checkpoint import load_model
 from uniform.pair import Pair
@@ -23,11 +23,9 @@ from uniform.spec import TOY
 from uniform.training import trainer
 from uniform.training.checkpoints import find_checkpoints
 from uniform.training.observer import Progress
-from uniform.training.plan import plan_run
 from uniform.training.run_folder import locked, read_journal
 from uniform.training.sample_losses import read_sample_losses
 from uniform.training.trainer import train
-from uniform.training.validation import Validation
 
 
 class Notes:
@@ -288,18 +286,6 @@ def test_picture_and_sound_may_have_times_of_their_own(tmp_path: Path) -> None:
     assert all(a != b for a, b in zip(own["time"].to_pylist(), own["audio_time"].to_pylist(), strict=True))
 
 
-def test_few_validation_clips_make_small_batches_and_none_are_refused_before_the_run(tmp_path: Path) -> None:
-    write_shard_folder(tmp_path / "valid", clips=3, seed=9, dataset="valid")
-    validate = ("steps=2", "validation.every=1", f'validation.sources=[{{folder="{tmp_path / "valid"}"}}]')
-    train(tiny_config(tmp_path, "run", *validate))
-    assert len(read_journal(tmp_path / "run", "validation")) == 2
-
-    with pytest.raises(ConfigError, match=r"validation\.sources have 3 clips, and 4 processes"):
-        plan_run(tiny_config(tmp_path, "many", *validate), processes=4)
-    with pytest.raises(ShardError, match="nowhere"):
-        plan_run(tiny_config(tmp_path, "none", *validate[:2], 'validation.sources=[{folder="nowhere"}]'))
-
-
 def test_texts_of_another_width_are_refused(tmp_path: Path) -> None:
     write_shard_folder(tmp_path / "wide", clips=8, text_width=96)
 
@@ -320,19 +306,6 @@ def test_a_finished_run_started_again_does_nothing(tmp_path: Path) -> None:
 
     assert second.step == 3
     assert (first.checkpoint / "model.safetensors").stat().st_mtime_ns == before
-
-
-def test_the_best_checkpoint_on_validation_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    write_shard_folder(tmp_path / "valid", clips=8, seed=9, dataset="valid")
-    means = iter([3.0, 1.0, 2.0, 2.5])
-    monkeypatch.setattr(Validation, "losses", lambda self: {"t2av/video_mse": next(means)})
-    validate = ("validation.every=1", f'validation.sources=[{{folder="{tmp_path / "valid"}"}}]')
-    train(tiny_config(tmp_path, "run", "steps=4", "checkpoint.every=1", "checkpoint.keep_last=1", *validate))
-
-    assert [path.name for path in find_checkpoints(tmp_path / "run" / "checkpoints")] == [
-        "step-00000002",
-        "step-00000004",
-    ]
 
 
 def test_each_samples_loss_is_kept_by_its_clip(tmp_path: Path) -> None:
