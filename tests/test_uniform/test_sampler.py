@@ -130,7 +130,7 @@ def test_a_sample_made_in_another_way_is_not_overwritten(sampler: Sampler, tmp_p
 def test_a_file_of_that_name_that_is_no_sample_is_left_alone(sampler: Sampler, tmp_path: Path, suffix: str) -> None:
     (tmp_path / f"a{suffix}").write_text("[1]")
 
-    with pytest.raises(InputError, match=rf"a{re.escape(suffix)}: a file .* Nothing is overwritten"):
+    with pytest.raises(InputError, match=rf"a{re.escape(suffix)} is there already, and is no sample\. Nothing is"):
         sampler.run([Request(name="a", task=Task.T2AV, text="a red ball")], tmp_path, FAST)
 
     assert [path.read_text() for path in tmp_path.iterdir()] == ["[1]"]

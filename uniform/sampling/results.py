@@ -37,13 +37,14 @@ def is_finished(folder: Path, name: str, mark: str, *, with_latents: bool) -> bo
     if facts.exists():
         found = read_facts(facts)
         if found is None or found.get("mark") != mark:
-            made = "that is no sample" if found is None else "made with another request, setting or checkpoint"
-            raise _refusal(facts, made)
+            raise _refusal(
+                facts, "and is no sample" if found is None else "made with another request, setting or checkpoint"
+            )
         wanted = (".mp4", LATENTS_SUFFIX) if with_latents else (".mp4",)
         return all((folder / f"{name}{suffix}").exists() for suffix in wanted)
     there = [path for suffix in SUFFIXES if (path := folder / f"{name}{suffix}").exists()]
     if there and not begun(folder, name).exists():
-        raise _refusal(there[0], "that no sampling has begun")
+        raise _refusal(there[0], "and is no sample")
     return False
 
 
@@ -66,5 +67,5 @@ def finished(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
 
 def _refusal(path: Path, what: str) -> InputError:
     return InputError(
-        f"{path}: a file {what} has this name. Nothing is overwritten: choose another --out or --name, or remove it."
+        f"{path} is there already, {what}. Nothing is overwritten: choose another --out or --name, or remove it."
     )
