@@ -32,15 +32,16 @@ ROW = Row(
 
 
 def error_in_time(folder: Path, uri: str, proxies_file: str | None = None) -> FetchError:
-    """What becomes of an address whose head has 0.6 s, where each byte may take 0.5 s."""
+    """What becomes of an address whose head has 0.6 s, where each byte may take 0.5 s.
+
+    Every drip here breaks off after some seconds, which gives another code: so the code tells that nobody waited.
+    """
     options = HttpOptions(timeout_s=0.5, window_s=0.6, proxies_file=proxies_file)
     pace = HostPace(FileBook(folder / "pace"), HostPolicy(burst=99))
-    began = time.monotonic()
     with pytest.raises(FetchError) as caught:
         HttpFetcher(MediaStore(folder), pace, options, ("127.0.0.1",), sleep=lambda _: None).fetch(
             replace(ROW, source_uri=uri)
         )
-    assert time.monotonic() - began < 5
     return caught.value
 
 
