@@ -1,7 +1,7 @@
 """JSON that comes from outside: answers of servers and child processes, listings, prompts, configs of models.
 
-Bytes, nesting, items and numbers are bounded: a document is a value or a ValueError. Numbers are finite and texts hold no
-lone surrogates.
+Bytes, nesting, items and numbers are bounded: a document is a value or a ValueError.
+Numbers are finite, and texts hold no lone surrogates.
 """
 
 import json
