@@ -6,7 +6,6 @@ but importing webdataset loads torch, which a worker that only cuts clips should
 
 import hashlib
 import io
-import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.clip import Clip
-from uniform.atomic import replacing
+from uniform.atomic import replacing, sync
 from uniform.errors import PipelineError, ShardError
 from uniform.latents.format import AUDIO_MEMBER, LATENTS, TEXT_MEMBER, VIDEO_MEMBER
 from uniform.latents.shards.tar import load_array, walk
+from uniform.tables import write_parquet
 
 MEMBER_MODE = 0o444
 
@@ -137,8 +137,7 @@ def measure(column: str, field: str, content: bytes) -> dict[str, Any]:
 
 def write_members(path: Path, members: Iterable[Member]) -> None:
     """Keep where the members of a tar lie."""
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([vars(member) for member in members], schema=MEMBERS_SCHEMA), temporary)
+    write_parquet(path, pa.Table.from_pylist([vars(member) for member in members], schema=MEMBERS_SCHEMA))
 
 
 def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str:
@@ -175,9 +174,3 @@ def _same(found: pa.Table, table: pa.Table) -> bool:
     if found.equals(table):
         return True
     return bool(found.schema.equals(table.schema)) and repr(found.to_pylist()) == repr(table.to_pylist())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

@@ -14,6 +14,7 @@ from pipelines.run.ledger import Tally
 from uniform.atomic import write_bytes
 from uniform.errors import PipelineError
 from uniform.fingerprint import digest
+from uniform.renamed import COMMIT_KEYS, DROP_CODES, current
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,11 +65,23 @@ def read_commit(path: Path) -> Commit | None:
     except FileNotFoundError:
         return None
     try:
-        return Commit(**json.loads(content))
-    except (ValueError, TypeError) as error:
+        return _current(json.loads(content))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise PipelineError(
             f"{path}: not a commit marker ({error}). Remove it and run again: that unit is made again."
         ) from error
+
+
+def _current(values: dict[str, Any]) -> Commit:
+    """A commit from the values of its file, which version 0.3.0 may have written: it had other names."""
+    values = {current(key, COMMIT_KEYS): value for key, value in values.items()}
+    codes = _current_codes(values.pop("codes"))
+    hours = {hour: _current_codes(counts) for hour, counts in values.pop("hours", {}).items()}
+    return Commit(**values, codes=codes, hours=hours)
+
+
+def _current_codes(counts: Mapping[str, int]) -> dict[str, int]:
+    return {current(code, DROP_CODES): count for code, count in counts.items()}
 
 
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.clip import Clip
 from pipelines.codes import CODES
-from uniform.atomic import replacing
 from uniform.config import nearest
 from uniform.errors import PipelineError
+from uniform.renamed import DROP_CODES, current
+from uniform.tables import read_parquet, write_parquet
 
 Status = Literal["ok", "rejected", "failed"]
 OK = "ok"
@@ -117,19 +117,17 @@ def row(clip: Clip, *, notes: tuple[str, ...], **facts: Any) -> dict[str, Any]:
 
 def write_part(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one ledger part, whole or not at all."""
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=LEDGER_SCHEMA), temporary)
+    write_parquet(path, pa.Table.from_pylist(list(rows), schema=LEDGER_SCHEMA))
 
 
 def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a ledger part. Raises PipelineError where it is missing or damaged."""
-    try:
-        return pq.read_table(path, columns=columns, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise PipelineError(
-            f"{path}: the ledger part of a committed unit cannot be read ({error}). Remove the unit's file below "
-            f"commits/ and run again: only that unit is made again."
-        ) from error
+    fix = "Remove the unit's file below commits/ and run again: only that unit is made again."
+    table = read_parquet(path, PipelineError, "the ledger part of a committed unit", columns, fix=fix)
+    if "code" not in table.column_names:
+        return table
+    codes = [current(code, DROP_CODES) for code in table["code"].to_pylist()]
+    return table.set_column(table.column_names.index("code"), "code", pa.array(codes, pa.string()))
 
 
 def kept_ids(path: Path) -> list[str]:

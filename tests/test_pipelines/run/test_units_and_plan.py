@@ -14,7 +14,7 @@ from pipelines.run.job import Run, make_run
 from pipelines.run.ledger import status_of
 from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
 from pipelines.run.plan import PlanBuilder, Survey
-from pipelines.run.retry import plan_again, unblocked_at_s
+from pipelines.run.retry import plan_again
 from pipelines.run.units import Units, in_order
 from tests.support.fake_stages import Cut, Encode, Look, Say, fake_run, recipe, results, rows, seed
 from uniform.errors import ManifestError, PipelineError, ShardError
@@ -248,12 +248,12 @@ def test_what_is_final_is_planned_again_by_force(tmp_path: Path) -> None:
 def test_a_retry_lifts_the_refusals_of_its_policy_and_knows_what_an_older_one_lifted(tmp_path: Path) -> None:
     do(fake_run(tmp_path))
     folder = RunFolder(tmp_path)
-    assert unblocked_at_s(folder) == {}
+    assert folder.unblocked_at_s() == {}
     folder.unlocked.write_text('{"time": 12.5}')
 
     plan_again(folder, "too_short", 6, force=True)
 
-    lifted = unblocked_at_s(folder)
+    lifted = folder.unblocked_at_s()
     assert set(lifted) == {"needs_credentials", "rejected"}
     assert lifted["needs_credentials"] == 12.5
     assert time.time() - lifted["rejected"] < 60
