@@ -21,9 +21,12 @@ from pipelines.estimate.eta import forecasts
 from pipelines.recipe import Recipe, make_recipe
 from pipelines.report.page import write_report
 from pipelines.run.folder import RunFolder
-from pipelines.run.job import Run, make_run, remembered
+from pipelines.run.job import Run, make_run
 from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
-from pipelines.run.plan import PlanBuilder
+from pipelines.run.plan import make_plan
+from pipelines.run.provenance import RunInputs
+from pipelines.run.record import read_run_record
+from pipelines.run.state import read_run_state
 from pipelines.run.status import stage_statuses
 from pipelines.run.units import Units
 from pipelines.stage import Context, Resources, Store, Work
@@ -99,16 +102,19 @@ def build(folder: Path, clips: int) -> None:
 def plan(folder: Path) -> str:
     """What `uniform pipeline plan` does."""
     run = Run(folder=RunFolder(folder), recipe=recipe(), roots={})
-    survey = PlanBuilder(run.folder, run.recipe, run.units()).survey(run.recipe.instances)
-    assert survey.finished
-    return f"{sum(len(states) for states in survey.states.values())} units compared"
+    units = run.units()
+    state = read_run_state(run.folder, run.recipe.names, len(units))
+    planned = make_plan(state, RunInputs(run.recipe, units), run.recipe.steps)
+    assert planned.finished
+    return f"{sum(len(stage) for stage in planned.stages.values())} units compared"
 
 
 def status(folder: Path) -> str:
     """What `uniform pipeline status` does."""
     place = RunFolder(folder)
-    stages, units = remembered(place)["stages"], Units.read(place)
-    last, left = stage_statuses(place, stages, units)[-1], forecasts(place, stages, units)[-1]
+    stages, units = read_run_record(place).stages, Units.read(place)
+    state = read_run_state(place, stages, len(units))
+    last, left = stage_statuses(place, state, units)[-1], forecasts(place, stages, units)[-1]
     return f"last stage: {last.tally}; {left.clips_left} clips left"
 
 

@@ -46,32 +46,36 @@ def plan(
     root: Root = None,
     partial: Partial = False,
 ) -> None:
-    """Show what a run would do: units that are done, stale (and why) or new. Writes nothing."""
-    from pipelines.run.plan import PlanBuilder
+    """Show what a run would do: units that are done, stale (and why) or pending. Writes nothing."""
+    from pipelines.run.plan import make_plan
+    from pipelines.run.provenance import RunInputs
+    from pipelines.run.state import read_run_state
 
     run = _run(targets, recipe, out, limit, listing, root, partial)
     units = run.units()
-    survey = PlanBuilder(run.folder, run.recipe, units).survey(run.recipe.until(until))
-    table = tables.table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
-    for stage in survey.states:
-        tally = survey.tally(stage)
-        done, stale, new = (survey.of(stage, condition) for condition in ("done", "stale", "new"))
-        seconds = sum(state.commit.seconds for state in done if state.commit)
+    steps = run.recipe.until(until)
+    state = read_run_state(run.folder, [step.name for step in steps], len(units))
+    planned = make_plan(state, RunInputs(run.recipe, units), steps)
+    table = tables.table("stage", "done", "stale", "pending", "clips done", "s/clip", "time left")
+    for stage in planned.stages:
+        tally = planned.tally(stage)
+        done, stale, pending = (planned.of(stage, condition) for condition in ("done", "stale", "pending"))
+        seconds = sum(one.commit.seconds for one in done if one.commit)
         pace = seconds / tally.clips if tally.clips else None
-        left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
+        left = sum(len(units.ids(one.unit)) for one in (*stale, *pending))
         cells = (
             (f"{pace:.3f}", format_duration(pace * left))
             if pace is not None
             else ("?", "?" if left else format_duration(0))
         )
-        table.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
+        table.add_row(stage, str(len(done)), str(len(stale)), str(len(pending)), str(tally.clips), *cells)
     console.show_table(table)
     total = len(units.last_unit)
     console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
-    for state in survey.stale[:10]:
-        console.out.print(f"stale: {state.stage}, unit {state.unit}: {'; '.join(state.reasons)}", markup=False)
-    if len(survey.stale) > 10:
-        console.out.print(f"and {len(survey.stale) - 10} stale units more")
+    for one in planned.stale[:10]:
+        console.out.print(f"stale: {one.stage}, unit {one.unit}: {'; '.join(one.reasons)}", markup=False)
+    if len(planned.stale) > 10:
+        console.out.print(f"and {len(planned.stale) - 10} stale units more")
 
 
 @app.command()
@@ -148,14 +152,17 @@ def status(
     """Show how far a run is, what became of its clips, hour by hour, and when it will end."""
     from pipelines.estimate.eta import forecasts
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import remembered
+    from pipelines.run.record import read_run_record
+    from pipelines.run.state import read_run_state
     from pipelines.run.status import stage_statuses
     from pipelines.run.units import Units
 
     place = RunFolder(folder)
-    stages = remembered(place)["stages"]
+    stages = read_run_record(place).stages
     units = Units.read(place)
-    tables.show_statuses(stage_statuses(place, stages, units), forecasts(place, stages, units), hours)
+    tables.show_statuses(
+        stage_statuses(place, read_run_state(place, stages, len(units)), units), forecasts(place, stages, units), hours
+    )
     console.out.print(f"{len(units.last_unit)} clips planned in {len(units)} units")
     unplanned = units.clips.num_rows - len(units.last_unit)
     if unplanned:
@@ -177,11 +184,12 @@ def retry(
 ) -> None:
     """Plan clips again that left for a reason that may have passed. The next run does them."""
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import open_run, remembered
+    from pipelines.run.job import open_run
+    from pipelines.run.record import read_run_record
     from pipelines.run.retry import plan_again
 
     place = RunFolder(folder)
-    unit_clips = open_run(folder).recipe.unit_clips if remembered(place)["recipe_source"] else None
+    unit_clips = open_run(folder).recipe.unit_clips if read_run_record(place).recipe_source else None
     made = plan_again(place, code, unit_clips, force=force)
     if not made:
         console.out.print(f"No clip has the code '{code}'.")
@@ -195,11 +203,11 @@ def explain(folder: Folder, clip_id: Annotated[str, typer.Argument(metavar="CLIP
     """Tell everything that happened to one clip."""
     from pipelines.report.clip_history import story
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import remembered
+    from pipelines.run.record import read_run_record
     from pipelines.run.units import Units
 
     place = RunFolder(folder)
-    tables.show_clip_history(story(place, remembered(place)["stages"], Units.read(place), clip_id))
+    tables.show_clip_history(story(place, read_run_record(place).stages, Units.read(place), clip_id))
 
 
 @app.command()
@@ -211,12 +219,12 @@ def report(
     from pipelines.estimate.comparison import compare_with_prediction
     from pipelines.report.page import write_report
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import remembered
+    from pipelines.run.record import read_run_record
     from pipelines.run.units import Units
 
     place = RunFolder(folder)
     written = write_report(place, html)
-    tables.show_comparison(compare_with_prediction(place, remembered(place)["stages"], Units.read(place)))
+    tables.show_comparison(compare_with_prediction(place, read_run_record(place).stages, Units.read(place)))
     console.out.print(f"written: {written}", markup=False)
 
 

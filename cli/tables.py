@@ -93,7 +93,7 @@ def _show_end(forecasts: "Sequence[Forecast]") -> None:
 def show_clip_history(story: "ClipHistory") -> None:
     """Everything that is known of one clip."""
     row = story.row
-    end_ms = row.start_ms + row.duration_ms
+    end_ms = row.end_ms
     facts = {
         "clip": row.clip_id,
         "data set": f"{row.dataset}, split {row.split}",

@@ -46,23 +46,23 @@ class Recipe:
     name: str
     spec: Spec
     unit_clips: int
-    instances: tuple[StageStep, ...]
+    steps: tuple[StageStep, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the instances, in order."""
-        return tuple(instance.name for instance in self.instances)
+        """Names of the steps, in order."""
+        return tuple(step.name for step in self.steps)
 
-    def instance(self, name: str) -> StageStep:
-        """The instance called `name`. Raises ConfigError for an unknown name."""
+    def step(self, name: str) -> StageStep:
+        """The step called `name`. Raises ConfigError for an unknown name."""
         if name not in self.names:
             raise ConfigError(f"recipe '{self.name}' has no stage '{name}'{nearest(name, self.names)}")
-        return self.instances[self.names.index(name)]
+        return self.steps[self.names.index(name)]
 
-    def before(self, name: str) -> StageStep | None:
+    def previous(self, name: str) -> StageStep | None:
         """The stage whose kept clips reach the stage `name`; None for the first."""
         place = self.names.index(name)
-        return self.instances[place - 1] if place else None
+        return self.steps[place - 1] if place else None
 
     def producers(self, name: str) -> dict[str, StageStep]:
         """For each field that the stage `name` needs: the nearest stage before it that gives it."""
@@ -70,30 +70,30 @@ class Recipe:
 
     @cached_property
     def _producers(self) -> dict[str, dict[str, StageStep]]:
-        given: dict[str, StageStep] = {}
+        latest: dict[str, StageStep] = {}
         found: dict[str, dict[str, StageStep]] = {}
-        for instance in self.instances:
-            found[instance.name] = {field: given[field] for field in instance.stage.needs}
-            given.update(dict.fromkeys(instance.stage.gives, instance))
+        for step in self.steps:
+            found[step.name] = {field: latest[field] for field in step.stage.needs}
+            latest.update(dict.fromkeys(step.stage.gives, step))
         return found
 
     def ancestors(self, name: str) -> tuple[StageStep, ...]:
         """Every stage that the results of the stage `name` are made from, in order."""
-        wanted = {giver.name for giver in self.producers(name).values()}
-        for earlier in reversed(self.instances[: self.names.index(name)]):
+        wanted = {producer.name for producer in self.producers(name).values()}
+        for earlier in reversed(self.steps[: self.names.index(name)]):
             if earlier.name in wanted:
-                wanted.update(giver.name for giver in self.producers(earlier.name).values())
-        return tuple(instance for instance in self.instances if instance.name in wanted)
+                wanted.update(producer.name for producer in self.producers(earlier.name).values())
+        return tuple(step for step in self.steps if step.name in wanted)
 
     def until(self, name: str | None) -> tuple[StageStep, ...]:
         """The stages up to and with `name`; all of them for None."""
         if name is None:
-            return self.instances
-        return self.instances[: self.names.index(self.instance(name).name) + 1]
+            return self.steps
+        return self.steps[: self.names.index(self.step(name).name) + 1]
 
 
 def make_recipe(name: str, spec: Spec, unit_clips: int, stages: Sequence[tuple[str, Stage]]) -> Recipe:
-    """A recipe from stages that exist already.
+    """A checked recipe from stages.
 
     Raises: ConfigError where two stages share a name or a store, a name cannot be a folder, or a stage needs a field
         that no stage before it gives.
@@ -119,13 +119,13 @@ def _claim_store(recipe: str, instance: str, stage: Stage, taken: dict[str, str]
     store = stage.store
     if store.kind == "ledger":
         if stage.gives:
-            raise ConfigError(f"stage '{instance}' gives {', '.join(stage.gives)} but keeps nothing: set its store")
+            raise ConfigError(f"stage '{instance}' gives {', '.join(stage.gives)} but has no store: set its store")
         return
     if not _STORE.fullmatch(store.name) or store.name in _RESERVED or (store.kind == "tar" and "/" in store.name):
-        raise ConfigError(f"recipe '{recipe}': stage '{instance}' cannot keep its results under '{store.name}'")
+        raise ConfigError(f"recipe '{recipe}': stage '{instance}' cannot store its results as '{store.name}'")
     if store.name in taken:
         raise ConfigError(
-            f"recipe '{recipe}': stages '{taken[store.name]}' and '{instance}' both keep their results under "
+            f"recipe '{recipe}': stages '{taken[store.name]}' and '{instance}' both store their results as "
             f"'{store.name}'; give one of them another set"
         )
     taken[store.name] = instance

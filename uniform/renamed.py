@@ -18,8 +18,8 @@ KEYS: Mapping[str, str] = {
 DROP_CODES: Mapping[str, str] = {"kills_worker": "worker_crash"}
 """Drop codes in ledgers and commit markers."""
 
-COMMIT_KEYS: Mapping[str, str] = {"artefact": "artifact"}
-"""Keys of commit markers."""
+COMMIT_KEYS: Mapping[str, str] = {"artefact": "artifact", "made_of": "inputs"}
+"""Keys of commit markers; they stay as they are on disk."""
 
 POLICIES: Mapping[str, str] = {
     "time": "needs_credentials",

@@ -46,10 +46,10 @@ class _Worker:
     def do(self, task: UnitTask, context: Context, only: str | None) -> Commit | UniformError | None:
         """Do a unit, or look at one clip of it alone. What the user can mend comes back as a value."""
         try:
-            instance = task.recipe.instance(task.stage)
-            if self._open is None or self._open[0] != instance:
+            step = task.recipe.step(task.stage)
+            if self._open is None or self._open[0] != step:
                 self._open = None  # let go of the old stage before the new one takes its memory
-                self._open = instance, open_stage(instance, context)
+                self._open = step, open_stage(step, context)
             if only is not None:
                 probe_clip(task, self._open[1], only)
                 return None
@@ -155,7 +155,7 @@ class RayBackend:
             ray.shutdown()
 
     def run_stage(
-        self, instance: StageStep, tasks: Iterable[UnitTask], context: Context, listener: Listener
+        self, step: StageStep, tasks: Iterable[UnitTask], context: Context, listener: Listener
     ) -> Iterator[Commit]:
         """See `pipelines.run.pipeline.Backend`."""
         waiting = iter(tasks)
@@ -164,24 +164,24 @@ class RayBackend:
             return
         instead = "Check --address, or work without Ray: add --inline"
         self._started |= join_ray(self._address, cores=self._wanted or 1, instead=instead)
-        size = _size(instance.stage.resources, with_memory=self._address is not None)
+        size = _size(step.stage.resources, with_memory=self._address is not None)
         if size != self._size:
             self._dismiss(self._idle)
             self._idle, self._size = [], size
         shared = replace(context, host_states=ClusterHostStates)
-        pool = _Pool(self._idle, size, self._workers(instance, size), shared, listener)
+        pool = _Pool(self._idle, size, self._workers(step, size), shared, listener)
         try:
             yield from pool.run(itertools.chain([first], waiting))
         finally:
             self._dismiss([worker for worker, _ in pool.busy.values()])
 
-    def _workers(self, instance: StageStep, size: dict[str, float]) -> int:
+    def _workers(self, step: StageStep, size: dict[str, float]) -> int:
         """How many actors of this size the cluster holds. Raises PipelineError where it holds none."""
         have = cluster_totals()
         fit: int = min(math.floor(have[name] / wanted) for name, wanted in size.items())
         if fit < 1:
             raise PipelineError(
-                f"stage '{instance.name}' wants {_told(size)} for one worker, but Ray has {_told(have)}. "
+                f"stage '{step.name}' wants {_told(size)} for one worker, but Ray has {_told(have)}. "
                 f"Change the stage's device, give a larger cluster by --address, or add --inline"
             )
         return fit if self._wanted is None else min(self._wanted, fit)
@@ -253,13 +253,13 @@ class _Pool:
         where = f"stage '{job.task.stage}', unit {unit}"
         if job.only is not None:
             suspect.banned[job.only] = f"{MAX_DEATHS} workers died on its unit, and one on this clip alone"
-            self._listener.remark(f"{where}: clip {job.only} kills its worker and is rejected")
+            self._listener.warn(f"{where}: clip {job.only} kills its worker and is rejected")
             self._looked_at(job)
             return
         suspect.deaths += 1
-        self._listener.remark(f"{where}: its worker died ({suspect.deaths} so far)")
+        self._listener.warn(f"{where}: its worker died ({suspect.deaths} so far)")
         if suspect.deaths == MAX_DEATHS:
-            self._listener.remark(f"{where}: looking at its clips one by one")
+            self._listener.warn(f"{where}: looking at its clips one by one")
             suspect.left = len(job.task.rows)
             self._again.extend(_Job(job.task, row.clip_id) for row in job.task.rows)
         elif suspect.deaths < 2 * MAX_DEATHS:
@@ -279,7 +279,7 @@ class _Pool:
         self._trouble = error
         if self.busy:
             first = f"what is under way ends first ({len(self.busy)} units)"
-            self._listener.remark(f"the run stops: nothing new is begun, and {first}. {error}")
+            self._listener.warn(f"the run stops: nothing new is begun, and {first}. {error}")
 
     def _looked_at(self, job: _Job) -> None:
         suspect = self._suspects[job.task.unit]

@@ -48,7 +48,7 @@ def test_instances_have_names_and_options(tmp_path: Path) -> None:
     found = read_recipe(write(tmp_path, TEXT))
 
     assert found.names == ("fetch_media", "words")
-    assert found.instance("words").stage.store.name == "captions/labels"
+    assert found.step("words").stage.store.name == "captions/labels"
     assert (found.unit_clips, found.spec) == (4, TOY)
 
 
@@ -111,7 +111,7 @@ def test_ancestors_are_the_stages_that_results_are_made_from() -> None:
 
     assert [one.name for one in made.ancestors("encode")] == ["cut"]
     assert [one.name for one in made.ancestors("spell")] == ["say"]
-    assert made.before("encode").name == "spell"
+    assert made.previous("encode").name == "spell"
 
 
 def test_two_stages_cannot_share_a_store() -> None:

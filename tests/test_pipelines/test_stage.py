@@ -15,7 +15,7 @@ import pytest
 
 from pipelines.clip import Clip
 from pipelines.codes import CODES
-from pipelines.manifest.build import SCHEMA
+from pipelines.manifest.table import SCHEMA
 from pipelines.stage import Context, Resources, Stage, Store, known_stages, stage_class
 from tests.support.fake_stages import rows
 from tests.support.paths import ROOT

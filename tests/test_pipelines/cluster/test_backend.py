@@ -13,7 +13,7 @@ import pytest
 from pipelines.clip import Clip
 from pipelines.run.commits import Commit
 from pipelines.run.job import Run, new_run
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
+from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
 from pipelines.run.units import in_order
 from pipelines.stage import Resources
 from tests.support.fake_stages import Cut, Look, fake_run, recipe, results, rows
@@ -26,7 +26,7 @@ TOY_RECIPE = ROOT / "data_manifests" / "recipes" / "toy.toml"
 pytestmark = pytest.mark.ray
 
 
-def on_ray(run: Run, workers: int = 2) -> Outcome:
+def on_ray(run: Run, workers: int = 2) -> RunResult:
     from pipelines.cluster.backend import RayBackend
 
     with RayBackend(workers=workers) as engine:
@@ -94,7 +94,7 @@ class Diary(LogListener):
     def unit_done(self, commit: Commit) -> None:
         self.told.append("unit done")
 
-    def remark(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         self.told.append(text)
         self._gate.touch()
 

@@ -17,7 +17,7 @@ import pytest
 from pipelines.clip import Clip
 from pipelines.run import artifacts as shards
 from pipelines.run.job import Run
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
+from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
 from pipelines.stage import Context, Work
 from tests.support.fake_stages import Cut, Encode, fake_run, recipe, results, rows, seed
 from tests.support.paths import ROOT
@@ -25,7 +25,7 @@ from uniform.errors import MediaError, PipelineError, ShardError
 from uniform.latents.shards.tar import walk
 
 
-def do(run: Run, **options: Any) -> Outcome:
+def do(run: Run, **options: Any) -> RunResult:
     return run_pipeline(run, InlineBackend(), LogListener(), **options)
 
 

@@ -12,9 +12,11 @@ from pipelines.codes import CODES
 from pipelines.run.folder import RunFolder
 from pipelines.run.job import Run, make_run
 from pipelines.run.ledger import status_of
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
-from pipelines.run.plan import PlanBuilder, Survey
+from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
+from pipelines.run.plan import Plan, make_plan
+from pipelines.run.provenance import RunInputs
 from pipelines.run.retry import plan_again
+from pipelines.run.state import read_run_state
 from pipelines.run.units import Units, in_order
 from tests.support.fake_stages import Cut, Encode, Look, Say, fake_run, recipe, results, rows, seed
 from uniform.errors import ManifestError, PipelineError, ShardError
@@ -22,17 +24,20 @@ from uniform.latents.shards.index import open_index
 from uniform.spec import TOY
 
 
-def do(run: Run, **options: object) -> Outcome:
+def do(run: Run, **options: object) -> RunResult:
     return run_pipeline(run, InlineBackend(), LogListener(), **options)  # type: ignore[arg-type]
 
 
-def survey(run: Run) -> Survey:
-    return PlanBuilder(run.folder, run.recipe, run.units()).survey(run.recipe.instances)
+def plan(run: Run) -> Plan:
+    units = run.units()
+    return make_plan(
+        read_run_state(run.folder, run.recipe.names, len(units)), RunInputs(run.recipe, units), run.recipe.steps
+    )
 
 
 def stale_reasons(run: Run) -> dict[str, set[str]]:
-    found = survey(run)
-    return {stage: {text for state in found.of(stage, "stale") for text in state.reasons} for stage in found.states}
+    found = plan(run)
+    return {stage: {text for one in found.of(stage, "stale") for text in one.reasons} for stage in found.stages}
 
 
 def test_units_do_not_depend_on_the_order_of_the_listing(tmp_path: Path) -> None:
@@ -57,10 +62,10 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     )
 
 
-def test_a_fresh_plan_is_all_new_and_writes_nothing(tmp_path: Path) -> None:
-    found = survey(fake_run(tmp_path / "out"))
+def test_a_fresh_plan_is_all_pending_and_writes_nothing(tmp_path: Path) -> None:
+    found = plan(fake_run(tmp_path / "out"))
 
-    assert all(len(found.of(stage, "new")) == 4 for stage in found.states)
+    assert all(len(found.of(stage, "pending")) == 4 for stage in recipe().names)
     assert not (tmp_path / "out").exists()
 
 
@@ -69,7 +74,7 @@ def test_a_second_run_finds_everything_done(tmp_path: Path) -> None:
     second = do(fake_run(tmp_path))
 
     assert (first.units_made, second.units_made, second.units_found) == (20, 0, 20)
-    assert survey(fake_run(tmp_path)).finished
+    assert plan(fake_run(tmp_path)).finished
 
 
 def test_until_stops_after_a_stage_and_leaves_no_index(tmp_path: Path) -> None:
