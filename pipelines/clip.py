@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from uniform.media.notes import Note
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Row:
@@ -57,8 +59,8 @@ class Clip:
     fields: Mapping[str, Any] = field(default_factory=dict)
     dropped: Drop | None = None
     """None while the clip is kept."""
-    notes: tuple[str, ...] = ()
-    """Remarks for the ledger on a clip that stays, for instance "audio starts 1,476 ms late"."""
+    notes: tuple[Note, ...] = ()
+    """For the ledger, on a kept clip: for instance on a gap in its audio."""
 
     def __getitem__(self, name: str) -> Any:
         return self.fields[name]
@@ -67,9 +69,9 @@ class Clip:
         """The same clip with more fields."""
         return replace(self, fields={**self.fields, **fields})
 
-    def note(self, remark: str) -> "Clip":
-        """The same clip with one more remark for the ledger."""
-        return replace(self, notes=(*self.notes, remark))
+    def note(self, note: Note) -> "Clip":
+        """The same clip with one more note for the ledger."""
+        return replace(self, notes=(*self.notes, note))
 
     def drop(self, code: str, reason: str) -> "Clip":
         """The clip, dropped: no later stage sees it.

@@ -12,6 +12,7 @@ from pipelines.recipe import Recipe, StageStep
 from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import read_part
 from uniform.errors import PipelineError, ShardError
+from uniform.media.notes import Note, read_note
 from uniform.tables import read_parquet
 
 
@@ -69,7 +70,7 @@ class UnitFields:
         self._producers = recipe.producers(stage)
         self._unit = unit
         self._sources: dict[str, _Source] = {}
-        self._notes: dict[str, tuple[str, ...]] = {}
+        self._notes: dict[str, tuple[Note, ...]] = {}
         try:
             for step in {producer.name: producer for producer in self._producers.values()}.values():
                 self._sources[step.name] = _source(folder, step, unit)
@@ -83,7 +84,7 @@ class UnitFields:
         table = read_part(ledger, ["clip_id", "notes"])
         for clip_id, notes in zip(table["clip_id"].to_pylist(), table["notes"].to_pylist(), strict=True):
             if notes:
-                self._notes[clip_id] = (*self._notes.get(clip_id, ()), *notes)
+                self._notes[clip_id] = (*self._notes.get(clip_id, ()), *map(read_note, notes))
 
     def read(self, clip_id: str) -> Mapping[str, Any]:
         """The needed fields of one clip."""
@@ -95,7 +96,7 @@ class UnitFields:
                 f"a file of the run directory was replaced"
             ) from error
 
-    def notes(self, clip_id: str) -> tuple[str, ...]:
+    def notes(self, clip_id: str) -> tuple[Note, ...]:
         """Notes of the stages that the needed fields come from, in order."""
         return self._notes.get(clip_id, ())
 

@@ -17,6 +17,7 @@ from pipelines.clip import Clip
 from pipelines.codes import CODES
 from uniform.config import nearest
 from uniform.errors import PipelineError
+from uniform.media.notes import Note
 from uniform.renamed import DROP_CODES, current
 from uniform.tables import read_parquet, write_parquet
 
@@ -40,7 +41,7 @@ LEDGER_SCHEMA = pa.schema(
         ("output", pa.string()),  # file that holds the result, relative to the run directory
         ("bytes", pa.int64()),
         ("unit", pa.int32()),
-        ("notes", pa.list_(pa.string())),  # notes of this stage on a kept clip, one text each
+        ("notes", pa.list_(pa.string())),  # of this stage on a kept clip: texts of uniform.media.notes
     ]
 )
 
@@ -94,7 +95,7 @@ def status_of(code: str) -> Status:
     return "rejected" if CODES[code].policy == "rejected" else "failed"
 
 
-def row(clip: Clip, *, notes: tuple[str, ...], **columns: Any) -> dict[str, Any]:
+def row(clip: Clip, *, notes: tuple[Note, ...], **columns: Any) -> dict[str, Any]:
     """A ledger row of a clip that a stage returned.
 
     Args:
@@ -104,7 +105,7 @@ def row(clip: Clip, *, notes: tuple[str, ...], **columns: Any) -> dict[str, Any]
     Raises: PipelineError where the drop code is unknown.
     """
     if clip.dropped is None:
-        result: dict[str, Any] = {"status": "ok", "code": OK, "reason": "; ".join(notes), "permanent": False}
+        result: dict[str, Any] = {"status": "ok", "code": OK, "reason": "; ".join(map(str, notes)), "permanent": False}
     else:
         result = {
             "status": status_of(clip.dropped.code),
@@ -112,7 +113,7 @@ def row(clip: Clip, *, notes: tuple[str, ...], **columns: Any) -> dict[str, Any]
             "reason": clip.dropped.reason,
             "permanent": CODES[clip.dropped.code].remedy is None,
         }
-    return {"clip_id": clip.row.clip_id, **result, "notes": list(notes), **columns}
+    return {"clip_id": clip.row.clip_id, **result, "notes": [note.text() for note in notes], **columns}
 
 
 def write_part(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:

@@ -18,6 +18,7 @@ from pipelines.recipe import Recipe, make_recipe
 from pipelines.run.job import Run, make_run
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.fingerprint import digest
+from uniform.media.notes import Note
 from uniform.spec import TOY, Spec
 
 LIGHT = Resources(cpus=0.1)
@@ -88,7 +89,7 @@ class Cut:
             return clip.drop("missing_source", "not there yet")
         if self.reject_every and number % self.reject_every == 0:
             return clip.drop("too_short", f"1.{number % 10} s")
-        return clip.with_fields(mp4=np.random.default_rng(number).bytes(self.size)).note(f"number {number}")
+        return clip.with_fields(mp4=np.random.default_rng(number).bytes(self.size)).note(Note("number", number))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -199,7 +200,7 @@ class Encode:
             "video.npy": npy((rng.standard_normal(spec.video_latent) * self.gain).astype(np.float16)),
             "audio.npy": npy((rng.standard_normal(spec.audio_latent) * self.gain).astype(np.float16)),
         }
-        facts = {"clip_id": clip.row.clip_id, "notes": list(clip.notes)}
+        facts = {"clip_id": clip.row.clip_id, "notes": [str(note) for note in clip.notes]}
         return clip.with_fields(**latents, json=json.dumps(facts, sort_keys=True).encode())
 
 

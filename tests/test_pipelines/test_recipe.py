@@ -115,7 +115,7 @@ def test_ancestors_are_the_stages_that_results_are_made_from() -> None:
 
 
 def test_two_stages_cannot_share_a_store() -> None:
-    with pytest.raises(ConfigError, match="both keep their results under 'clips'"):
+    with pytest.raises(ConfigError, match="both store their results as 'clips'"):
         make_recipe("x", TOY, 4, [("a", Cut()), ("b", Cut())])
 
 

@@ -147,9 +147,9 @@ class Wrong(Cut):
     ("way", "message"),
     [
         ("loses", "must keep their order"),
-        ("ends_early", "gave back nothing"),
+        ("ends_early", "returned nothing"),
         ("swaps", "must keep their order"),
-        ("doubles", "nobody gave it"),
+        ("doubles", "the stage did not get"),
         ("forgets", "field 'mp4' goes into clips-000000.tar and must be bytes"),
         ("invents_a_code", "'too_shrt' is no ledger code; did you mean 'too_short'"),
         ("raises_for_a_clip", "at clip .*MediaError: no_audio"),
@@ -277,7 +277,7 @@ def test_a_missing_input_is_named_with_the_way_to_make_it_again(tmp_path: Path) 
     before = results(tmp_path)
     (tmp_path / "clips-000001.tar").unlink()
 
-    with pytest.raises(ShardError, match="remove the marker of unit 000001 below commits/"):
+    with pytest.raises(ShardError, match="remove the commit marker of unit 000001 below commits/"):
         do(fake_run(tmp_path))
     (tmp_path / "commits" / "cut" / "000001.json").unlink()
     do(fake_run(tmp_path), until="spell")

@@ -38,7 +38,7 @@ def test_unknown_reasons_are_counted_and_shown(tmp_path: Path, caplog: pytest.Lo
     (told,) = [line for line in caplog.messages if "unknown" in line]
     count = outcome.final.codes["unknown"]
     assert count > 3
-    assert f"cut: {count} clips left for reasons that no code fits yet" in told
+    assert f"cut: {count} clips were dropped for reasons that no code fits yet" in told
     assert "'the moon is in house " in told
     assert f"uniform pipeline retry {tmp_path} --code unknown" in told
 
@@ -49,7 +49,7 @@ def test_a_full_disk_elsewhere_is_said_aloud(tmp_path: Path, caplog: pytest.LogC
     run_pipeline(fake_run(tmp_path, made=recipe(cut=Puzzled(code="disk_full"))), InlineBackend(), LogListener())
 
     (told,) = [line for line in caplog.messages if "disk_full" in line]
-    assert "clips found no space left on a disk (disk_full)" in told
+    assert "clips met a full disk (disk_full)" in told
     assert f"uniform pipeline retry {tmp_path} --code disk_full" in told
 
 
