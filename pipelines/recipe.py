@@ -4,6 +4,9 @@
     spec = "toy"                 # or a table with the fields of uniform.spec.Spec
     unit_clips = 8               # clips per unit of work, and per shard
 
+    [codecs.video]               # what stages must agree on: see pipelines/recipe_head.py
+    name = "dct"
+
     [[stage]]
     use = "caption"              # the file pipelines/stages/caption.py
     as = "caption-labels"        # name of this use of it; the default is the file's name
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.builtin import shipped_recipes
+from pipelines.recipe_head import HEAD_TABLES, Head, inherited, read_head, require_agreement
 from pipelines.stage import Stage, check_order, stage_class
 from uniform.config import Document, build, convert, nearest, read_toml
 from uniform.errors import ConfigError
@@ -29,6 +33,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _STORE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*")
 _RESERVED = ("ledger", "members", "commits")
 _KEYS = ("name", "spec", "unit_clips", "stage")
+_OPTIONAL_KEYS = HEAD_TABLES
 
 
 @dataclass(frozen=True)
@@ -138,19 +143,21 @@ def read_recipe(source: str | Path) -> Recipe:
     """
     document = read_toml(recipe_path(source))
     for key in document.values:
-        if key not in _KEYS:
-            raise ConfigError(f"{document.where(key)}: unknown key '{key}'{nearest(key, _KEYS)}")
+        if key not in (*_KEYS, *_OPTIONAL_KEYS):
+            raise ConfigError(f"{document.where(key)}: unknown key '{key}'{nearest(key, (*_KEYS, *_OPTIONAL_KEYS))}")
     for key in _KEYS:
         if key not in document.values:
             raise ConfigError(f"{document.path}: '{key}' is missing; it must be set")
     tables = document.values["stage"]
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
         raise ConfigError(f"{document.where('stage')}: 'stage' must be a list of tables: write [[stage]]")
-    stages = [_read_stage(table, number, document) for number, table in enumerate(tables)]
+    head = read_head(document)
+    stages = [_read_stage(table, number, document, head) for number, table in enumerate(tables)]
     name = convert(str, document.values["name"], document, "name")
     unit_clips = convert(int, document.values["unit_clips"], document, "unit_clips")
     try:
-        return make_recipe(name, _read_spec(document), unit_clips, stages)
+        require_agreement((use, stage) for use, _, stage in stages)
+        return make_recipe(name, _read_spec(document), unit_clips, [(name, stage) for _, name, stage in stages])
     except ConfigError as error:
         raise ConfigError(f"{document.path}: {error}") from error
 
@@ -178,7 +185,8 @@ def _read_spec(document: Document) -> Spec:
     return spec_by_name(name)
 
 
-def _read_stage(table: Mapping[str, Any], number: int, document: Document) -> tuple[str, Stage]:
+def _read_stage(table: Mapping[str, Any], number: int, document: Document, head: Head) -> tuple[str, str, Stage]:
+    """Name of the stage's file, name of this use of it, and the stage."""
     prefix = f"stage[{number}]"
     if "use" not in table:
         raise ConfigError(f"{document.where('stage')}: {prefix} has no 'use'; name a file of pipelines/stages/")
@@ -189,4 +197,5 @@ def _read_stage(table: Mapping[str, Any], number: int, document: Document) -> tu
     except ConfigError as error:
         raise ConfigError(f"{document.where('use')}: {error}") from error
     options = {key: value for key, value in table.items() if key not in ("use", "as")}
-    return name, cast(Stage, build(found, options, document, prefix))
+    options = inherited(head, use, options, document, prefix)
+    return use, name, cast(Stage, build(found, options, document, prefix))

@@ -59,6 +59,7 @@ LEVELS = {
     "pipelines.stage": 21,
     "pipelines.manifest": 21,
     "pipelines.fetching": 21,
+    "pipelines.recipe_head": 21,
     "pipelines.recipe": 22,
     "pipelines.stage_support": 22,
     "pipelines.stages": 23,
