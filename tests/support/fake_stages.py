@@ -1,4 +1,4 @@
-"""Small, deterministic stages and clips, to test the engine without media or codecs."""
+"""Small, deterministic stages and clips, to test the pipeline without media or codecs."""
 
 import hashlib
 import io
@@ -54,7 +54,7 @@ def seed(row: Row) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Stands for the clip stage: gives bytes, rejects every `reject_every`th clip, notes something."""
+    """Stands for the clip stage: gives bytes, drops every `reject_every`th clip, adds a note."""
 
     needs = ()
     gives = ("mp4",)
@@ -66,7 +66,7 @@ class Cut:
     pause_s: float = 0.0
     reject_every: int | None = 7
     fail_if_missing: str | None = None
-    """A file; while it is missing, every fifth clip fails with a transient code."""
+    """A file; while it is missing, every fifth clip is dropped with a retryable code."""
     kills: tuple[str, ...] = ()
     """Clips that kill the process they are worked on in."""
     raises: str | None = None
@@ -181,7 +181,7 @@ class Encode:
     kills: tuple[str, ...] = ()
     """Clips that kill the process they are worked on in, each once."""
     killed: str = ""
-    """Folder that remembers which clips have killed."""
+    """Folder with one file for each clip that has killed."""
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         card = codec_card("fake", gain=self.gain)
@@ -200,14 +200,14 @@ class Encode:
             "video.npy": npy((rng.standard_normal(spec.video_latent) * self.gain).astype(np.float16)),
             "audio.npy": npy((rng.standard_normal(spec.audio_latent) * self.gain).astype(np.float16)),
         }
-        facts = {"clip_id": clip.row.clip_id, "notes": [str(note) for note in clip.notes]}
-        return clip.with_fields(**latents, json=json.dumps(facts, sort_keys=True).encode())
+        metadata = {"clip_id": clip.row.clip_id, "notes": [str(note) for note in clip.notes]}
+        return clip.with_fields(**latents, json=json.dumps(metadata, sort_keys=True).encode())
 
 
 def codec_card(name: str, **settings: Any) -> dict[str, Any]:
     """What `CodecCard.as_dict()` gives; made by hand, because that module loads torch."""
-    facts = {"name": name, "code_version": 1, "settings": settings, "weights_sha256": None}
-    return {**facts, "shift": [0.0] * 4, "scale": [1.0] * 4, "fingerprint": digest(facts)}
+    metadata = {"name": name, "code_version": 1, "settings": settings, "weights_sha256": None}
+    return {**metadata, "shift": [0.0] * 4, "scale": [1.0] * 4, "fingerprint": digest(metadata)}
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -217,7 +217,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def recipe(unit_clips: int = 6, *, cut: Cut | None = None, **stages: Any) -> Recipe:
-    """The whole road in small: cut, look, say, spell, encode."""
+    """A small recipe from clips to latents: cut, look, say, spell, encode."""
     chosen = {"cut": cut or Cut(), "look": Look(), "say": Say(), "spell": Spell(), "encode": Encode(), **stages}
     return make_recipe("fakes", TOY, unit_clips, list(chosen.items()))
 

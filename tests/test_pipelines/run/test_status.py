@@ -1,4 +1,4 @@
-"""Status counts by hour, and says when a run will end only where something tells."""
+"""Status counts by hour, and gives the time left only where a rate or an estimate is there."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -61,7 +61,7 @@ def test_time_left_is_the_pace_so_far_without_pauses(tmp_path: Path) -> None:
     assert (found["look"].seconds_left, found["look"].told_by) == (None, "nothing")
 
 
-def test_a_stage_that_has_not_begun_is_foretold_by_the_pilot(tmp_path: Path) -> None:
+def test_a_stage_that_has_not_begun_has_the_time_of_the_estimate(tmp_path: Path) -> None:
     run_pilot(fake_run(tmp_path, 60), 20, InlineBackend(), LogListener())
     run_pipeline(fake_run(tmp_path, 60), InlineBackend(), LogListener(), until="cut")
     folder = RunFolder(tmp_path)

@@ -78,10 +78,10 @@ def test_a_second_run_finds_everything_done(tmp_path: Path) -> None:
 
 
 def test_until_stops_after_a_stage_and_leaves_no_index(tmp_path: Path) -> None:
-    outcome = do(fake_run(tmp_path), until="look")
+    result = do(fake_run(tmp_path), until="look")
 
-    assert list(outcome.stages) == ["cut", "look"]
-    assert outcome.indexed is None
+    assert list(result.stages) == ["cut", "look"]
+    assert result.indexed is None
     assert not (tmp_path / "index.parquet").exists()
 
 
@@ -156,10 +156,10 @@ def test_a_limit_plans_the_first_clips_and_a_larger_one_adds_units(tmp_path: Pat
     do(fake_run(tmp_path, limit=8))
     before = results(tmp_path)
 
-    outcome = do(fake_run(tmp_path))
+    result = do(fake_run(tmp_path))
 
     units = Units.read(RunFolder(tmp_path))
-    assert (outcome.final.clips, len(units), units.origin(2)) == (20, 4, "added")
+    assert (result.final.clips, len(units), units.origin(2)) == (20, 4, "added")
     assert all(results(tmp_path)[name] == content for name, content in before.items() if name.endswith(".tar"))
 
 
@@ -223,7 +223,7 @@ def test_what_our_own_limits_cost_can_be_asked_for_again(code: str, tmp_path: Pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mendable(Cut):
+class Repairable(Cut):
     """Rejects every third clip as a file that was cut short, until somebody repairs them."""
 
     repaired: str
@@ -236,7 +236,7 @@ class Mendable(Cut):
 
 def test_what_is_final_is_planned_again_by_force(tmp_path: Path) -> None:
     folder, repaired = RunFolder(tmp_path / "out"), tmp_path / "repaired"
-    made = recipe(cut=Mendable(reject_every=None, repaired=str(repaired)), look=Look(floor=0))
+    made = recipe(cut=Repairable(reject_every=None, repaired=str(repaired)), look=Look(floor=0))
     first = do(fake_run(folder.path, made=made))
     assert first.final.rejected == first.final.codes["truncated"] > 0
     repaired.touch()
@@ -250,7 +250,7 @@ def test_what_is_final_is_planned_again_by_force(tmp_path: Path) -> None:
     assert second.indexed == 20
 
 
-def test_a_retry_lifts_the_refusals_of_its_policy_and_knows_what_an_older_one_lifted(tmp_path: Path) -> None:
+def test_a_retry_unblocks_its_policy_and_keeps_what_an_older_retry_unblocked(tmp_path: Path) -> None:
     do(fake_run(tmp_path))
     folder = RunFolder(tmp_path)
     assert folder.unblocked_at_s() == {}
@@ -258,10 +258,10 @@ def test_a_retry_lifts_the_refusals_of_its_policy_and_knows_what_an_older_one_li
 
     plan_again(folder, "too_short", 6, force=True)
 
-    lifted = folder.unblocked_at_s()
-    assert set(lifted) == {"needs_credentials", "rejected"}
-    assert lifted["needs_credentials"] == 12.5
-    assert time.time() - lifted["rejected"] < 60
+    unblocked_at_s = folder.unblocked_at_s()
+    assert set(unblocked_at_s) == {"needs_credentials", "rejected"}
+    assert unblocked_at_s["needs_credentials"] == 12.5
+    assert time.time() - unblocked_at_s["rejected"] < 60
 
 
 @pytest.mark.parametrize("at", ["_codec", "Card.write"])
@@ -296,16 +296,16 @@ def test_a_removed_marker_makes_just_that_unit_again(tmp_path: Path) -> None:
     before = results(tmp_path)
     (tmp_path / "commits" / "encode" / "000002.json").unlink()
 
-    outcome = do(fake_run(tmp_path))
+    result = do(fake_run(tmp_path))
 
-    assert (outcome.units_made, results(tmp_path)) == (1, before)
+    assert (result.units_made, results(tmp_path)) == (1, before)
 
 
 def test_a_ledger_that_lost_a_row_stops_the_run(tmp_path: Path) -> None:
     do(fake_run(tmp_path))
     marker = tmp_path / "commits" / "cut" / "000001.json"
-    told = json.loads(marker.read_text())
-    marker.write_text(json.dumps({**told, "clips": told["clips"] + 1}))
+    values = json.loads(marker.read_text())
+    marker.write_text(json.dumps({**values, "clips": values["clips"] + 1}))
 
     with pytest.raises(PipelineError, match="clips"):
         do(fake_run(tmp_path))
