@@ -41,6 +41,8 @@ class Store:
 
     kind: Literal["tar", "table", "ledger"]
     name: str = ""
+    caption_set: str | None = None
+    """Name of the caption set that the results belong to; None for results that do not depend on captions."""
 
 
 @dataclass(frozen=True, kw_only=True)

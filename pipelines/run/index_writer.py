@@ -36,14 +36,12 @@ from uniform.latents.format import (
     Card,
     ids_digest,
     shard_name,
-    text_column,
 )
 from uniform.spec import long_spec
 from uniform.tables import read_parquet
 
 _COLUMNS = {"video": VIDEO_MEMBER, "audio": AUDIO_MEMBER, "meta": META_MEMBER}
 _STDEV_COLUMNS = {"stdev_video": VIDEO_STD_MEMBER, "stdev_audio": AUDIO_STD_MEMBER}
-_TEXT_PREFIX = text_column("")
 
 
 @dataclass
@@ -85,9 +83,9 @@ def _tars(recipe: Recipe) -> _Tars | None:
     if missing:
         raise PipelineError(f"stage '{by_store[LATENTS].name}' writes '{LATENTS}' but gives no {', '.join(missing)}")
     texts = {
-        name.removeprefix(_TEXT_PREFIX): step
-        for name, step in sorted(by_store.items())
-        if name.startswith(_TEXT_PREFIX) and TEXT_MEMBER in step.stage.gives
+        step.stage.store.caption_set: step
+        for _, step in sorted(by_store.items())
+        if step.stage.store.caption_set is not None and TEXT_MEMBER in step.stage.gives
     }
     return _Tars(by_store[LATENTS], by_store.get(STDEV), texts)
 

@@ -142,7 +142,7 @@ class Stage:
     @property
     def store(self) -> Store:
         """One table per set of captions."""
-        return Store("table", f"captions/{self.set}")
+        return Store("table", f"captions/{self.set}", caption_set=self.set)
 
     @property
     def resources(self) -> Resources:

@@ -63,7 +63,7 @@ class Stage:
     @property
     def store(self) -> Store:
         """One tar per set of captions and unit."""
-        return Store("tar", text_column(self.set))
+        return Store("tar", text_column(self.set), caption_set=self.set)
 
     @property
     def resources(self) -> Resources:

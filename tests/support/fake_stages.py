@@ -129,7 +129,7 @@ class Say:
 
     @property
     def store(self) -> Store:
-        return Store("table", f"captions/{self.set}")
+        return Store("table", f"captions/{self.set}", caption_set=self.set)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         return {"prefix": self.prefix}
@@ -153,7 +153,7 @@ class Spell:
 
     @property
     def store(self) -> Store:
-        return Store("tar", f"text-{self.set}")
+        return Store("tar", f"text-{self.set}", caption_set=self.set)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         return {"text": codec_card("letters"), "set": self.set}

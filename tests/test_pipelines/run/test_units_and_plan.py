@@ -15,6 +15,7 @@ from pipelines.run.ledger import status_of
 from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
 from pipelines.run.plan import Plan, make_plan
 from pipelines.run.provenance import RunInputs
+from pipelines.run.record import read_run_record
 from pipelines.run.retry import plan_again
 from pipelines.run.state import read_run_state
 from pipelines.run.units import Units, in_order
@@ -309,3 +310,49 @@ def test_a_ledger_that_lost_a_row_stops_the_run(tmp_path: Path) -> None:
 
     with pytest.raises(PipelineError, match="clips"):
         do(fake_run(tmp_path))
+
+
+def test_a_run_reads_each_commit_marker_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(fake_run(tmp_path))
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read.extend([path] if "commits" in path.parts else [])
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    do(fake_run(tmp_path))
+
+    assert len(read) == len(set(read)) == 4 * len(recipe().names)
+
+
+def test_a_state_is_extended_by_commits_and_never_changed(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    do(run, until="cut")
+    state = read_run_state(run.folder, ("cut", "look"), 4)
+    commits = state.finished("cut")
+
+    without = state.without("cut", [1, 3])
+
+    assert [commit.unit for commit in without.finished("cut")] == [0, 2]
+    assert without.with_commits(commits) == state
+    assert len(commits) == 4
+    with pytest.raises(PipelineError, match="unit 1 was not committed by stage 'cut'; run that stage first"):
+        without.committed("cut", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"format": 7}', "format 7, this toolkit reads 1"),
+        ('{"format": 1, "recipe": "x", "recipe_source": "toy", "stages": 5}', "cannot be read"),
+        ("[1]", "cannot be read"),
+    ],
+)
+def test_a_damaged_run_json_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(PipelineError, match=rf"run\.json: {message}"):
+        read_run_record(RunFolder(tmp_path))
