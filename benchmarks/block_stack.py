@@ -23,7 +23,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniform.model.blocks import Block, Context, Memory, rotate, rotation_table
+from uniform.model.blocks import Block, Context, KeyValues, rotate, rotation_table
 from uniform.model.config import SIZES
 from uniform.model.layout import GridLayout
 from uniform.spec import PAPER
@@ -47,7 +47,7 @@ class Inputs:
 
     x: Tensor
     text: Tensor
-    memories: list[Memory]
+    caches: list[KeyValues]
     """The text's keys and values of each block, made before."""
     context: Context
 
@@ -55,16 +55,16 @@ class Inputs:
 def plain_stack(blocks: list[Block], inputs: Inputs, plain: Plain) -> Tensor:
     """All blocks in order; each part plain or ours."""
     x = inputs.x
-    for block, memory in zip(blocks, inputs.memories, strict=True):
-        x = plain_block(block, x, inputs, plain, None if plain.text else memory)
+    for block, cached in zip(blocks, inputs.caches, strict=True):
+        x = plain_block(block, x, inputs, plain, None if plain.text else cached)
     return x
 
 
-def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, memory: Memory | None) -> Tensor:
+def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, cached: KeyValues | None) -> Tensor:
     """One block after the description: modulate twice and choose, copy between layouts, project the text."""
     _, _, S, D = x.shape
     if not plain.modulation:
-        return shared_modulation_block(block, x, inputs, plain, memory)
+        return shared_modulation_block(block, x, inputs, plain, cached)
     rows = block.scale_shift_table + inputs.context.modulation  # (B, 2, 6, D)
     noisy, clean = (rows[:, level].unbind(1) for level in (0, 1))  # six (B, D) each
     is_clean = (inputs.context.level == 1).expand(x.shape[:3]).reshape(len(x), -1)[..., None]  # (B, T S, 1)
@@ -82,11 +82,11 @@ def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, memory: M
     flat = x.flatten(1, 2)  # (B, T S, D)
     attended = self_attention(block, modulated(flat, 0).unflatten(1, (-1, S)), inputs, plain)
     flat = flat + gated(attended.flatten(1, 2), 2)
-    flat = flat + cross_attention(block, flat.unflatten(1, (-1, S)), inputs, memory).flatten(1, 2)
+    flat = flat + cross_attention(block, flat.unflatten(1, (-1, S)), inputs, cached).flatten(1, 2)
     return (flat + gated(block.mlp(modulated(flat, 3)), 5)).unflatten(1, (-1, S))
 
 
-def shared_modulation_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, memory: Memory | None) -> Tensor:
+def shared_modulation_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, cached: KeyValues | None) -> Tensor:
     """Our modulation around plain attention and text."""
     rows = block.scale_shift_table + inputs.context.modulation
     is_clean = (inputs.context.level == 1)[..., None]
@@ -94,7 +94,7 @@ def shared_modulation_block(block: Block, x: Tensor, inputs: Inputs, plain: Plai
         torch.where(is_clean, rows[:, 1, place][:, None, None], rows[:, 0, place][:, None, None]) for place in range(6)
     )
     x = x + g1 * self_attention(block, F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + c1) + s1, inputs, plain)
-    x = x + cross_attention(block, x, inputs, memory)
+    x = x + cross_attention(block, x, inputs, cached)
     return x + g2 * block.mlp(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + c2) + s2)
 
 
@@ -117,17 +117,17 @@ def self_attention(block: Block, x: Tensor, inputs: Inputs, plain: Plain) -> Ten
     return y.view(B, S, T, D).transpose(1, 2) if layer.temporal else y.view(B, T, S, D)
 
 
-def cross_attention(block: Block, x: Tensor, inputs: Inputs, memory: Memory | None) -> Tensor:
+def cross_attention(block: Block, x: Tensor, inputs: Inputs, cached: KeyValues | None) -> Tensor:
     """(B, T, S, D) -> (B, T, S, D)"""
     layer = block.cross_attn
-    return layer(x, layer.remember(inputs.text) if memory is None else memory, inputs.context.text_mask)
+    return layer(x, layer.keys_values(inputs.text) if cached is None else cached, inputs.context.text_mask)
 
 
-def our_stack(blocks: list[Block], inputs: Inputs, remembered: bool) -> Tensor:
-    """As the network runs it: in sampling with the text's keys and values `remembered`, in training without."""
+def our_stack(blocks: list[Block], inputs: Inputs, cached_text: bool) -> Tensor:
+    """As the network runs it: in sampling with the text's keys and values `cached_text`, in training without."""
     x = inputs.x
-    for block, memory in zip(blocks, inputs.memories, strict=True):
-        x = block(x, inputs.context, memory if remembered else inputs.text)
+    for block, cached in zip(blocks, inputs.caches, strict=True):
+        x = block(x, inputs.context, cached if cached_text else inputs.text)
     return x
 
 
@@ -169,8 +169,8 @@ def make_inputs(blocks: list[Block], frames: int) -> Inputs:
     x = torch.randn(1, frames, TOKENS, CONFIG.width, generator=generator)
     text = torch.randn(1, TEXT, CONFIG.width, generator=generator)
     with torch.no_grad():
-        memories = [block.cross_attn.remember(text) for block in blocks]
-    return Inputs(x, text, memories, context)
+        caches = [block.cross_attn.keys_values(text) for block in blocks]
+    return Inputs(x, text, caches, context)
 
 
 def seconds(work: Callable[[], Tensor], train: bool) -> float:
@@ -201,7 +201,7 @@ def main() -> None:
     if apart > 1e-4:
         raise SystemExit("the two stacks do not compute the same")
     for what, train in (("a step of sampling", False), ("a step of training", True)):
-        rows = ways(blocks, inputs, remembered=not train)
+        rows = ways(blocks, inputs, cached_text=not train)
         best = dict.fromkeys(rows, float("inf"))
         for _ in range(options.repeats):
             for name, work in rows.items():
@@ -212,16 +212,16 @@ def main() -> None:
         print(f"  no writing of the rest could give more than {best['Open-Sora'] / best['matrix products alone']:.2f}")
 
 
-def ways(blocks: list[Block], inputs: Inputs, *, remembered: bool) -> dict[str, Callable[[], Tensor]]:
-    """What is timed, by name; in training, where nothing is `remembered`, the text is no part of its own."""
+def ways(blocks: list[Block], inputs: Inputs, *, cached_text: bool) -> dict[str, Callable[[], Tensor]]:
+    """What is timed, by name; in training, where nothing is `cached_text`, the text is no part of its own."""
     alone = {
-        "... only its two modulations": Plain(attention=False, text=not remembered),
-        "... only its attention": Plain(modulation=False, text=not remembered),
+        "... only its two modulations": Plain(attention=False, text=not cached_text),
+        "... only its attention": Plain(modulation=False, text=not cached_text),
     }
-    if remembered:
+    if cached_text:
         alone["... only its text"] = Plain(modulation=False, attention=False)
     return {
-        "ours": lambda: our_stack(blocks, inputs, remembered),
+        "ours": lambda: our_stack(blocks, inputs, cached_text),
         "Open-Sora": lambda: plain_stack(blocks, inputs, Plain()),
         **{name: partial(plain_stack, blocks, inputs, plain) for name, plain in alone.items()},
         "matrix products alone": lambda: products(blocks, inputs),

@@ -66,24 +66,24 @@ def to_macroblocks(blocks: Tensor) -> Tensor:
     return rows @ blocks @ columns.T
 
 
-def spread(means: Tensor, height: int, width: int, block: int) -> Tensor:
+def smooth_plane(means: Tensor, height: int, width: int, block: int) -> Tensor:
     """Smooth planes with the given block means: (..., rows, columns) to (..., H, W)."""
     rows, columns = _tensor(smooth_line(height, block), means), _tensor(smooth_line(width, block), means)
     return rows @ means @ columns.T
 
 
-def spread_orders(mean: Tensor, down: Tensor, along: Tensor) -> Tensor:
+def smooth_plane_with_orders(mean: Tensor, down: Tensor, along: Tensor) -> Tensor:
     """A smooth plane whose blocks have this mean and these first orders down and along: (h, w) each to (H, W)."""
     rows, columns = mean.shape
     height, width = rows * VIDEO_STRIDE_PX, columns * VIDEO_STRIDE_PX
     # The product of both axes wants the mixed order too; a smooth plane through the means says what is likely.
-    mixed = block_orders(spread(mean, height, width, VIDEO_STRIDE_PX), 2)[1, 1]
+    mixed = block_orders(smooth_plane(mean, height, width, VIDEO_STRIDE_PX), 2)[1, 1]
     amplitudes = torch.cat([torch.cat([mean, along], dim=1), torch.cat([down, mixed], dim=1)])  # (2 h, 2 w)
     down_rows, along_columns = (_tensor(smooth_line(size, VIDEO_STRIDE_PX, 2), mean) for size in (height, width))
     return down_rows @ amplitudes @ along_columns.T
 
 
-def spread_over_blocks(macroblocks: Tensor, rows: int, columns: int) -> Tensor:
+def repeat_over_blocks(macroblocks: Tensor, rows: int, columns: int) -> Tensor:
     """Each macroblock's value for each of its blocks: (..., m, n) to (..., h, w)."""
     return macroblocks.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :rows, :columns]
 

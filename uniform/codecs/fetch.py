@@ -16,7 +16,7 @@ from uniform.fingerprint import file_sha256
 
 
 @dataclass(frozen=True)
-class Verdict:
+class FileCheck:
     """What `verify` found of one file."""
 
     file: str
@@ -57,7 +57,7 @@ def fetch(name: str, *, revision: str | None = None, copy_to: Path | None = None
     return record
 
 
-def verify(name: str, *, folder: Path | None = None) -> list[Verdict]:
+def verify(name: str, *, folder: Path | None = None) -> list[FileCheck]:
     """Read a model's files to the last byte, and hold them against the record of their fetch. Asks no hub.
 
     Args:
@@ -72,12 +72,12 @@ def verify(name: str, *, folder: Path | None = None) -> list[Verdict]:
         raise WeightsError(f"{name}: not fetched on this machine. Run: uniform weights fetch {name}")
     source = open_source(name, None if folder is None else str(folder), None, cache_only=True)
     paths = {_inside(path, folder): path for path in _needed_files(entry, source)}
-    verdicts = [_judge(file, path, record) for file, path in paths.items()]
+    checks = [_check_file(file, path, record) for file, path in paths.items()]
     gone = [file for file in (record.files if record else {}) if file not in paths]
-    return verdicts + [Verdict(file, 0, "", "recorded, but not there any more: fetch again") for file in gone]
+    return checks + [FileCheck(file, 0, "", "recorded, but not there any more: fetch again") for file in gone]
 
 
-def _judge(file: str, path: Path, record: Record | None) -> Verdict:
+def _check_file(file: str, path: Path, record: Record | None) -> FileCheck:
     size, sha256 = path.stat().st_size, file_sha256(path)
     recorded = None if record is None else record.files.get(file)
     problem = None
@@ -90,7 +90,7 @@ def _judge(file: str, path: Path, record: Record | None) -> Verdict:
             require_finite(each_tensor(path), str(path))
         except WeightsError as error:
             problem = str(error)
-    return Verdict(file, size, sha256, problem)
+    return FileCheck(file, size, sha256, problem)
 
 
 def _needed_files(entry: Published, source: Source) -> list[Path]:

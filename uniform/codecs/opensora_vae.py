@@ -142,9 +142,9 @@ class OpenSoraVae(nn.Module):
             return quantised.contiguous()
 
         vae = self._spatial
-        mean, deviation = split_moments(in_fixed_batches(moments, frames, self.frame_batch))
+        mean, std = split_moments(in_fixed_batches(moments, frames, self.frame_batch))
         if noise is not None:
-            mean = mean + deviation * noise.to(mean.device)
+            mean = mean + std * noise.to(mean.device)
         return mean * SPATIAL_SCALE
 
     def spatial_decode(self, latents: Tensor) -> Tensor:

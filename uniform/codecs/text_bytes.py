@@ -23,7 +23,7 @@ MAX_TOKENS = 32
 PLACE_WIDTH = 8
 """Numbers at the end of a token that tell its place: sine and cosine of four wavelengths."""
 LETTERS_SHARE = 0.25
-"""Part of a word's variance that comes from its three-letter pieces; the rest is of the whole word."""
+"""Part of a word's variance that comes from its three-letter trigrams; the rest is of the whole word."""
 
 
 def open_codec(
@@ -100,10 +100,10 @@ def _word(word: str, width: int) -> NDArray[np.float64]:
     """Features of a word, about unit variance: (width,)."""
     whole = _hashed(f"word {word}", width)
     marked = f"<{word}>"
-    pieces = dict.fromkeys(marked[start : start + 3] for start in range(len(marked) - 2))
-    if not pieces:
+    trigrams = dict.fromkeys(marked[start : start + 3] for start in range(len(marked) - 2))
+    if not trigrams:
         return whole
-    letters = np.sum([_hashed(f"letters {piece}", width) for piece in pieces], axis=0) / math.sqrt(len(pieces))
+    letters = np.sum([_hashed(f"letters {trigram}", width) for trigram in trigrams], axis=0) / math.sqrt(len(trigrams))
     mixed: NDArray[np.float64] = math.sqrt(1 - LETTERS_SHARE) * whole + math.sqrt(LETTERS_SHARE) * letters
     return mixed
 

@@ -71,14 +71,14 @@ class OpenSoraCodec:
 
         Float frames in [-1, 1] are taken too. Raises InputError for another shape or type.
         """
-        mean, deviation = self.encode_moments(frames)
+        mean, std = self.encode_moments(frames)
         if self._posterior == "mean":
             return mean
         noise = torch.stack([self._noise("temporal", clip, mean.shape[1:]) for clip in frames])
-        return mean + deviation * noise.to(mean.device)
+        return mean + std * noise.to(mean.device)
 
     def encode_moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`: mean and standard deviation of the posterior, each float32 (B, 4, T', H / 8, W / 8)."""
+        """As `encode`: mean and standard std of the posterior, each float32 (B, 4, T', H / 8, W / 8)."""
         _check_frames(frames)
         clips, length, height, width = frames.shape[:4]
         noise = None

@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 
-Side = Literal["left", "right", "whole"]
+Region = Literal["left", "right", "whole"]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BACKGROUND_PERCENTILE = 25
 _BACKGROUND_STRIDE = 3
@@ -23,7 +23,7 @@ _NOISE_SHARE = 0.15
 _USUAL_FLIGHT_FRAMES = 9
 """Assumed beyond the first and the last impact of a clip."""
 _FIT_FRAMES = 3
-"""Frames on each side of an impact that its time is read from."""
+"""Frames on each region of an impact that its time is read from."""
 _TRIED = np.linspace(-1.0, 1.0, 81)
 """Times tried about the lowest frame, in frames."""
 
@@ -33,7 +33,7 @@ class VideoEventRule:
     """What counts as an impact. Lengths are in picture heights."""
 
     least_prominence: float = 0.06
-    """How far the path must rise on both sides."""
+    """How far the path must rise on both regions."""
     prominence_within_s: float = 0.3
     """How soon it must do so."""
     least_depth: float = 0.5
@@ -45,7 +45,7 @@ class VideoEventRule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
+class BallTrack:
     """What was seen of one ball."""
 
     x: np.ndarray
@@ -58,15 +58,15 @@ class Sight:
     """Brightness over the background, of 255."""
 
 
-def watch(frames: np.ndarray, side: Side = "whole") -> Sight:
+def track_ball(frames: np.ndarray, region: Region = "whole") -> BallTrack:
     """Follow the brightest thing of a video.
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
-        side: look at the left or right half only.
+        region: look at the left or right half only.
     """
     width = frames.shape[2]
-    columns = {"left": slice(0, width // 2), "right": slice(width // 2, width), "whole": slice(0, width)}[side]
+    columns = {"left": slice(0, width // 2), "right": slice(width // 2, width), "whole": slice(0, width)}[region]
     part = frames[:, :, columns].astype(np.float32)
     light = part @ _LUMA  # (T, H, W')
     ground = np.percentile(light[::_BACKGROUND_STRIDE], _BACKGROUND_PERCENTILE, axis=(0, 2))
@@ -83,21 +83,21 @@ def watch(frames: np.ndarray, side: Side = "whole") -> Sight:
     whole = max(float(total.sum()), 1e-9)
     back = np.percentile(part[::_BACKGROUND_STRIDE], _BACKGROUND_PERCENTILE, axis=(0, 2))  # (H, 3)
     colour = (np.einsum("thw,thwc->c", weight, part) - np.einsum("thw,hc->c", weight, back)) / whole
-    return Sight(x=x, y=y, colour=colour.astype(np.float64), contrast=contrast)
+    return BallTrack(x=x, y=y, colour=colour.astype(np.float64), contrast=contrast)
 
 
-def video_events(sight: Sight, fps: float, rule: VideoEventRule | None = None) -> np.ndarray:
+def video_events(track: BallTrack, fps: float, rule: VideoEventRule | None = None) -> np.ndarray:
     """Times at which a ball touches the floor.
 
     Args:
-        sight: its path.
+        track: its path.
         fps: frames per second.
         rule: what counts; None takes the defaults.
     Returns: float64 (N,), seconds, ascending.
     """
     rule = rule or VideoEventRule()
-    path = sight.y
-    if sight.contrast < rule.least_contrast:
+    path = track.y
+    if track.contrast < rule.least_contrast:
         return np.empty(0)
     reach = max(1, round(rule.prominence_within_s * fps))
     found: list[tuple[float, int]] = []  # (depth, frame)
@@ -115,10 +115,10 @@ def video_events(sight: Sight, fps: float, rule: VideoEventRule | None = None) -
     return _refined(path, np.array(sorted(kept), int)) / fps
 
 
-def nearest_colour(sight: Sight, colours: Mapping[str, tuple[int, int, int]]) -> str:
+def nearest_colour(track: BallTrack, colours: Mapping[str, tuple[int, int, int]]) -> str:
     """The class whose hue is nearest; brightness does not count. "grey" where there is hardly any hue."""
-    seen = _hue(sight.colour)
-    if np.hypot(*seen) < 0.18 * max(float(sight.colour @ _LUMA), 1.0):
+    seen = _hue(track.colour)
+    if np.hypot(*seen) < 0.18 * max(float(track.colour @ _LUMA), 1.0):
         return "grey"
     angle = np.arctan2(seen[1], seen[0])
 
@@ -129,9 +129,9 @@ def nearest_colour(sight: Sight, colours: Mapping[str, tuple[int, int, int]]) ->
     return min(colours, key=distance)
 
 
-def turning_speed(sight: Sight, fps: float, hub: tuple[float, float]) -> np.ndarray:
+def turning_speed(track: BallTrack, fps: float, hub: tuple[float, float]) -> np.ndarray:
     """Turns per second of something that circles `hub` (from the left, from the top, in picture heights), (T,)."""
-    angle = np.unwrap(np.arctan2(sight.y - hub[1], sight.x - hub[0]))
+    angle = np.unwrap(np.arctan2(track.y - hub[1], track.x - hub[0]))
     result: np.ndarray = np.abs(np.gradient(angle)) * fps / (2 * np.pi)
     return result
 

@@ -61,7 +61,7 @@ class Run:
         return np.nan_to_num(joined.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
 
 
-class SoundCollector:
+class AudioCollector:
     """Takes decoded audio frames in time order and keeps those that touch the clip.
 
     Args:

@@ -22,7 +22,7 @@ from uniform.spec import Spec
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClipFacts:
+class ClipProperties:
     """What a clip file says about itself; nothing is decoded."""
 
     frames: int
@@ -81,10 +81,10 @@ def read_clip(
     """
     content = source if isinstance(source, bytes) else source.read_bytes()
     name = "the clip" if isinstance(source, bytes) else str(source)
-    facts = probe(content)
+    properties = probe(content)
     if longer:
-        spec = replace(spec, duration_s=max(spec.duration_s, facts.frames // spec.fps))
-    _check_geometry(name, facts, spec)
+        spec = replace(spec, duration_s=max(spec.duration_s, properties.frames // spec.fps))
+    _check_geometry(name, properties, spec)
     try:
         frames = _frames(content)
         sound = decord.AudioReader(io.BytesIO(content), sample_rate=spec.rate_hz, mono=True)[:].asnumpy()[0]
@@ -110,7 +110,7 @@ def _frames(content: bytes) -> NDArray[np.uint8]:
     return frames
 
 
-def probe(source: bytes | Path) -> ClipFacts:
+def probe(source: bytes | Path) -> ClipProperties:
     """What the header of one of our own clip files says. Raises MediaError where it cannot be read."""
     opened = io.BytesIO(source) if isinstance(source, bytes) else str(source)
     name = "the clip" if isinstance(source, bytes) else str(source)
@@ -120,7 +120,7 @@ def probe(source: bytes | Path) -> ClipFacts:
                 raise MediaError("no_video", f"{name}: no video stream")
             video = container.streams.video[0]
             audio = container.streams.audio[0] if container.streams.audio else None
-            return ClipFacts(
+            return ClipProperties(
                 frames=video.frames,
                 height_px=video.codec_context.height,
                 width_px=video.codec_context.width,
@@ -149,8 +149,15 @@ def _check_content(path: Path, frames: NDArray[np.uint8], waveform: NDArray[np.f
         raise InputError(f"{path}: the waveform is {waveform.shape}; wanted finite mono samples (S,), S >= 1")
 
 
-def _check_geometry(name: str, facts: ClipFacts, spec: Spec) -> None:
-    found = (facts.frames, facts.height_px, facts.width_px, facts.fps, facts.samples, facts.rate_hz)
+def _check_geometry(name: str, properties: ClipProperties, spec: Spec) -> None:
+    found = (
+        properties.frames,
+        properties.height_px,
+        properties.width_px,
+        properties.fps,
+        properties.samples,
+        properties.rate_hz,
+    )
     wanted = (spec.frames, spec.height_px, spec.width_px, Fraction(spec.fps), spec.samples, spec.rate_hz)
     if found == wanted:
         return

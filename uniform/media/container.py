@@ -155,12 +155,12 @@ def _last_packet_ns(container: Any, enough_ns: int) -> int:
 
 def _refuse_what_is_no_file(path: Path) -> None:
     try:
-        facts = path.stat()
+        properties = path.stat()
     except OSError as error:
         raise MediaError("missing_source", f"cannot be opened ({error.strerror})") from error
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(properties.st_mode):
         raise MediaError("not_media", "not a regular file: a folder, a pipe or a device")
-    if facts.st_size == 0:
+    if properties.st_size == 0:
         raise MediaError("empty_file", "zero bytes")
 
 

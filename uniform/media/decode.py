@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.audio import SoundCollector
+from uniform.media.audio import AudioCollector
 from uniform.media.container import (
     FILE_PREFIX,
     Source,
@@ -105,7 +105,7 @@ class _Pass:
         self._frame_collector: FrameCollector | None = None
         if request.want_video:
             self._frame_collector = FrameCollector(source.video, self._start_ns, spec, request.fit)
-        self._sound = SoundCollector(self._start_ns, self._end_ns) if request.want_audio else None
+        self._sound = AudioCollector(self._start_ns, self._end_ns) if request.want_audio else None
         self._first_sound_ns: int | None = None
         self._bad_sound_packets = 0
         self._read_error: str | None = None

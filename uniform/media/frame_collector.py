@@ -7,7 +7,7 @@ import av
 
 from uniform.errors import MediaError
 from uniform.media.frame_sampling import SECOND, FrameSampler, Timebase
-from uniform.media.video import Deinterlacer, Fit, PictureMaker
+from uniform.media.video import Deinterlacer, Fit, FrameNormaliser
 from uniform.spec import Spec
 
 MAX_HELD_NS = SECOND // 2
@@ -33,7 +33,7 @@ class FrameCollector:
         self._stream, self._start_ns, self._spec = stream, start_ns, spec
         self._picker: FrameSampler[av.VideoFrame] = FrameSampler(start_ns, spec.fps, spec.frames)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        self._maker = PictureMaker(spec.height_px, spec.width_px, fit, aspect)
+        self._maker = FrameNormaliser(spec.height_px, spec.width_px, fit, aspect)
         self._deinterlacer = Deinterlacer()
         self._timebase = Timebase(stream.time_base)
         self._clock = _Clock()

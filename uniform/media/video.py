@@ -34,7 +34,7 @@ MAX_ASPECT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
-class Look:
+class FrameProperties:
     """All that a transform depends on; a stream may change it from one frame to the next."""
 
     width: int
@@ -50,63 +50,65 @@ class Look:
     """Width of a pixel over its height, as decoded."""
 
 
-class PictureMaker:
-    """Makes clip pictures of one size. Keeps one filter graph for as long as the source keeps its look."""
+class FrameNormaliser:
+    """Makes clip pictures of one size. Keeps one filter graph for as long as the source keeps its properties."""
 
     def __init__(self, height_px: int, width_px: int, fit: Fit, pixel_aspect: Fraction) -> None:
         self._height_px, self._width_px = height_px, width_px
         self._fit = fit
         self._pixel_aspect = pixel_aspect if 0 < pixel_aspect < MAX_ASPECT else Fraction(1)
         self._target_matrix: str | None = None
-        self._look: Look | None = None
+        self._properties: FrameProperties | None = None
         self._graph: av.filter.Graph | None = None
 
     def make(self, frame: av.VideoFrame) -> av.VideoFrame:
         """A yuv420p limited-range picture of the clip's size; BT.601 where the first frame was, otherwise BT.709."""
-        look = look_of(frame, self._pixel_aspect)
+        properties = properties_of(frame, self._pixel_aspect)
         if self._target_matrix is None:
-            self._target_matrix = "bt601" if look.matrix == "bt601" and look.transfer not in HDR else "bt709"
-        if look != self._look or self._graph is None:
-            self._graph, self._look = self._build(look), look
+            self._target_matrix = (
+                "bt601" if properties.matrix == "bt601" and properties.transfer not in HDR else "bt709"
+            )
+        if properties != self._properties or self._graph is None:
+            self._graph, self._properties = self._build(properties), properties
         self._graph.vpush(frame)
         picture = self._graph.vpull()
-        if look.transfer in HDR:
+        if properties.transfer in HDR:
             code_values: Any = picture.to_ndarray()
-            return picture_from_rgb(tone_map(code_values, look.transfer))
+            return picture_from_rgb(tone_map(code_values, properties.transfer))
         return picture
 
-    def _build(self, look: Look) -> av.filter.Graph:
-        swapped = any(turn.startswith("transpose") for turn in look.turns)
+    def _build(self, properties: FrameProperties) -> av.filter.Graph:
+        swapped = any(turn.startswith("transpose") for turn in properties.turns)
         height, width = (self._width_px, self._height_px) if swapped else (self._height_px, self._width_px)
-        source = f"in_range={'full' if look.full_range else 'limited'}"
-        if look.matrix is not None:
-            source += f":in_color_matrix={look.matrix}"
-        hdr = look.transfer in HDR
+        source = f"in_range={'full' if properties.full_range else 'limited'}"
+        if properties.matrix is not None:
+            source += f":in_color_matrix={properties.matrix}"
+        hdr = properties.transfer in HDR
         target = "out_range=full" if hdr else f"out_range=limited:out_color_matrix={self._target_matrix}"
-        steps = [("crop", arguments)] if (arguments := self._crop(look, height, width)) else []
+        steps = [("crop", arguments)] if (arguments := self._crop(properties, height, width)) else []
         steps.append(("scale", f"{width}:{height}:flags={SCALE_FLAGS}:{source}:{target}"))
         steps.append(("format", "pix_fmts=rgb48le" if hdr else "pix_fmts=yuv420p"))
-        steps += [(name, arguments) for name, _, arguments in (turn.partition("=") for turn in look.turns)]
-        return _graph(look, steps)
+        steps += [(name, arguments) for name, _, arguments in (turn.partition("=") for turn in properties.turns)]
+        return _graph(properties, steps)
 
-    def _crop(self, look: Look, height: int, width: int) -> str | None:
+    def _crop(self, properties: FrameProperties, height: int, width: int) -> str | None:
         """The centre of the source that has the target's shape, in whole chroma samples; None where it is all."""
         if self._fit == "squash":
             return None
-        sub_x, sub_y = _subsampling(look.pixel_format)
-        wanted = Fraction(width, height) / look.pixel_aspect  # width over height, in decoded pixels
-        if Fraction(look.width, look.height) > wanted:
-            kept_width, kept_height = _whole(look.height * wanted, sub_x, look.width), look.height
+        sub_x, sub_y = _subsampling(properties.pixel_format)
+        wanted = Fraction(width, height) / properties.pixel_aspect  # width over height, in decoded pixels
+        if Fraction(properties.width, properties.height) > wanted:
+            kept_width, kept_height = _whole(properties.height * wanted, sub_x, properties.width), properties.height
         else:
-            kept_width, kept_height = look.width, _whole(look.width / wanted, sub_y, look.height)
-        if (kept_width, kept_height) == (look.width, look.height):
+            kept_width, kept_height = properties.width, _whole(properties.width / wanted, sub_y, properties.height)
+        if (kept_width, kept_height) == (properties.width, properties.height):
             return None
-        left = (look.width - kept_width) // 2 // sub_x * sub_x
-        top = (look.height - kept_height) // 2 // sub_y * sub_y
+        left = (properties.width - kept_width) // 2 // sub_x * sub_x
+        top = (properties.height - kept_height) // 2 // sub_y * sub_y
         return f"{kept_width}:{kept_height}:{left}:{top}:exact=1"
 
 
-def look_of(frame: av.VideoFrame, pixel_aspect: Fraction) -> Look:
+def properties_of(frame: av.VideoFrame, pixel_aspect: Fraction) -> FrameProperties:
     """What `frame` needs. Raises MediaError "unsupported" for a colour matrix that nobody here can undo."""
     name = frame.format.name
     matrix: str | None = None
@@ -119,7 +121,7 @@ def look_of(frame: av.VideoFrame, pixel_aspect: Fraction) -> Look:
         else:
             raise MediaError("unsupported", f"colour matrix {tagged} (ITU-T H.273)")
     full = matrix is None or name.startswith("yuvj") or frame.color_range == ColorRange.JPEG.value
-    return Look(
+    return FrameProperties(
         width=frame.width,
         height=frame.height,
         pixel_format=name,
@@ -150,8 +152,8 @@ class Deinterlacer:
         form = (frame.width, frame.height, frame.format.name, frame.time_base)
         if self._graph is None or form != self._form:
             yield from self.flush()
-            look = look_of(frame, Fraction(1))
-            self._graph = _graph(look, [("bwdif", "mode=send_frame:deint=interlaced")], frame.time_base)
+            properties = properties_of(frame, Fraction(1))
+            self._graph = _graph(properties, [("bwdif", "mode=send_frame:deint=interlaced")], frame.time_base)
             self._form = form
         self._graph.vpush(frame)
         yield from _pull(self._graph)
@@ -164,14 +166,16 @@ class Deinterlacer:
             self._graph = None
 
 
-def _graph(look: Look, steps: list[tuple[str, str]], time_base: Fraction | None = None) -> av.filter.Graph:
+def _graph(
+    properties: FrameProperties, steps: list[tuple[str, str]], time_base: Fraction | None = None
+) -> av.filter.Graph:
     graph = av.filter.Graph()
     graph.threads = 1
     nodes = [
         graph.add_buffer(
-            width=look.width,
-            height=look.height,
-            format=av.VideoFormat(look.pixel_format),
+            width=properties.width,
+            height=properties.height,
+            format=av.VideoFormat(properties.pixel_format),
             time_base=time_base or Fraction(1, 1000),
         )
     ]

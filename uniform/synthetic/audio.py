@@ -36,7 +36,7 @@ Wave = Callable[[np.ndarray], np.ndarray]
 """Time since the begin of a sound in s -> its value."""
 
 
-def play(scene: Scene, *, rate_hz: int, samples: int, start_s: float = 0.0) -> np.ndarray:
+def render_audio(scene: Scene, *, rate_hz: int, samples: int, start_s: float = 0.0) -> np.ndarray:
     """The sound of `scene`, mono.
 
     Args:

@@ -16,7 +16,7 @@ from uniform.synthetic.worlds import WorldClip, make_clip
 from uniform.synthetic.write import LISTING_NAME
 
 
-def made(world: str, seeds: Iterable[int], spec: Spec) -> Iterator[WorldClip]:
+def from_generator(world: str, seeds: Iterable[int], spec: Spec) -> Iterator[WorldClip]:
     """Clips as arrays, straight from the generator."""
     for seed in seeds:
         yield make_clip(world, seed, spec)

@@ -58,7 +58,7 @@ class View:
         return self.start_s + np.arange(self.frames) / self.fps
 
 
-def paint(scene: Scene, view: View) -> np.ndarray:
+def render_video(scene: Scene, view: View) -> np.ndarray:
     """The frames of `scene`, uint8 (T, H, W, 3), RGB. Wider views show more wall at both sides."""
     stage = _stage(view)
     frames = np.empty((view.frames, view.height_px, view.width_px, 3), np.uint8)

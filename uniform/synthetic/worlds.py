@@ -16,7 +16,7 @@ import numpy as np
 
 from uniform.errors import ConfigError
 from uniform.spec import Spec
-from uniform.synthetic.audio import play
+from uniform.synthetic.audio import render_audio
 from uniform.synthetic.scene import (
     CLOCK_HZ,
     COLOURS,
@@ -32,7 +32,7 @@ from uniform.synthetic.scene import (
     draw_flights,
     truth_of,
 )
-from uniform.synthetic.video import View, paint
+from uniform.synthetic.video import View, render_video
 
 _KNOCK_GAP_S = (0.5, 1.1)
 """World w5: time between two knocks from outside the picture."""
@@ -55,8 +55,8 @@ def make_clip(world: str, seed: int, spec: Spec) -> WorldClip:
     Raises: ConfigError for an unknown world.
     """
     scene = draw_scene(world, seed, spec.duration_s)
-    frames = paint(scene, View.of(spec))
-    waveform = play(scene, rate_hz=spec.rate_hz, samples=spec.samples)
+    frames = render_video(scene, View.of(spec))
+    waveform = render_audio(scene, rate_hz=spec.rate_hz, samples=spec.samples)
     return WorldClip(frames=frames, waveform=waveform, truth=truth_of(scene))
 
 

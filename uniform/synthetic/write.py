@@ -20,10 +20,10 @@ from uniform.atomic import write_bytes
 from uniform.errors import InputError
 from uniform.fingerprint import digest
 from uniform.spec import Spec
-from uniform.synthetic.audio import play
+from uniform.synthetic.audio import render_audio
 from uniform.synthetic.media_variants import write_media_variants
 from uniform.synthetic.scene import truth_of
-from uniform.synthetic.video import View, paint
+from uniform.synthetic.video import View, render_video
 from uniform.synthetic.worlds import draw_scene
 
 VERSION = 1
@@ -43,7 +43,7 @@ _SUFFIXES = (".mp4", ".mp4", ".mp4", ".mov", ".mkv", ".webm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
+class FileForm:
     """How one clip lies in its file."""
 
     name: str
@@ -77,15 +77,15 @@ def write_world(world: str, spec: Spec, folder: Path, *, train_clips: int, test_
     media = f"media-{digest([VERSION, world, seed, spec.as_dict()])}"
     lines = []
     for split, scene_seed in _seeds(train_clips, test_clips, seed):
-        shot = choose_shot(world, scene_seed, spec)
+        form = choose_file_form(world, scene_seed, spec)
         scene = draw_scene(world, scene_seed, spec.duration_s)
-        path = folder / media / shot.name
+        path = folder / media / form.name
         if not path.is_file():
-            _film(world, scene_seed, spec, shot, path)
+            _write_file(world, scene_seed, spec, form, path)
         lines.append(
             {
-                "path": f"{media}/{shot.name}",
-                "start_ms": shot.start_ms,
+                "path": f"{media}/{form.name}",
+                "start_ms": form.start_ms,
                 "split": split,
                 "caption": scene.caption,
                 "label": scene.label,
@@ -101,14 +101,14 @@ def write_world(world: str, spec: Spec, folder: Path, *, train_clips: int, test_
     return manifest
 
 
-def choose_shot(world: str, scene_seed: int, spec: Spec) -> Shot:
+def choose_file_form(world: str, scene_seed: int, spec: Spec) -> FileForm:
     """How the clip with this seed is filmed: drawn from the seed, and independent of what happens in it."""
     random = np.random.default_rng([scene_seed, 77])
     tall, wide = _SHAPES[random.integers(len(_SHAPES))]
     suffix = _SUFFIXES[random.integers(len(_SUFFIXES))]
     height = _even(tall * spec.height_px)
     rate_hz = int(_SOUND_RATES_HZ[random.integers(len(_SOUND_RATES_HZ))])
-    return Shot(
+    return FileForm(
         name=f"{world}_{scene_seed:08d}{suffix}",
         height_px=height,
         width_px=_even(height * max(wide, spec.width_px / spec.height_px)),
@@ -118,13 +118,13 @@ def choose_shot(world: str, scene_seed: int, spec: Spec) -> Shot:
     )
 
 
-def _film(world: str, scene_seed: int, spec: Spec, shot: Shot, path: Path) -> None:
+def _write_file(world: str, scene_seed: int, spec: Spec, form: FileForm, path: Path) -> None:
     scene = draw_scene(world, scene_seed, spec.duration_s)
-    start_s = -shot.start_ms / 1000
-    frames = round((spec.duration_s + _AFTER_S - start_s) * shot.fps)
-    view = View(height_px=shot.height_px, width_px=shot.width_px, fps=shot.fps, frames=frames, start_s=start_s)
-    sound = play(scene, rate_hz=shot.rate_hz, samples=frames * shot.rate_hz // shot.fps, start_s=start_s)
-    write_media_variants(path, paint(scene, view), sound, shot.fps, shot.rate_hz)
+    start_s = -form.start_ms / 1000
+    frames = round((spec.duration_s + _AFTER_S - start_s) * form.fps)
+    view = View(height_px=form.height_px, width_px=form.width_px, fps=form.fps, frames=frames, start_s=start_s)
+    sound = render_audio(scene, rate_hz=form.rate_hz, samples=frames * form.rate_hz // form.fps, start_s=start_s)
+    write_media_variants(path, render_video(scene, view), sound, form.fps, form.rate_hz)
 
 
 def _seeds(train_clips: int, test_clips: int, seed: int) -> Iterator[tuple[str, int]]:

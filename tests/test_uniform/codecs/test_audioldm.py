@@ -167,11 +167,11 @@ def test_a_broken_sample_spoils_its_own_clip_only(folder: Path, bad: float) -> N
 
 
 def test_deviation_belongs_to_the_mean(codec: AudioLdmCodec) -> None:
-    mean, deviation = codec.encode_moments(_noise(1))
+    mean, std = codec.encode_moments(_noise(1))
 
     assert torch.equal(mean, codec.encode(_noise(1)))
-    assert deviation.shape == mean.shape
-    assert bool((deviation > 0).all())
+    assert std.shape == mean.shape
+    assert bool((std > 0).all())
 
 
 @pytest.mark.parametrize(

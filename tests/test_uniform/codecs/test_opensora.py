@@ -150,11 +150,11 @@ def test_every_whole_second_window_of_ten_seconds_is_an_exact_slice(codec: OpenS
 def test_mean_is_the_latent_and_deviation_is_positive(codec: OpenSoraCodec) -> None:
     clips = _clips(2, 18)
 
-    mean, deviation = codec.encode_moments(clips)
+    mean, std = codec.encode_moments(clips)
 
     assert torch.equal(mean, codec.encode(clips))
-    assert deviation.shape == mean.shape
-    assert bool((deviation > 0).all())
+    assert std.shape == mean.shape
+    assert bool((std > 0).all())
 
 
 def test_samples_follow_from_seed_and_clip_alone(folder: Path, codec: OpenSoraCodec) -> None:

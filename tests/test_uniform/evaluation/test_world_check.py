@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from uniform.errors import InputError
-from uniform.evaluation.world.check import gate
+from uniform.evaluation.world.check import check_clips
 from uniform.evaluation.world.observe import observe
 from uniform.evaluation.world.score import area_under_curve, best_lag, median_lag, score_clip
 from uniform.spec import PAPER, TOY, Spec
@@ -26,7 +26,7 @@ def _w1(count: int, spec: Spec) -> list[WorldClip]:
 
 @pytest.mark.parametrize(("spec", "clips"), [(TOY, 96), (PAPER, 8)], ids=["toy", "paper"])
 def test_gate_a_holds_on_arrays(spec: Spec, clips: int) -> None:
-    report = gate(((clip.frames, clip.waveform, clip.truth) for clip in _w1(clips, spec)), spec)
+    report = check_clips(((clip.frames, clip.waveform, clip.truth) for clip in _w1(clips, spec)), spec)
 
     assert report.passes, report.failures
     assert report.colour == report.pitch == 1.0
@@ -38,7 +38,7 @@ def test_gate_fails_when_the_sound_is_late() -> None:
         for clip in _w1(12, TOY)
     ]
 
-    report = gate(late, TOY)
+    report = check_clips(late, TOY)
 
     assert not report.passes
     assert any("audio F1 is 0.0" in failure for failure in report.failures)
@@ -50,7 +50,7 @@ def test_gate_fails_when_the_pictures_belong_to_other_clips() -> None:
         (other.frames, clip.waveform, clip.truth) for clip, other in zip(clips, clips[1:] + clips[:1], strict=True)
     ]
 
-    failures = gate(exchanged, TOY).failures
+    failures = check_clips(exchanged, TOY).failures
 
     assert any(failure.startswith("video") for failure in failures)
     assert any(failure.startswith("joint") for failure in failures)
@@ -59,9 +59,9 @@ def test_gate_fails_when_the_pictures_belong_to_other_clips() -> None:
 def test_gate_refuses_other_worlds_and_too_few_clips() -> None:
     clip = make_clip("w2", 0, TOY)
     with pytest.raises(InputError, match="w2"):
-        gate([(clip.frames, clip.waveform, clip.truth)], TOY)
+        check_clips([(clip.frames, clip.waveform, clip.truth)], TOY)
     with pytest.raises(InputError, match="3 clips"):
-        gate(((clip.frames, clip.waveform, clip.truth) for clip in _w1(3, TOY)), TOY)
+        check_clips(((clip.frames, clip.waveform, clip.truth) for clip in _w1(3, TOY)), TOY)
 
 
 @pytest.mark.parametrize("world", ["w2", "w5", "w6", "w4"])
@@ -103,10 +103,10 @@ def test_delays_are_read_within_twenty_milliseconds() -> None:
 def test_knocks_from_outside_the_picture_are_not_the_balls() -> None:
     """World w5: all sounds together do not fit the ball; those of its pitch do."""
     clip = make_clip("w5", 2, TOY)
-    seen = observe("w5", clip.frames, clip.waveform, TOY)
+    observed = observe("w5", clip.frames, clip.waveform, TOY)
     pitch = next(ball.pitch for ball in clip.truth.balls if ball.pitch is not None)
 
-    assert len(seen.sounds_s) > len(seen.sounds_of_pitch_s[pitch])
+    assert len(observed.sounds_s) > len(observed.sounds_of_pitch_s[pitch])
 
 
 def test_a_silent_still_clip_earns_nothing() -> None:

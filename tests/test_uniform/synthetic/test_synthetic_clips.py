@@ -7,9 +7,9 @@ import pytest
 
 from uniform.errors import ConfigError
 from uniform.spec import PAPER, TOY
-from uniform.synthetic.audio import play
+from uniform.synthetic.audio import render_audio
 from uniform.synthetic.scene import FLIGHT_S, PITCH_OF_COLOUR, Truth
-from uniform.synthetic.video import GROUND, RADIUS, REACH, View, height_of, paint
+from uniform.synthetic.video import GROUND, RADIUS, REACH, View, height_of, render_video
 from uniform.synthetic.worlds import WORLDS, draw_scene, make_clip
 
 
@@ -109,18 +109,18 @@ def test_a_longer_recording_holds_the_same_clip() -> None:
     scene = draw_scene("w1", 4, 2.0)
     early = View(height_px=64, width_px=64, fps=17.0, frames=17 + TOY.frames, start_s=-1.0)
 
-    frames = paint(scene, early)[17:]
-    sound = play(scene, rate_hz=16_000, samples=48_000, start_s=-1.0)[16_000:]
+    frames = render_video(scene, early)[17:]
+    sound = render_audio(scene, rate_hz=16_000, samples=48_000, start_s=-1.0)[16_000:]
 
-    np.testing.assert_array_equal(frames, paint(scene, View.of(TOY)))
-    np.testing.assert_allclose(sound, play(scene, rate_hz=16_000, samples=32_000), atol=1e-6)
+    np.testing.assert_array_equal(frames, render_video(scene, View.of(TOY)))
+    np.testing.assert_allclose(sound, render_audio(scene, rate_hz=16_000, samples=32_000), atol=1e-6)
 
 
 def test_a_wider_view_has_the_clip_in_its_middle() -> None:
     scene = draw_scene("w2", 4, 2.0)
     wide = View(height_px=64, width_px=96, fps=17.0, frames=34)
 
-    np.testing.assert_array_equal(paint(scene, wide)[:, :, 16:80], paint(scene, View.of(TOY)))
+    np.testing.assert_array_equal(render_video(scene, wide)[:, :, 16:80], render_video(scene, View.of(TOY)))
 
 
 def test_ghost_and_glass_look_the_same() -> None:
@@ -130,4 +130,4 @@ def test_ghost_and_glass_look_the_same() -> None:
     scene = next(scene for scene in (draw_scene("w4", seed, 2.0) for seed in range(20)) if scene.balls[0].pitch)
     ghost = replace(scene, balls=(replace(scene.balls[0], pitch=None),))
 
-    np.testing.assert_array_equal(paint(scene, View.of(TOY)), paint(ghost, View.of(TOY)))
+    np.testing.assert_array_equal(render_video(scene, View.of(TOY)), render_video(ghost, View.of(TOY)))

@@ -24,7 +24,7 @@ _PARTNERS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateReport:
+class CheckReport:
     """Mean event F1 of w1 clips; `passes` says whether the clips can serve as a measure."""
 
     clips: int
@@ -67,7 +67,7 @@ class GateReport:
         return not self.failures
 
 
-def gate(clips: Iterable[tuple[np.ndarray, np.ndarray, Truth]], spec: Spec) -> GateReport:
+def check_clips(clips: Iterable[tuple[np.ndarray, np.ndarray, Truth]], spec: Spec) -> CheckReport:
     """Judge clips of world w1.
 
     Args:
@@ -77,31 +77,31 @@ def gate(clips: Iterable[tuple[np.ndarray, np.ndarray, Truth]], spec: Spec) -> G
     """
     late_samples = round(LATE_S * spec.rate_hz)
     truths: list[Truth] = []
-    seen: list[Observation] = []
+    observed: list[Observation] = []
     late_s: list[np.ndarray] = []
     for frames, waveform, truth in clips:
         if truth.world != "w1":
             raise InputError(f"the gate judges clips of world w1; clip {truth.seed} is of {truth.world}")
         truths.append(truth)
-        seen.append(observe("w1", frames, waveform, spec))
+        observed.append(observe("w1", frames, waveform, spec))
         late = np.concatenate([np.zeros(late_samples, np.float32), waveform[:-late_samples]])
         late_s.append(observe("w1", frames[:1], late, spec).sounds_s)
-    if len(seen) <= _PARTNERS + 1:
-        raise InputError(f"the gate was given {len(seen)} clips; it needs {_PARTNERS + 2} or more")
-    scores = [score_clip(truth, clip, spec) for truth, clip in zip(truths, seen, strict=True)]
+    if len(observed) <= _PARTNERS + 1:
+        raise InputError(f"the gate was given {len(observed)} clips; it needs {_PARTNERS + 2} or more")
+    scores = [score_clip(truth, clip, spec) for truth, clip in zip(truths, observed, strict=True)]
     true_s = [np.array(truth.balls[0].sounds_s) for truth in truths]
-    return GateReport(
-        clips=len(seen),
+    return CheckReport(
+        clips=len(observed),
         audio=_mean(score["audio_f1"] for score in scores),
         video=_mean(score["video_f1"] for score in scores),
         joint=_mean(score["joint_f1"] for score in scores),
         late=_mean(f1_of_times(true, late, spec) for true, late in zip(true_s, late_s, strict=True)),
         late_joint=_mean(
-            f1_of_times(clip.balls[0].impacts_s, late, spec) for clip, late in zip(seen, late_s, strict=True)
+            f1_of_times(clip.balls[0].impacts_s, late, spec) for clip, late in zip(observed, late_s, strict=True)
         ),
         shuffled=_mean(
-            f1_of_times(clip.balls[0].impacts_s, seen[(index + step) % len(seen)].sounds_s, spec)
-            for index, clip in enumerate(seen)
+            f1_of_times(clip.balls[0].impacts_s, observed[(index + step) % len(observed)].sounds_s, spec)
+            for index, clip in enumerate(observed)
             for step in range(1, _PARTNERS + 1)
         ),
         colour=_mean(score["colour"] for score in scores),

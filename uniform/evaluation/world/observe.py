@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uniform.evaluation.audio_events import audio_events, band_levels, loudness, pitch_energies
-from uniform.evaluation.video_events import Side, nearest_colour, turning_speed, video_events, watch
+from uniform.evaluation.video_events import Region, nearest_colour, track_ball, turning_speed, video_events
 from uniform.spec import Spec
 from uniform.synthetic.scene import COLOURS, PITCHES_HZ
 from uniform.synthetic.video import HUB
@@ -15,7 +15,7 @@ _TWO_BALL_WORLDS = ("w2", "w5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeenBall:
+class DetectedBall:
     """A ball as the detectors see it."""
 
     colour: str
@@ -27,7 +27,7 @@ class SeenBall:
 class Observation:
     """What the detectors find in one clip."""
 
-    balls: tuple[SeenBall, ...]
+    balls: tuple[DetectedBall, ...]
     """One, or the left and the right one in worlds with two; empty in w3."""
     sounds_s: np.ndarray
     """Begin of every sound."""
@@ -52,16 +52,16 @@ def observe(world: str, frames: np.ndarray, waveform: np.ndarray, spec: Spec) ->
         waveform: float32 (S,), in [-1, 1], at spec.rate_hz.
         spec: the clip's rates.
     """
-    sides: tuple[Side, ...] = ("left", "right") if world in _TWO_BALL_WORLDS else ("whole",)
-    balls: list[SeenBall] = []
+    regions: tuple[Region, ...] = ("left", "right") if world in _TWO_BALL_WORLDS else ("whole",)
+    balls: list[DetectedBall] = []
     speed = np.empty(0)
-    for side in sides:
-        sight = watch(frames, side)
+    for region in regions:
+        track = track_ball(frames, region)
         if world == "w3":
             middle = frames.shape[2] / frames.shape[1] / 2
-            speed = turning_speed(sight, spec.fps, (middle, HUB))
+            speed = turning_speed(track, spec.fps, (middle, HUB))
         else:
-            balls.append(SeenBall(colour=nearest_colour(sight, COLOURS), impacts_s=video_events(sight, spec.fps)))
+            balls.append(DetectedBall(colour=nearest_colour(track, COLOURS), impacts_s=video_events(track, spec.fps)))
     levels = band_levels(waveform, spec.rate_hz)
     sounds = audio_events(levels)
     loud = loudness(waveform, spec.rate_hz, spec.fps, len(frames))

@@ -10,7 +10,7 @@ from scipy.ndimage import uniform_filter1d
 from scipy.stats import rankdata
 
 from uniform.evaluation.event_f1 import EventScore, event_f1, match_times
-from uniform.evaluation.world.observe import Observation, SeenBall
+from uniform.evaluation.world.observe import DetectedBall, Observation
 from uniform.spec import Spec
 from uniform.synthetic.scene import PITCH_OF_COLOUR, Truth
 
@@ -37,7 +37,7 @@ def f1_of_times(true_s: Times, found_s: Times, spec: Spec) -> float:
     return score.f1 if score.matched + score.missed + score.false else 0.0
 
 
-def score_audio(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
+def score_audio(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
     """The sound against the truth.
 
     Returns: some of audio_f1 (events), audio_count (found per true event), audio_offset_ms (median distance of matched
@@ -47,35 +47,37 @@ def score_audio(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]
     scores: dict[str, float] = {}
     sounding = [ball for ball in truth.balls if ball.pitch is not None]
     if truth.world == "w3":
-        scores["audio_r"] = correlation(_true_speed(truth, spec), _smooth(seen.loudness))
+        scores["audio_r"] = correlation(_true_speed(truth, spec), _smooth(observed.loudness))
     elif truth.world in ("w2", "w5"):
         scores["audio_f1"] = float(
-            np.mean([f1_of_times(ball.sounds_s, seen.sounds_of_pitch_s[ball.pitch or ""], spec) for ball in sounding])
+            np.mean(
+                [f1_of_times(ball.sounds_s, observed.sounds_of_pitch_s[ball.pitch or ""], spec) for ball in sounding]
+            )
         )
     elif sounding:
-        scores |= _timing("audio", sounding[0].sounds_s, seen.sounds_s, spec)
-        scores["pitch"] = float(seen.pitch == sounding[0].pitch)
+        scores |= _timing("audio", sounding[0].sounds_s, observed.sounds_s, spec)
+        scores["pitch"] = float(observed.pitch == sounding[0].pitch)
     if truth.world == "w4":
-        scores |= {"level_db": seen.level_db, "sounding": float(bool(sounding))}
+        scores |= {"level_db": observed.level_db, "sounding": float(bool(sounding))}
     if truth.world == "w6":
-        lag = median_lag(np.array(truth.balls[0].impacts_s), seen.sounds_s)
+        lag = median_lag(np.array(truth.balls[0].impacts_s), observed.sounds_s)
         scores["lag_error_s"] = _LONGEST_DELAY_S if lag is None else abs(lag - truth.delay_s)
     return scores
 
 
-def score_video(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
+def score_video(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
     """The picture against the truth.
 
     Returns: some of video_f1 (events; a ball of a missing colour scores 0), video_count, video_offset_ms, colour (share
-        of right ones), video_r (w3: correlation of the seen and the true speed).
+        of right ones), video_r (w3: correlation of the observed and the true speed).
     """
     if truth.world == "w3":
-        return {"video_r": correlation(_true_speed(truth, spec), _smooth(seen.speed_hz))}
-    scores = {"colour": float(np.mean([ball.colour in _colours(seen) for ball in truth.balls]))}
+        return {"video_r": correlation(_true_speed(truth, spec), _smooth(observed.speed_hz))}
+    scores = {"colour": float(np.mean([ball.colour in _colours(observed) for ball in truth.balls]))}
     if len(truth.balls) == 1:
-        scores |= _timing("video", truth.balls[0].impacts_s, seen.balls[0].impacts_s, spec)
+        scores |= _timing("video", truth.balls[0].impacts_s, observed.balls[0].impacts_s, spec)
     else:
-        by_colour = {ball.colour: ball.impacts_s for ball in seen.balls}
+        by_colour = {ball.colour: ball.impacts_s for ball in observed.balls}
         sounding = [ball for ball in truth.balls if ball.pitch is not None]
         scores["video_f1"] = float(
             np.mean(
@@ -88,39 +90,39 @@ def score_video(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]
     return scores
 
 
-def score_joint(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
+def score_joint(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
     """Sound and picture of one clip against each other; of the truth only the world and what the caption says.
 
     Returns: some of joint_f1 (events), law (the pitch is the colour's), swapped_f1 (two balls, sounds exchanged),
         joint_r and lag_frames (w3), joint_lag_error_s (w6).
     """
     if truth.world == "w3":
-        speed, loud = _smooth(seen.speed_hz), _smooth(seen.loudness)
+        speed, loud = _smooth(observed.speed_hz), _smooth(observed.loudness)
         return {"joint_r": correlation(speed, loud), "lag_frames": float(best_lag(speed, loud))}
     if truth.world in ("w2", "w5"):
-        coloured = [ball for ball in seen.balls if ball.colour in PITCH_OF_COLOUR]
+        coloured = [ball for ball in observed.balls if ball.colour in PITCH_OF_COLOUR]
         if not coloured:
             return {"joint_f1": 0.0}
-        heard = [seen.sounds_of_pitch_s[PITCH_OF_COLOUR[ball.colour]] for ball in coloured]
-        scores = {"joint_f1": _mean_f1(coloured, heard, spec)}
+        audio_events_s = [observed.sounds_of_pitch_s[PITCH_OF_COLOUR[ball.colour]] for ball in coloured]
+        scores = {"joint_f1": _mean_f1(coloured, audio_events_s, spec)}
         if truth.world == "w2" and len(coloured) == 2:
-            scores["swapped_f1"] = _mean_f1(coloured, heard[::-1], spec)
+            scores["swapped_f1"] = _mean_f1(coloured, audio_events_s[::-1], spec)
         return scores
     if truth.balls[0].pitch is None:
         return {}
     scores = {
-        "joint_f1": f1_of_times(seen.balls[0].impacts_s + truth.delay_s, seen.sounds_s, spec),
-        "law": float(seen.pitch is not None and seen.pitch == PITCH_OF_COLOUR.get(seen.balls[0].colour)),
+        "joint_f1": f1_of_times(observed.balls[0].impacts_s + truth.delay_s, observed.sounds_s, spec),
+        "law": float(observed.pitch is not None and observed.pitch == PITCH_OF_COLOUR.get(observed.balls[0].colour)),
     }
     if truth.world == "w6":
-        lag = median_lag(seen.balls[0].impacts_s, seen.sounds_s)
+        lag = median_lag(observed.balls[0].impacts_s, observed.sounds_s)
         scores["joint_lag_error_s"] = _LONGEST_DELAY_S if lag is None else abs(lag - truth.delay_s)
     return scores
 
 
-def score_clip(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
+def score_clip(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
     """All scores of a clip."""
-    return score_audio(truth, seen, spec) | score_video(truth, seen, spec) | score_joint(truth, seen, spec)
+    return score_audio(truth, observed, spec) | score_video(truth, observed, spec) | score_joint(truth, observed, spec)
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -169,13 +171,13 @@ def _timing(name: str, true_s: Times, found_s: Times, spec: Spec) -> dict[str, f
     return scores
 
 
-def _mean_f1(balls: Sequence[SeenBall], heard: Sequence[np.ndarray], spec: Spec) -> float:
-    scores = [f1_of_times(ball.impacts_s, sounds, spec) for ball, sounds in zip(balls, heard, strict=True)]
+def _mean_f1(balls: Sequence[DetectedBall], audio_events_s: Sequence[np.ndarray], spec: Spec) -> float:
+    scores = [f1_of_times(ball.impacts_s, sounds, spec) for ball, sounds in zip(balls, audio_events_s, strict=True)]
     return float(np.mean(scores))
 
 
-def _colours(seen: Observation) -> set[str]:
-    return {ball.colour for ball in seen.balls}
+def _colours(observed: Observation) -> set[str]:
+    return {ball.colour for ball in observed.balls}
 
 
 def _true_speed(truth: Truth, spec: Spec) -> np.ndarray:

@@ -1,17 +1,17 @@
-"""Does UniForm learn the joint law of sound and picture? The whole road on generated clips, judged by exact truth.
+"""Does UniForm learn the joint law of sound and picture? The whole road on generated clips, scored by exact truth.
 
     write a world -> manifest -> latent shards -> train -> sample each task on held-out clips -> detectors -> table
 
-    python benchmarks/av_world.py --minutes 30 --seeds 0 1 2                the toy preset
-    python benchmarks/av_world.py --minutes 30 --blind                      control: modalities hidden from each other
-    python benchmarks/av_world.py --minutes 30 --tasks v2a                  a single-task model
-    python benchmarks/av_world.py --minutes 30 --objective epsilon          the paper's objective
-    python benchmarks/av_world.py --minutes 30 --layout tokens              another layout
-    python benchmarks/av_world.py --world w2 --minutes 30                   another world
-    python benchmarks/av_world.py --summary                                 all runs so far, one line each
+    python benchmarks/synthetic_world.py --minutes 30 --seeds 0 1 2                the toy preset
+    python benchmarks/synthetic_world.py --minutes 30 --blind                      control: modalities hidden from each other
+    python benchmarks/synthetic_world.py --minutes 30 --tasks v2a                  a single-task model
+    python benchmarks/synthetic_world.py --minutes 30 --objective epsilon          the paper's objective
+    python benchmarks/synthetic_world.py --minutes 30 --layout tokens              another layout
+    python benchmarks/synthetic_world.py --world w2 --minutes 30                   another world
+    python benchmarks/synthetic_world.py --summary                                 all runs so far, one line each
 
 Every step is kept in --out and not done again. Each row of the table stands beside chance (exchanged partners) and the
-ceiling (truth through files and codecs, judged in the same way).
+ceiling (truth through files and codecs, scored in the same way).
 """
 
 import argparse
@@ -36,8 +36,8 @@ from uniform import atomic
 from uniform.codecs.base import open_audio_codec, open_video_codec
 from uniform.diffusion.objective import make_objective
 from uniform.diffusion.solver import SOLVERS, check_solver
-from uniform.evaluation.world.judge import Measure, Sample, as_json, judge, read_samples
 from uniform.evaluation.world.observe import observe
+from uniform.evaluation.world.sample_scores import Measure, Sample, as_json, read_samples, score_samples
 from uniform.sampling.gallery import write_gallery
 from uniform.sampling.open import open_sampler, sample_config
 from uniform.sampling.request import Request
@@ -104,7 +104,7 @@ def main() -> None:
             (run / "finished.json").write_text(json.dumps(facts))
         rows[f"seed {seed}"] = {
             "training": json.loads((run / "finished.json").read_text()),
-            **_sample_and_judge(arguments, run, world, seed),
+            **_sample_and_score(arguments, run, world, seed),
         }
     facts = {"arguments": {k: str(v) for k, v in vars(arguments).items()}, "machine": _machine(), "rows": rows}
     result = "-".join([_label(arguments), *_sampling(arguments)])
@@ -158,7 +158,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--init", type=Path, help="Begin with the weights of this run.")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Further changes to the preset.")
     parser.add_argument("--preset", default="toy")
-    parser.add_argument("--recipe", default=str(ROOT / "benchmarks" / "av_world_recipe.toml"))
+    parser.add_argument("--recipe", default=str(ROOT / "benchmarks" / "synthetic_world_recipe.toml"))
     parser.add_argument("--clips", type=int, default=2048, help="Training clips.")
     parser.add_argument("--test-clips", type=int, default=96, help="Held-out clips per task and row.")
     parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS), help="What the samples are told.")
@@ -166,7 +166,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--solver", choices=SOLVERS, help="Default: the objective's usual one.")
     parser.add_argument("--sampling-steps", type=int, help="Default: the solver's usual number.")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("bench/av_world"))
+    parser.add_argument("--out", type=Path, default=Path("bench/synthetic_world"))
     return parser.parse_args()
 
 
@@ -226,16 +226,16 @@ def _uniform(*words: object) -> None:
 
 
 def _ceiling(world: Path) -> dict[Task, dict[str, Measure]]:
-    """The held-out clips themselves, as files and after the codecs, judged as samples are."""
+    """The held-out clips themselves, as files and after the codecs, scored as samples are."""
     codecs = open_video_codec("dct", TOY), open_audio_codec("dct", TOY)
     samples = []
     for clip in through_codecs(from_files(world, TOY, "test"), TOY, *codecs):
-        seen = observe(clip.truth.world, clip.frames, clip.waveform, TOY)
-        samples += [Sample(task=task, truth=clip.truth, seen=seen) for task in Task]
-    return judge(samples, TOY)
+        observed = observe(clip.truth.world, clip.frames, clip.waveform, TOY)
+        samples += [Sample(task=task, truth=clip.truth, observed=observed) for task in Task]
+    return score_samples(samples, TOY)
 
 
-def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, seed: int) -> dict[str, Any]:
+def _sample_and_score(arguments: argparse.Namespace, run: Path, world: Path, seed: int) -> dict[str, Any]:
     sampler = open_sampler(run)
     rows: dict[str, Any] = {}
     for row in arguments.rows:
@@ -248,7 +248,7 @@ def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, see
         requests = [request for task in tasks for request in _requests(world, task, text, seed)]
         sampler.run(requests, folder, config)
         write_gallery(folder, f"AV world {arguments.world}, {name}")
-        rows[name] = as_json(judge(read_samples(folder, world, TOY), TOY))
+        rows[name] = as_json(score_samples(read_samples(folder, world, TOY), TOY))
     return rows
 
 
@@ -273,8 +273,8 @@ def _table(rows: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     for run, content in rows.items():
         if run == "ceiling":
             continue
-        for row, judged in content.items():
-            for task, measures in judged.items() if row != "training" else ():
+        for row, scored in content.items():
+            for task, measures in scored.items() if row != "training" else ():
                 for score, found in measures.items():
                     best = rows["ceiling"].get(task, {}).get(score, {}).get("mean", float("nan"))
                     bar = BARS.get(arguments.world, {}).get((task, score), "") if row != "no-text" else ""
@@ -294,14 +294,14 @@ def _summary(out: Path) -> str:
             continue
         bars = BARS.get(facts["arguments"]["world"], {})
         for run, content in facts["rows"].items():
-            for row, judged in content.items() if run != "ceiling" else ():
+            for row, scored in content.items() if run != "ceiling" else ():
                 if row == "training":
                     continue
                 scores = [
                     f"{task} {score} {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] "
                     f"(chance {found['chance']:.3f}, bar {bar})"
                     for (task, score), bar in bars.items()
-                    if (found := judged.get(task, {}).get(score))
+                    if (found := scored.get(task, {}).get(score))
                 ]
                 cost = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in content["training"].items())
                 lines.append(f"| {path.stem} | {run} | {row} | {cost} | {'; '.join(scores)} |")
