@@ -1,8 +1,8 @@
-"""One source picture to one clip picture: upright, square pixels, cropped, scaled, 4:2:0, limited and standard range.
+"""Normalise source frames: upright, square pixels, cropped, scaled, 4:2:0, limited and standard range.
 
-libswscale crops and scales straight to 4:2:0. A source of BT.601 or BT.709 keeps its colour matrix, which the clip's
-file then names: no detour through RGB. Every other matrix, and RGB, becomes BT.709; HDR pictures are tone-mapped at the
-clip's size. `bitexact` and `accurate_rnd` make the result the same on every processor.
+libswscale crops and scales directly to 4:2:0. A source of BT.601 or BT.709 keeps its colour matrix, which the clip's
+file names, without conversion to RGB. Every other matrix, and RGB, becomes BT.709; HDR frames are tone-mapped at the
+clip's size. `bitexact` and `accurate_rnd` give the same result on every processor.
 """
 
 from collections.abc import Iterator
@@ -16,11 +16,11 @@ from av.video.reformatter import ColorRange
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.encode import matrix_of, picture_from_rgb
+from uniform.media.encode import frame_from_rgb, matrix_of
 from uniform.media.hdr import TRANSFER_HLG, TRANSFER_PQ, tone_map
 
 Fit = Literal["crop", "squash"]
-"""crop: shorter side to size, then the centre. squash: the whole picture, at the price of its aspect."""
+"""crop: scale the shorter side, then cut the centre. squash: keep the whole frame, change its aspect ratio."""
 
 SCALE_FLAGS = "bicubic+accurate_rnd+full_chroma_int+bitexact"
 MATRICES = {1: "bt709", 4: "fcc", 5: "bt601", 6: "bt601", 7: "smpte240m", 9: "bt2020", 10: "bt2020"}
@@ -29,13 +29,13 @@ HDR = (TRANSFER_PQ, TRANSFER_HLG)
 RGB_MATRIX = 0
 UNSPECIFIED = 2
 HD_ROWS = 720
-"""An untagged picture of this height or more is taken for BT.709, a smaller one for BT.601, as players do."""
+"""Untagged frames of this height or more are read as BT.709, smaller ones as BT.601, as in players."""
 MAX_ASPECT = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
 class FrameProperties:
-    """All that a transform depends on; a stream may change it from one frame to the next."""
+    """Properties that the filter graph depends on; a stream can change them between frames."""
 
     width: int
     height: int
@@ -45,13 +45,13 @@ class FrameProperties:
     full_range: bool
     transfer: int
     turns: tuple[str, ...]
-    """Filters that bring the decoded picture upright."""
+    """Filters that turn the decoded frame upright."""
     pixel_aspect: Fraction
     """Width of a pixel over its height, as decoded."""
 
 
 class FrameNormaliser:
-    """Makes clip pictures of one size. Keeps one filter graph for as long as the source keeps its properties."""
+    """Normalises frames to one size; reuses the filter graph while the properties of the source do not change."""
 
     def __init__(self, height_px: int, width_px: int, fit: Fit, pixel_aspect: Fraction) -> None:
         self._height_px, self._width_px = height_px, width_px
@@ -61,8 +61,8 @@ class FrameNormaliser:
         self._properties: FrameProperties | None = None
         self._graph: av.filter.Graph | None = None
 
-    def make(self, frame: av.VideoFrame) -> av.VideoFrame:
-        """A yuv420p limited-range picture of the clip's size; BT.601 where the first frame was, otherwise BT.709."""
+    def normalise(self, frame: av.VideoFrame) -> av.VideoFrame:
+        """A yuv420p limited-range frame of the clip's size; BT.601 where the first frame was, otherwise BT.709."""
         properties = properties_of(frame, self._pixel_aspect)
         if self._target_matrix is None:
             self._target_matrix = (
@@ -71,11 +71,11 @@ class FrameNormaliser:
         if properties != self._properties or self._graph is None:
             self._graph, self._properties = self._build(properties), properties
         self._graph.vpush(frame)
-        picture = self._graph.vpull()
+        normalised = self._graph.vpull()
         if properties.transfer in HDR:
-            code_values: Any = picture.to_ndarray()
-            return picture_from_rgb(tone_map(code_values, properties.transfer))
-        return picture
+            code_values: Any = normalised.to_ndarray()
+            return frame_from_rgb(tone_map(code_values, properties.transfer))
+        return normalised
 
     def _build(self, properties: FrameProperties) -> av.filter.Graph:
         swapped = any(turn.startswith("transpose") for turn in properties.turns)
@@ -92,7 +92,7 @@ class FrameNormaliser:
         return _graph(properties, steps)
 
     def _crop(self, properties: FrameProperties, height: int, width: int) -> str | None:
-        """The centre of the source that has the target's shape, in whole chroma samples; None where it is all."""
+        """Crop of the source's centre with the target's shape, in whole chroma samples; None where nothing is cut."""
         if self._fit == "squash":
             return None
         sub_x, sub_y = _subsampling(properties.pixel_format)
@@ -109,7 +109,7 @@ class FrameNormaliser:
 
 
 def properties_of(frame: av.VideoFrame, pixel_aspect: Fraction) -> FrameProperties:
-    """What `frame` needs. Raises MediaError "unsupported" for a colour matrix that nobody here can undo."""
+    """Read the properties of `frame`. Raises MediaError "unsupported" for an unknown colour matrix."""
     name = frame.format.name
     matrix: str | None = None
     if not frame.format.is_rgb and name not in ("pal8", "gray", "monow", "monob"):
@@ -134,9 +134,9 @@ def properties_of(frame: av.VideoFrame, pixel_aspect: Fraction) -> FrameProperti
 
 
 class Deinterlacer:
-    """Weaves both fields of interlaced frames into one instant (bwdif); progressive frames pass untouched.
+    """Deinterlaces frames (bwdif); progressive frames pass unchanged.
 
-    Nothing is filtered before the first interlaced frame, so progressive video costs nothing.
+    Filtering starts at the first interlaced frame, so progressive video costs nothing.
     """
 
     def __init__(self) -> None:
@@ -144,11 +144,11 @@ class Deinterlacer:
         self._form: tuple[object, ...] = ()
 
     def idle(self, frame: av.VideoFrame) -> bool:
-        """True where `frame` need not pass: it is progressive, as was every frame before it."""
+        """True where `frame` needs no filter: it and all frames before it are progressive."""
         return self._graph is None and not frame.interlaced_frame
 
     def push(self, frame: av.VideoFrame) -> Iterator[av.VideoFrame]:
-        """Frames that are ready once `frame` is known, in time order."""
+        """Add `frame`; yield the frames that are ready, in time order."""
         form = (frame.width, frame.height, frame.format.name, frame.time_base)
         if self._graph is None or form != self._form:
             yield from self.flush()
@@ -159,7 +159,7 @@ class Deinterlacer:
         yield from _pull(self._graph)
 
     def flush(self) -> Iterator[av.VideoFrame]:
-        """Frames that were still inside."""
+        """Yield the remaining frames."""
         if self._graph is not None:
             self._graph.vpush(None)
             yield from _pull(self._graph)
@@ -194,13 +194,13 @@ def _pull(graph: av.filter.Graph) -> Iterator[av.VideoFrame]:
 
 
 def _turns(frame: av.VideoFrame) -> tuple[str, ...]:
-    """Filters that undo the display matrix of a frame: quarter turns and mirrors; slanted pictures stay as they are."""
+    """Filters that undo the display matrix of a frame: quarter turns and mirrors; other angles are not undone."""
     side_data: Any = frame.side_data
     matrix = side_data.get("DISPLAYMATRIX")
     if matrix is None:
         return ()
     a, b, _, c, d = np.frombuffer(bytes(matrix), dtype="<i4")[:5].tolist()  # x' = ax + cy, y' = bx + dy
-    if abs(a) + abs(d) < abs(b) + abs(c):  # the axes change places
+    if abs(a) + abs(d) < abs(b) + abs(c):  # the axes are swapped
         # transpose=dir: 0 turns left and flips, 1 turns right, 2 turns left, 3 turns right and flips
         return (
             f"transpose={ {(True, False): 1, (False, True): 2, (True, True): 0, (False, False): 3}[b > 0, c > 0] }",
@@ -218,11 +218,11 @@ def _subsampling(pixel_format: str) -> tuple[int, int]:
     return 16 // max(1, layout.chroma_width()), 16 // max(1, layout.chroma_height())
 
 
-def as_rgb(picture: av.VideoFrame) -> NDArray[np.uint8]:
-    """A clip picture as (H, W, 3) RGB, 0..255."""
-    converted: Any = picture.reformat(
+def as_rgb(frame: av.VideoFrame) -> NDArray[np.uint8]:
+    """A clip's frame as (H, W, 3) RGB, 0..255."""
+    converted: Any = frame.reformat(
         format="rgb24",
-        src_colorspace=matrix_of(picture),
+        src_colorspace=matrix_of(frame),
         src_color_range=ColorRange.MPEG,
         dst_color_range=ColorRange.JPEG,
     )

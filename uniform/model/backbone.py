@@ -114,7 +114,7 @@ class Backbone(nn.Module):
 
         Args:
             x: embedded tokens (B, T, S, D).
-            levels: (B, L) distinct times of each clip, float32; level: long, broadcasts to (B, T, S), index of a token's time.
+            levels: (B, L) distinct times of each clip, float32; level: long, broadcasts to (B, T, S), a token's index.
         Returns: tokens (B, T, S, D), and the embedded times (B, L, D) for the final layer.
         """
         rate = levels.new_full((x.shape[0],), self.config.fps) if fps is None else fps
@@ -138,7 +138,7 @@ class Backbone(nn.Module):
             block.checkpointing = mode
 
     def compile_blocks(self) -> None:
-        """Compile the blocks: one graph for all spatial and one for all temporal blocks. Parameter names do not change."""
+        """Compile the blocks: one graph for spatial and one for temporal blocks. Parameter names do not change."""
         for block in self.blocks:
             block.compile()
 

@@ -143,7 +143,7 @@ class CrossAttention(nn.Module):
 
 
 class Block(nn.Module):
-    """One spatial or temporal block. Self-attention and feed-forward are modulated and gated, cross-attention is not."""
+    """One spatial or temporal block. Modulates and gates self-attention and feed-forward, not cross-attention."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, *, temporal: bool, qk_norm: bool) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ class UniForm(Backbone):
         self.initialise(torch.Generator().manual_seed(seed))
 
     def initialise(self, generator: torch.Generator) -> None:
-        """As the backbone. Task cells have the std of latents, 1; a task token has the std of other embeddings, 0.02."""
+        """As the backbone. Task cells have the std of latents, 1; a task token that of embeddings, 0.02."""
         super().initialise(generator)
         nn.init.normal_(self.task_embedder.weight, std=1.0 if self.layout.task_cells else 0.02, generator=generator)
 

@@ -98,8 +98,8 @@ def _conditioning_latents(
         latent = conditioning.of(modality).to(device, torch.float32)
         if latent.shape[0] not in (1, count) or tuple(latent.shape[1:]) != tuple(shape):
             raise InputError(
-                f"the conditioning {modality} latent is {tuple(latent.shape)}, wanted {(count, *shape)}: one per seed, or "
-                f"one for all, in the spec that the model was trained on"
+                f"the conditioning {modality} latent is {tuple(latent.shape)}, wanted {(count, *shape)}: one per seed, "
+                f"or one for all, in the spec that the model was trained on"
             )
         latents.append(latent.expand(count, *shape))
     return Pair(*latents)

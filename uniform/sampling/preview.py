@@ -46,7 +46,7 @@ def preview_shards(
         out: receives `<clip id>.mp4` and `contact_sheet.png`.
         clips: how many; all where the index has fewer.
         options: "video" and "audio" to options of the card's codecs, for instance where their weights are.
-    Raises: ShardError for damaged shards, SpecMismatchError where the opened codecs are not those that made the latents,
+    Raises: ShardError for damaged shards, SpecMismatchError where the opened codecs did not make the latents,
         InputError for a number below 1.
     """
     if clips < 1:

@@ -135,7 +135,7 @@ class Sampler:
             )
 
     def _mark(self, request: str, config: SampleConfig) -> str:
-        """Digest of all inputs of a sample. `keep_latents` and the batch size, which changes rounding only, do not count."""
+        """Digest of all inputs of a sample, without `keep_latents` and the batch size, which changes rounding only."""
         settings = {"solver": config.solver, "steps": config.steps, "guidance": config.guidance.as_dict()}
         if self.precision is not None:
             settings["precision"] = str(self.precision)
@@ -174,7 +174,7 @@ class Sampler:
         return latents
 
     def _finish(self, condition: Condition, latents: Pair, folder: Path, config: SampleConfig, mark: str) -> None:
-        """Decode and write one sample. A conditioning modality is written as it was read, not decoded from its latent."""
+        """Decode and write one sample. A conditioning modality is written as read, not decoded from its latent."""
         request, media = condition.request, condition.conditioning
         latents = latents.map(lambda tensor: tensor.cpu())
         metadata = {

@@ -100,7 +100,7 @@ def test_verify_finds_changed_added_and_broken_files(folder: Path, cache: Path, 
     problems = {verdict.file: verdict.problem for verdict in verify("opensora-v1.2", folder=copy)}
 
     assert "recorded with" in str(problems["model.safetensors"])
-    assert "not there any more" in str(problems["config.json"])
+    assert "in the record, but missing" in str(problems["config.json"])
 
 
 def test_verify_of_a_folder_without_a_record_still_reads_every_number(folder: Path) -> None:

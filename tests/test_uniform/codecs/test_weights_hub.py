@@ -76,7 +76,7 @@ def test_a_repository_or_file_that_the_hub_does_not_have_is_named(
         use_hub(monkeypatch, tmp_path / "cache", hub.url)
         with pytest.raises(WeightsError, match=r"holds no model\.safetensors"):
             fetch(NAME)
-        with pytest.raises(WeightsError, match=f"could not be had from {hub.url}"):
+        with pytest.raises(WeightsError, match=f"cannot be fetched from {hub.url}"):
             open_source(NAME, "no/body", None).file("model.safetensors")
 
 
@@ -93,7 +93,7 @@ def test_what_the_hub_does_not_have_is_remembered_when_it_cannot_be_asked(
     offline = open_source(NAME, None, None)
 
     assert offline.find("optional.json") is None
-    with pytest.raises(WeightsError, match="the hub is not asked"):
+    with pytest.raises(WeightsError, match="the hub is not used"):
         offline.find("never_asked_for.json")
 
 
