@@ -40,7 +40,7 @@ COLOUR_TIMES = 2
 
 # Stds of the amplitudes, by channel and by the block's place in its macroblock: geometric means of two
 # measurements, 27 natural clips of 4 s at 256 px and synthetic-world clips at 64 px (96 clips of w1, w2, w3). Raw
-# latents are amplitudes divided by them, so that each has about unit variance, whatever its channel holds in other frames.
+# latents are amplitudes divided by them, so that each has about unit variance, whatever its channel holds elsewhere.
 FRAME_STDS = ((0.29,) * 4, (0.075,) * 4, (0.075,) * 4, (0.089, 0.089, 0.018, 0.018))
 GROUP_STDS = ((0.29,) * 4, (0.069,) * 4, (0.043,) * 4, (0.089, 0.089, 0.015, 0.015))
 SHIFT = (-1.5, 0.0, 0.0, 0.0)

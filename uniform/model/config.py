@@ -11,7 +11,7 @@ Checkpointing = Literal["none", "selective", "full"]
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """Configuration of the network. Defaults are the preset `paper`: STDiT3-XL/2, shared weights for both modalities."""
+    """Configuration of the network. Defaults are the preset `paper`: STDiT3-XL/2 with shared weights."""
 
     depth: int = 28
     """Pairs of a spatial and a temporal block."""

@@ -61,7 +61,7 @@ def test_broken_weights_are_found_at_fetch_and_not_recorded(
     path.write_bytes(path.read_bytes()[:-1])
     with serving({HUB_ID: folder}) as hub:
         use_hub(monkeypatch, tmp_path / "cache", hub.url)
-        with pytest.raises(WeightsError, match="cut short"):
+        with pytest.raises(WeightsError, match="truncated"):
             fetch(NAME)
 
     with pytest.raises(WeightsError, match="not fetched on this machine"):
