@@ -28,9 +28,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_dropped_download_goes_on_where_it_stopped(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_dropped_download_resumes(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with serving({HUB_ID: folder}) as hub:
         use_hub(monkeypatch, tmp_path / "cache", hub.url)
         hub.drop_after_bytes = CHUNK_BYTES * 3 // 2
@@ -80,7 +78,7 @@ def test_a_repository_or_file_that_the_hub_does_not_have_is_named(
             open_source(NAME, "no/body", None).file("model.safetensors")
 
 
-def test_what_the_hub_does_not_have_is_remembered_when_it_cannot_be_asked(
+def test_a_file_that_the_hub_does_not_have_is_cached_as_missing(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with serving({HUB_ID: folder}) as hub:
@@ -98,7 +96,7 @@ def test_what_the_hub_does_not_have_is_remembered_when_it_cannot_be_asked(
 
 
 @pytest.mark.slow
-def test_a_hub_out_of_reach_is_given_up_after_its_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreachable_hub_is_an_error_after_the_retries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_hub(monkeypatch, tmp_path, "http://127.0.0.1:9")
     with pytest.raises(WeightsError) as caught:
         fetch(NAME)

@@ -1,4 +1,4 @@
-"""Judging samples: perfect ones score as the truth does, wrong ones do not, chance stands beside them."""
+"""Scores of samples: perfect samples score as the truth, wrong ones do not, with the chance level beside them."""
 
 import json
 from pathlib import Path
@@ -65,7 +65,7 @@ def test_perfect_samples_score_one_and_chance_does_not(bounce: tuple[Path, Path]
     assert set(scored[Task.T2AV]) == {"joint_f1", "law", "colour", "pitch"}
 
 
-def test_late_sound_scores_nothing_in_time_and_everything_in_pitch(bounce: tuple[Path, Path], tmp_path: Path) -> None:
+def test_late_audio_scores_0_in_time_and_1_in_pitch(bounce: tuple[Path, Path], tmp_path: Path) -> None:
     world, _ = bounce
     lines = [json.loads(line) for line in (world / "listing.jsonl").read_text().splitlines()]
     for task in (Task.V2A, Task.T2AV):
@@ -78,7 +78,7 @@ def test_late_sound_scores_nothing_in_time_and_everything_in_pitch(bounce: tuple
     assert scored[Task.V2A]["pitch"].mean == scored[Task.T2AV]["pitch"].mean == 1.0
 
 
-def test_ghosts_are_judged_by_their_levels(tmp_path: Path) -> None:
+def test_ghosts_are_scored_by_their_audio_levels(tmp_path: Path) -> None:
     world, samples = tmp_path / "world", tmp_path / "samples"
     samples.mkdir()
     _write_samples(samples, world, _world(world, "w4"), Task.V2A)

@@ -1,4 +1,4 @@
-"""The AV world: clips are pure functions of their seed, and their truth is what they show and play."""
+"""The synthetic world: clips are pure functions of their seed, and their truth is exact."""
 
 import itertools
 
@@ -41,7 +41,7 @@ def test_paper_geometry_has_the_papers_shape() -> None:
 
 
 @pytest.mark.parametrize("world", list(WORLDS))
-def test_truth_survives_json(world: str) -> None:
+def test_truth_is_equal_after_json(world: str) -> None:
     truth = make_clip(world, 3, TOY).truth
 
     assert Truth.from_json(truth.to_json()) == truth
@@ -53,7 +53,7 @@ def test_worlds_do_not_share_their_draws() -> None:
     assert len(set(impacts)) == 3
 
 
-def test_unknown_world_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_world_is_refused_with_the_known_names() -> None:
     with pytest.raises(ConfigError, match=r"'w9'.*w1, w2"):
         make_clip("w9", 0, TOY)
 
@@ -81,13 +81,13 @@ def test_ball_touches_the_floor_at_its_impacts_and_nowhere_else() -> None:
     assert GROUND - RADIUS - REACH - RADIUS > 0.03  # the highest ball is inside the picture
 
 
-def test_colour_decides_the_pitch_in_every_world_with_balls() -> None:
+def test_colour_determines_the_pitch_in_every_world_with_balls() -> None:
     for world, seed in itertools.product(("w1", "w2", "w4", "w5", "w6"), range(20)):
         for ball in make_clip(world, seed, TOY).truth.balls:
             assert ball.pitch in (None, PITCH_OF_COLOUR.get(ball.colour))
 
 
-def test_captions_say_what_is_to_be_seen_and_heard() -> None:
+def test_captions_name_what_video_and_audio_show() -> None:
     for world in ("w1", "w2", "w4", "w5", "w6"):
         for seed in range(10):
             scene = draw_scene(world, seed, 2.0)

@@ -1,4 +1,4 @@
-"""Read a clip of the AV world, real or generated, with the detectors of `uniform.evaluation`: no truth is used here."""
+"""Run the detectors of `uniform.evaluation` on a clip of the synthetic world, without the truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _TWO_BALL_WORLDS = ("w2", "w5")
 
 @dataclass(frozen=True, kw_only=True)
 class DetectedBall:
-    """A ball as the detectors see it."""
+    """A detected ball."""
 
     colour: str
     """A key of COLOURS, or "grey"."""
@@ -25,20 +25,20 @@ class DetectedBall:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What the detectors find in one clip."""
+    """Results of all detectors on one clip."""
 
     balls: tuple[DetectedBall, ...]
-    """One, or the left and the right one in worlds with two; empty in w3."""
+    """One ball, or the left and the right one in worlds with two; empty in w3."""
     sounds_s: np.ndarray
-    """Begin of every sound."""
+    """Onset of every sound."""
     sounds_of_pitch_s: Mapping[str, np.ndarray]
-    """Begin of the sounds in the band of each pitch class."""
+    """Onsets of sounds in the band of each pitch class."""
     pitch: str | None
-    """The class with the most energy after the begins; None without any sound."""
+    """The class with the most energy after the onsets; None without any sound."""
     level_db: float
     """The loudest 60 ms, dB relative to full scale."""
     loudness: np.ndarray
-    """(T,) about each frame, full scale 1."""
+    """(T,) around each frame, full scale 1."""
     speed_hz: np.ndarray
     """(T,) turns per second, in w3; else empty."""
 
@@ -47,7 +47,7 @@ def observe(world: str, frames: np.ndarray, waveform: np.ndarray, spec: Spec) ->
     """Run the detectors of `world`.
 
     Args:
-        world: tells whether one or two balls or a motor are looked for.
+        world: determines whether to detect one or two balls or a motor.
         frames: uint8 (T, H, W, 3), RGB, at spec.fps.
         waveform: float32 (S,), in [-1, 1], at spec.rate_hz.
         spec: the clip's rates.
