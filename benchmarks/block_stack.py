@@ -1,15 +1,16 @@
-"""The block stack of UniForm against the same computation written as Open-Sora 1.2 writes it, side by side in one run.
+"""The block stack of UniForm against the same computation as Open-Sora 1.2 implements it, measured in one run.
 
     python benchmarks/block_stack.py [--pairs 1] [--frames 4] [--repeats 3]
 
-Both use the same XL/2-shaped blocks on the paper's 304 tokens per frame and 300 text tokens, and must agree. Theirs:
+Both use the same XL/2-shaped blocks on the paper's 304 tokens per frame and 300 text tokens, and must agree. The
+Open-Sora stack has:
 
     modulation   two full ones per token, for the noisy and for the clean time, and `where` between them, in four places
     attention    copies between (B T) S and (B S) T; softmax(q k) v written out in temporal blocks
     text         packed, so projected once per clip and block, but again in every step of sampling
 
 Ours keeps keys and values for all steps of a sample; in training both project them in each pass. The last row is the
-matrix products alone, which both stacks share: what is left above it is all that writing them well can save. One
+matrix products alone, which both stacks share: the difference to it is the most that an implementation can save. One
 thread, processor time, best of the repeats, alternating.
 """
 
@@ -34,7 +35,7 @@ TOKENS, TEXT = 304, 300
 
 @dataclass(frozen=True)
 class Plain:
-    """Which parts are done the plain way; the rest is ours."""
+    """Parts computed as in Open-Sora; the others as in UniForm."""
 
     modulation: bool = True
     attention: bool = True
@@ -43,17 +44,17 @@ class Plain:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What both stacks read."""
+    """Inputs of both stacks."""
 
     x: Tensor
     text: Tensor
     caches: list[KeyValues]
-    """The text's keys and values of each block, made before."""
+    """Keys and values of the text for each block."""
     context: Context
 
 
 def plain_stack(blocks: list[Block], inputs: Inputs, plain: Plain) -> Tensor:
-    """All blocks in order; each part plain or ours."""
+    """All blocks in order; `plain` selects the implementation of each part."""
     x = inputs.x
     for block, cached in zip(blocks, inputs.caches, strict=True):
         x = plain_block(block, x, inputs, plain, None if plain.text else cached)
@@ -61,7 +62,7 @@ def plain_stack(blocks: list[Block], inputs: Inputs, plain: Plain) -> Tensor:
 
 
 def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, cached: KeyValues | None) -> Tensor:
-    """One block after the description: modulate twice and choose, copy between layouts, project the text."""
+    """One block as in Open-Sora: modulate twice and select, copy between layouts, project the text."""
     _, _, S, D = x.shape
     if not plain.modulation:
         return shared_modulation_block(block, x, inputs, plain, cached)
@@ -155,7 +156,7 @@ def make_blocks(pairs: int) -> list[Block]:
 
 
 def make_inputs(blocks: list[Block], frames: int) -> Inputs:
-    """One clip of V2A: the picture's tokens clean, the sound's noisy."""
+    """One clip of V2A: video tokens clean, audio tokens noisy."""
     generator = torch.Generator().manual_seed(0)
     level = GridLayout(PAPER.video_latent, PAPER.audio_latent, CONFIG.patch).levels()
     frequencies = 10_000.0 ** (-torch.arange(0, CONFIG.head_width, 2) / CONFIG.head_width)
@@ -199,7 +200,7 @@ def main() -> None:
         f"outputs differ by {apart:.1e} of the largest; {options.frames} frames x {TOKENS} tokens, {TEXT} text tokens"
     )
     if apart > 1e-4:
-        raise SystemExit("the two stacks do not compute the same")
+        raise SystemExit("the two stacks do not agree")
     for what, train in (("a step of sampling", False), ("a step of training", True)):
         rows = ways(blocks, inputs, cached_text=not train)
         best = dict.fromkeys(rows, float("inf"))
@@ -213,7 +214,7 @@ def main() -> None:
 
 
 def ways(blocks: list[Block], inputs: Inputs, *, cached_text: bool) -> dict[str, Callable[[], Tensor]]:
-    """What is timed, by name; in training, where nothing is `cached_text`, the text is no part of its own."""
+    """The timed variants by name; in training, without a text cache, the text is not a separate variant."""
     alone = {
         "... only its two modulations": Plain(attention=False, text=not cached_text),
         "... only its attention": Plain(modulation=False, text=not cached_text),

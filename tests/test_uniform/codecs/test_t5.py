@@ -28,7 +28,7 @@ SIZES = {
     "feed_forward_proj": "gated-gelu",
 }
 SENTENCES = (
-    "the dog barks at the door",
+    "the dog barks at the gate",
     "a bird sings in the tree",
     "rain falls on a tin roof",
     "an engine starts",
@@ -39,9 +39,9 @@ CAPTIONS = [
     "The dog barks.",
     "rain",
     "",
-    "a bird sings in the tree while rain falls on a tin roof and the crowd cheers loudly at the door",
+    "a bird sings in the tree while rain falls on a tin roof and the crowd cheers loudly at the gate",
     "waves crash",
-    "an engine starts and the dog barks at the door, the dog barks at the tree",
+    "an engine starts and the dog barks at the gate, the dog barks at the tree",
     "a bird sings",
 ]
 

@@ -124,7 +124,7 @@ def test_a_wider_view_has_the_clip_in_its_middle() -> None:
 
 
 def test_ghost_and_glass_look_the_same() -> None:
-    """Only the text may tell them apart, so the picture must not depend on the sound."""
+    """Only the text distinguishes them, so the video must not depend on the audio."""
     from dataclasses import replace
 
     scene = next(scene for scene in (draw_scene("w4", seed, 2.0) for seed in range(20)) if scene.balls[0].pitch)

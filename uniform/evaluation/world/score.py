@@ -41,8 +41,8 @@ def score_audio(truth: Truth, observed: Observation, spec: Spec) -> dict[str, fl
     """Score the audio against the truth.
 
     Returns: some of audio_f1 (events), audio_count (found per true event), audio_offset_ms (median distance of matched
-        events), pitch (1 correct, 0 wrong), audio_r (w3: correlation of loudness and speed), level_db and sounding (w4),
-        lag_error_s (w6).
+        events), pitch (1 correct, 0 wrong), audio_r (w3: correlation of loudness and speed), level_db and sounding
+        (w4), lag_error_s (w6).
     """
     scores: dict[str, float] = {}
     sounding = [ball for ball in truth.balls if ball.pitch is not None]
