@@ -10,6 +10,7 @@ from collections.abc import Mapping
 logger = logging.getLogger(__name__)
 
 KEYS: Mapping[str, str] = {
+    "blind": "cross_modal_mask",
     "own_times": "independent_timesteps",
     "patience_s": "max_wait_s",
 }

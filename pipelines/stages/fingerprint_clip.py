@@ -49,10 +49,10 @@ def _look_at_all(clips: Iterator[Clip], spec: Spec) -> Iterator[Clip]:
         except MediaError as error:
             yield clip.drop(error.code, error.reason)
         else:
-            yield clip.with_fields(look=look_of(frames))
+            yield clip.with_fields(look=properties_of(frames))
 
 
-def look_of(frames: NDArray[np.uint8]) -> str:
+def properties_of(frames: NDArray[np.uint8]) -> str:
     """Difference hashes of evenly spaced frames: (T, H, W, 3) uint8 -> 256 hex digits, in the order of time."""
     chosen = frames[np.arange(FRAMES) * len(frames) // FRAMES]
     luma = chosen.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)

@@ -36,7 +36,7 @@ def write_model(folder: Path) -> Path:
     return path
 
 
-def write_given(folder: Path) -> Path:
+def write_conditioning_clip(folder: Path) -> Path:
     """A clip's file, with picture and sound."""
     path = folder / "clip.mp4"
     write_clip(path, CLIP.frames, CLIP.waveform, TOY.fps, TOY.rate_hz)
