@@ -19,6 +19,7 @@ LEVELS = {
     "uniform.renamed": 1,
     "uniform.atomic": 1,
     "uniform.doctor": 1,
+    "uniform.pages": 2,
     "uniform.pair": 2,
     "uniform.spec": 2,
     "uniform.config": 2,

@@ -207,7 +207,7 @@ def test_the_sheet_shows_frames_players_and_every_set_and_escapes_captions(run: 
     assert RTL in page
     assert page.count("<article>") == page.count("<video") == 5
     assert page.count("data:image/jpeg") == 25  # four frames and a poster each
-    assert "script-src 'none'" in page
+    assert "default-src 'none'" in page
     assert page.count('class="tag code"') == 1
     assert len(list((tmp_path / "sheet").glob("*.mp4"))) == 5
 

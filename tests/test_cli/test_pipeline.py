@@ -61,7 +61,7 @@ def test_a_pilot_foretells_and_the_run_after_it_says_what_came_of_it(manifest: P
     for told in (run.output, report.output):
         assert "Foretold by the pilot of" in told
         assert "so far" not in told
-    assert "Foretold and come true" in (tmp_path / "out" / "report.html").read_text()
+    assert "Predicted and actual" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_status_counts_by_stage_code_and_hour(finished: Path) -> None:

@@ -49,12 +49,12 @@ def test_time_left_is_the_pace_so_far_without_pauses(tmp_path: Path) -> None:
 
     found = {one.stage: one for one in forecasts(folder, STAGES, Units.read(folder))}
 
-    assert (found["cut"].clips_left, found["cut"].told_by) == (12, "pace")
+    assert (found["cut"].clips_left, found["cut"].basis) == (12, "rate")
     assert found["cut"].seconds_left == pytest.approx(120.0)
-    assert (found["look"].seconds_left, found["look"].told_by) == (None, "nothing")
+    assert (found["look"].seconds_left, found["look"].basis) == (None, "none")
 
 
-def test_a_stage_that_has_not_begun_is_foretold_by_the_pilot(tmp_path: Path) -> None:
+def test_a_stage_that_has_not_begun_is_predicted_by_the_pilot(tmp_path: Path) -> None:
     run_pilot(fake_run(tmp_path, 60), 20, InlineBackend(), LogListener())
     run_pipeline(fake_run(tmp_path, 60), InlineBackend(), LogListener(), until="cut")
     folder = RunFolder(tmp_path)
@@ -63,7 +63,7 @@ def test_a_stage_that_has_not_begun_is_foretold_by_the_pilot(tmp_path: Path) -> 
 
     found = {one.stage: one for one in forecasts(folder, STAGES, Units.read(folder))}
 
-    assert found["look"].told_by == "pilot"
+    assert found["look"].basis == "pilot"
     assert found["look"].seconds_left is not None
     assert found["cut"].seconds_left == 0.0
 
