@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 KEYS: Mapping[str, str] = {
     "own_times": "independent_timesteps",
     "patience_s": "max_wait_s",
+    "told_fps": "metadata_fps",
 }
 """Keys of configs and recipes."""
 

@@ -100,8 +100,8 @@ def predict_sum(amounts: Sequence[float], sizes: Sequence[int], whole: int, unit
     """Predict a sum over `whole` clips, where units of `sizes` clips had `amounts`.
 
     A unit has a fixed cost (a file, a sync) and a cost per clip. A weighted linear fit over the units separates the
-    two, because the units of a pilot are small. Student's interval covers the error of the fit and the variance of the units
-    outside the sample.
+    two, because the units of a pilot are small. Student's interval covers the error of the fit and the variance of the
+    units outside the sample.
 
     Args:
         amounts: seconds or bytes of each finished unit.

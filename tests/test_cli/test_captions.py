@@ -96,7 +96,7 @@ def test_show_tells_captions_counts_and_reasons(run: Path) -> None:
     assert RTL in everything
     assert "model: A ball falls." in everything
     assert "given (stage caption-given): 5 ok" in everything
-    assert "caption_refusal: 'I'm sorry': the model spoke of itself" in one
+    assert "caption_refusal: 'I'm sorry': the model refuses or writes about itself" in one
     assert "ok:" not in one
 
 

@@ -1,7 +1,7 @@
-"""What becomes of each of the 86 real clips: kept, with which frames and which sound; or rejected, with which code.
+"""The result for each of the 86 real clips: kept, with these frames and this audio; or rejected, with this code.
 
-`tests/data/clip_table.csv` is the decision, file by file, with its reason. Kept clips are checked against a reader that
-shares no code with ours: the ffmpeg program, whose frames and samples are placed by the timestamps it logs.
+`tests/data/clip_table.csv` holds each decision and its reason. Kept clips are compared with a reader that
+shares no code with ours: the ffmpeg program and its timestamps.
 """
 
 import csv
