@@ -1,7 +1,6 @@
 """Read, compare, export and import the caption sets of a run."""
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pipelines.run.job import remembered
 from pipelines.run.ledger import OK
 from pipelines.run.status import live_rows
 from pipelines.run.units import Units
-from pipelines.stage_support.caption_table import read_captions, write_captions
+from pipelines.stage_support.caption_table import read_captions, require_set_name, write_captions
 from uniform.config import nearest
 from uniform.errors import InputError, PipelineError
 
@@ -158,10 +157,10 @@ def import_set(folder: RunFolder, edited: Path, name: str, base: str | None = No
         name: of the new set.
         base: the set that was exported: unchanged captions keep their origin, and clips that are not in the table keep
             their captions. None gives every caption the origin "human".
-    Raises: InputError where the table is damaged, or names clips that are not in the run; PipelineError.
+    Raises: InputError where the table is damaged, or names clips that are not in the run; ConfigError for a wrong name;
+        PipelineError.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-        raise InputError(f"--set is {name!r}; it must be lower case letters, digits, _ and -")
+    require_set_name("--set", name)
     units = Units.read(folder)
     written = read_captions(edited)
     unknown = [clip_id for clip_id in written if clip_id not in units.last_unit]

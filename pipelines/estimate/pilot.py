@@ -40,14 +40,14 @@ def run_pilot(
     small = max(1, round(len(sample) / (UNITS_OF_EACH_SIZE * (1 + LARGER))))
     cuts = ((UNITS_OF_EACH_SIZE * small, small), (len(sample), LARGER * small))
     chosen = replace(run, sample=tuple(sample), sample_cuts=cuts)
-    outcome = run_pipeline(chosen, engine, listener, replace_stale=replace_stale)
+    result = run_pipeline(chosen, engine, listener, replace_stale=replace_stale)
     units = Units.read(run.folder)
     costs = stage_costs(run.folder, run.recipe.names, units)
     prediction = replace(
         predict(run.recipe, units, costs), not_sampled=tuple(" / ".join(stratum) for stratum in left_out)
     )
     write_prediction(run.folder, prediction)
-    return outcome, prediction
+    return result, prediction
 
 
 def predict(recipe: Recipe, units: Units, costs: Sequence[StageCost]) -> Prediction:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,12 +12,18 @@ import pyarrow.parquet as pq
 
 from uniform.atomic import replacing, write_bytes
 from uniform.config import nearest
-from uniform.errors import InputError
+from uniform.errors import ConfigError, InputError
 
 COLUMNS = ("clip_id", "dataset", "split", "labels", "source", "caption", "origin")
 """Columns of an exported table; `clip_id`, `caption` and `origin` are read back."""
 LONGEST_FIELD = 1_000_000
 """Characters of one CSV field."""
+
+
+def require_set_name(where: str, name: str) -> None:
+    """Raise ConfigError where `name` cannot name a caption set; it becomes part of file and column names."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise ConfigError(f"{where} is {name!r}; it must be lower case letters, digits, _ and -")
 
 
 def read_captions(path: Path) -> dict[str, tuple[str, str]]:

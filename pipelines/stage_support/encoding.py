@@ -1,7 +1,6 @@
 """Shared by the stages that encode clips: options, reading clips in batches, and packing arrays."""
 
 import io
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from pipelines.clip import Clip
 from pipelines.stage import Resources
-from pipelines.stage_support.prefetch import Wait, prefetched
+from pipelines.stage_support.prefetch import Wait, batched, prefetched
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.errors import ConfigError, MediaError
 from uniform.media.clip_file import read_clip
@@ -98,8 +97,7 @@ class Reader:
         """Yield batches of clips in order; the time that the caller waits is added to `wait`."""
         options = self._options
         media = prefetched(self._read, clips, ahead=options.prefetch_clips, threads=options.decode_threads, wait=wait)
-        while batch := list(itertools.islice(media, options.batch_clips)):
-            yield batch
+        yield from batched(media, options.batch_clips)
 
     def _read(self, clip: Clip) -> Media:
         try:
@@ -118,6 +116,20 @@ def encoded(
     """Each clip of a batch with the arrays of `run`; None for one that was not read or does not fit into memory."""
     made = iter(run([one for one in batch if one.clip.dropped is None]))
     return ((one, None if one.clip.dropped else next(made)) for one in batch)
+
+
+def encode_together(
+    batch: Sequence[Media],
+    spec: Spec,
+    windows: int,
+    encode_video: Callable[[Tensor], Tensor],
+    encode_audio: Callable[[Tensor], Tensor],
+) -> list[Arrays]:
+    """Encode a batch in one call per modality; float16 arrays of each clip, on the CPU."""
+    with torch.inference_mode():
+        video = encode_video(torch.stack([one.frames for one in batch])).half().cpu()
+        audio = encode_audio(window_waveforms(batch, spec, windows)).half().cpu()
+    return list(zip(video, by_clip(audio, windows), strict=True))
 
 
 def window_waveforms(batch: Sequence[Media], spec: Spec, windows: int) -> Tensor:

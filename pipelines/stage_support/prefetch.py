@@ -1,5 +1,6 @@
 """Work on the next items in threads while the caller uses the present one: a bounded queue, in order."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -16,6 +17,13 @@ class Wait:
     """How long the consumer waited for items."""
 
     seconds: float = 0.0
+
+
+def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    """Lists of `size` items, in order; the last one can be shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def prefetched(

@@ -4,7 +4,6 @@ The paper uses the class label as the caption of Landscape (4.1). Each caption s
 captions do not change the latents.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ from typing import Any, Literal
 
 from pipelines.clip import Clip, Row
 from pipelines.stage import Context, Resources, Store, Work
-from pipelines.stage_support.caption_table import read_captions
+from pipelines.stage_support.caption_table import read_captions, require_set_name
 from uniform.captioning.wording import check_template, clean, label_words
 from uniform.errors import ConfigError
 from uniform.fingerprint import file_sha256
@@ -47,8 +46,7 @@ class Stage:
     """For source = "file": the table that `uniform captions import` wrote."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.set):
-            raise ConfigError(f"caption.set is {self.set!r}; it must be lower case letters, digits, _ and -")
+        require_set_name("caption.set", self.set)
         if bool(self.file) != (self.source == "file"):
             raise ConfigError(f"caption.source is {self.source!r} and caption.file is {self.file!r}; give both or none")
         for template in (self.template, *self.templates.values()):

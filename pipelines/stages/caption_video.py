@@ -5,11 +5,9 @@ fixed, so a unit gives the same captions on every worker. New captions never cha
 """
 
 import dataclasses
-import itertools
 import logging
-import re
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +16,8 @@ from typing import Any, ClassVar, Literal
 from pipelines.clip import Clip
 from pipelines.codes import CODES
 from pipelines.stage import Context, Resources, Store, Work
-from pipelines.stage_support.prefetch import Wait, prefetched
+from pipelines.stage_support.caption_table import require_set_name
+from pipelines.stage_support.prefetch import Wait, batched, prefetched
 from uniform.captioning.base import Captioner, Question
 from uniform.captioning.caption_retry import CaptionResult, CaptionRetry, Speed
 from uniform.captioning.frames import chosen
@@ -92,8 +91,7 @@ class Stage:
     """Main memory per worker; PLLaVA 13B needs 27 GB of it while it loads."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.set):
-            raise ConfigError(f"caption_video.set is {self.set!r}; it must be lower case letters, digits, _ and -")
+        require_set_name("caption_video.set", self.set)
         least = {"most_words": 1, "window_batches": 1, "prefetch_clips": 0, "decode_threads": 1, "gpus": 0}
         for name, minimum in least.items():
             if getattr(self, name) < minimum:
@@ -192,7 +190,7 @@ class CaptionWork:
         """Caption the clips of one unit, in order."""
         stage, wait, speed, began = self._stage, Wait(), Speed(), time.monotonic()
         prepared = prefetched(self._prepare, clips, ahead=stage.prefetch_clips, threads=stage.decode_threads, wait=wait)
-        for window in _windows(prepared, self._window):
+        for window in batched(prepared, self._window):
             questions = [one.question for one in window if one.question is not None]
             results = iter(self._caption_retry.caption(questions, speed))
             for one in window:
@@ -228,9 +226,3 @@ def _finished(clip: Clip, result: CaptionResult | None) -> Clip:
     for note in result.notes:
         clip = clip.note(note)
     return clip.with_fields(caption=result.caption, origin="model", attempt=result.attempt, finish=result.finish)
-
-
-def _windows(prepared: Iterable[_Prepared], size: int) -> Iterator[Sequence[_Prepared]]:
-    iterator = iter(prepared)
-    while window := list(itertools.islice(iterator, size)):
-        yield window

@@ -36,7 +36,7 @@ class Stage:
     """crop: scale the shorter side, then crop the centre; squash: scale the whole frame without keeping its aspect."""
     windows: int = 1
     """Clips of the spec that each clip holds, one beginning at each whole second: a clip is windows - 1 s longer.
-    The stage encode_latents must be told the same number. Paper, 4.1: 1."""
+    The stage encode_latents needs the same number. Paper, 4.1: 1."""
     crf: int = CLIP_CRF
     """Quality of x264, 0 (lossless) to 51."""
     time_limit_s: float = 60.0

@@ -20,11 +20,10 @@ from pipelines.stage_support.encoding import (
     EncodeOptions,
     Media,
     Reader,
-    by_clip,
     drop_unless_finite,
+    encode_together,
     encoded,
     npy,
-    window_waveforms,
 )
 from pipelines.stage_support.prefetch import Wait
 from uniform.codecs.memory import MemoryBatches
@@ -105,11 +104,7 @@ class Encoder:
         return self._batches.run(self._encode_together, readable)
 
     def _encode_together(self, batch: Sequence[Media]) -> list[Arrays]:
-        windows = self._stage.windows
-        with torch.inference_mode():
-            video = self._video.encode(torch.stack([one.frames for one in batch])).half().cpu()
-            audio = self._audio.encode(window_waveforms(batch, self._spec, windows)).half().cpu()
-        return list(zip(video, by_clip(audio, windows), strict=True))
+        return encode_together(batch, self._spec, self._stage.windows, self._video.encode, self._audio.encode)
 
     def _finished(self, media: Media, latents: Arrays | None, score: bool) -> Clip:
         clip = media.clip

@@ -9,8 +9,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import torch
-
 from pipelines.clip import Clip
 from pipelines.stage import Context, Store, Work
 from pipelines.stage_support.encoding import (
@@ -19,11 +17,10 @@ from pipelines.stage_support.encoding import (
     EncodeOptions,
     Media,
     Reader,
-    by_clip,
     drop_unless_finite,
+    encode_together,
     encoded,
     npy,
-    window_waveforms,
 )
 from pipelines.stage_support.prefetch import Wait
 from uniform.codecs.base import Posterior
@@ -99,11 +96,13 @@ class _PosteriorStds:
         return self._batches.run(self._encode_together, readable)
 
     def _encode_together(self, batch: Sequence[Media]) -> list[Arrays]:
-        windows = self._stage.windows
-        with torch.inference_mode():
-            video = self._video.encode_moments(torch.stack([one.frames for one in batch]))[1].half().cpu()
-            audio = self._audio.encode_moments(window_waveforms(batch, self._spec, windows))[1].half().cpu()
-        return list(zip(video, by_clip(audio, windows), strict=True))
+        return encode_together(
+            batch,
+            self._spec,
+            self._stage.windows,
+            lambda frames: self._video.encode_moments(frames)[1],
+            lambda waveforms: self._audio.encode_moments(waveforms)[1],
+        )
 
     def _finished(self, clip: Clip, stds: Arrays | None) -> Clip:
         left = drop_unless_finite(clip, stds, "std")

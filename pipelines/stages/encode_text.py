@@ -5,9 +5,7 @@ that batches hold little padding. Features do not depend on the other captions o
 """
 
 import io
-import itertools
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -17,6 +15,8 @@ from torch import Tensor
 
 from pipelines.clip import Clip
 from pipelines.stage import Context, Resources, Store, Work
+from pipelines.stage_support.caption_table import require_set_name
+from pipelines.stage_support.prefetch import batched
 from uniform.codecs.base import TextCodec, open_text_codec
 from uniform.codecs.memory import MemoryBatches
 from uniform.errors import ConfigError
@@ -53,8 +53,7 @@ class Stage:
     """Clips whose captions are sorted and encoded together."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.set):
-            raise ConfigError(f"encode_text.set is {self.set!r}; it must be lower case letters, digits, _ and -")
+        require_set_name("encode_text.set", self.set)
         for name in ("batch_clips", "window_clips"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"encode_text.{name} is {getattr(self, name)}; it must be 1 or more")
@@ -83,7 +82,7 @@ class Stage:
         batches = MemoryBatches(self.batch_clips, (codec,))
 
         def work(clips: Iterator[Clip]) -> Iterator[Clip]:
-            for window in _windows(clips, self.window_clips):
+            for window in batched(clips, self.window_clips):
                 yield from _encode(window, codec, batches)
 
         return work
@@ -112,9 +111,3 @@ def _finished(clip: Clip, features: Tensor | None, tokens: int, max_tokens: int)
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(features.numpy()), allow_pickle=False)
     return clip.with_fields(**{TEXT_MEMBER: file.getvalue()})
-
-
-def _windows(clips: Iterable[Clip], size: int) -> Iterator[list[Clip]]:
-    iterator = iter(clips)
-    while window := list(itertools.islice(iterator, size)):
-        yield window

@@ -22,7 +22,7 @@ RANK = 8
 WORDS = re.findall(
     r"\w+",
     """
-    a the man woman dog cat bird car boat train river sea rain street room table guitar drum ball door tree sky
+    a the man woman dog cat bird car boat train river sea rain street room table guitar drum ball fence tree sky
     light runs walks plays sings barks flies falls rolls stands sits looks opens turns shines red blue green white
     black old young small large wet bright dark near far on in under over beside behind with and while slowly
     quickly loudly softly left right up down city forest field stage kitchen window camera people child hand face

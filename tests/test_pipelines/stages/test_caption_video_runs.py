@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -12,7 +13,6 @@ import torch
 from pipelines.recipe import read_recipe
 from pipelines.run.job import new_run, open_run
 from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
-from pipelines.run.pipeline import Outcome as RunResult
 from tests.support.fake_stages import results
 from tests.support.paths import ROOT
 from tests.support.pllava_folder import write_pllava
@@ -75,7 +75,7 @@ def recipe(folder: Path, *stages: str) -> Path:
     return path
 
 
-def run(manifest: Path, path: Path, out: Path, until: str | None = None, replace: bool = False) -> RunResult:
+def run(manifest: Path, path: Path, out: Path, until: str | None = None, replace: bool = False) -> Any:
     made = new_run([manifest], path, out)
     return run_pipeline(made, InlineBackend(), LogListener(), until=until, replace_stale=replace)
 
@@ -89,7 +89,7 @@ class Grown:
     """A run that got a second set of captions, and then that set anew."""
 
     out: Path
-    results: tuple[RunResult, ...]
+    results: tuple[Any, ...]
     digests: tuple[dict[str, str], ...]
 
 
