@@ -22,6 +22,7 @@ LEVELS = {
     "uniform.atomic": 1,
     "uniform.doctor": 1,
     "uniform.tables": 2,
+    "uniform.pages": 2,
     "uniform.pair": 2,
     "uniform.spec": 2,
     "uniform.config": 2,

@@ -73,7 +73,7 @@ def test_bench_prints_speed_parts_waiting_and_memory() -> None:
     result = RUNNER.invoke(app, ["codec", "bench", "--spec", "toy", "--clips", "2", "--batch", "1", "--device", "cpu"])
 
     assert result.exit_code == 0, result.output
-    for wanted in ("clips/s", "waiting for data", "encode the picture", "decode the sound", "memory"):
+    for wanted in ("clips/s", "waiting for data", "encode video", "decode audio", "memory"):
         assert wanted in result.output
 
 
@@ -81,7 +81,7 @@ def test_bench_refuses_a_precision_that_the_codec_does_not_have() -> None:
     result = RUNNER.invoke(app, ["codec", "bench", "--bf16", "--clips", "1"])
 
     assert result.exit_code == 1
-    assert "no precision" in result.output
+    assert "no dtype option" in result.output
 
 
 def test_bench_prints_ratios_of_the_measured_values() -> None:
@@ -100,7 +100,7 @@ def test_bench_prints_ratios_of_the_measured_values() -> None:
     text = "\n".join(report.lines())
 
     assert "(ratio 1.50)" in text
-    assert "4.0% of the time with reading ahead, 40.0% without" in text
+    assert "4.0% of the time with prefetching, 40.0% without" in text
     assert "PSNR 51.25 dB" in text
     assert "device" not in text
 
@@ -125,5 +125,5 @@ def test_bench_of_no_clips_is_refused() -> None:
     from pipelines.estimate.codec_bench import run_bench
     from pipelines.stages.encode_latents import Stage
 
-    with pytest.raises(ConfigError, match="ask for 1 or more"):
+    with pytest.raises(ConfigError, match="it must be 1 or more"):
         run_bench(Stage(), TOY, clips=0)

@@ -61,7 +61,7 @@ def test_an_estimate_predicts_and_the_run_after_it_compares(manifest: Path, tmp_
     for output in (run.output, report.output):
         assert "Predicted by the pilot of" in output
         assert "so far" not in output
-    assert "Foretold and come true" in (tmp_path / "out" / "report.html").read_text()
+    assert "Predicted and actual" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_status_counts_by_stage_code_and_hour(finished: Path) -> None:

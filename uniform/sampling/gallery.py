@@ -3,13 +3,13 @@
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from uniform.atomic import write_bytes
 from uniform.errors import InputError
+from uniform.pages import render_page
 from uniform.sampling.results import finished
 
 GALLERY_NAME = "index.html"
+TEMPLATE = Path(__file__).with_name("templates") / "gallery.html.j2"
 GENERATOR = "UniForm gallery"
 """Value of the page's generator tag; identifies a page that may be overwritten."""
 
@@ -36,7 +36,6 @@ def write_gallery(folder: Path, title: str) -> Path:
     """
     require_no_other_page(folder)
     samples = read_samples(folder)
-    pages = Environment(loader=PackageLoader("uniform.sampling"), autoescape=True, undefined=StrictUndefined)
-    page = pages.get_template("gallery.html.j2").render(title=title, generator=GENERATOR, samples=samples)
+    page = render_page(TEMPLATE, title=title, generator=GENERATOR, samples=samples)
     write_bytes(folder / GALLERY_NAME, page.encode())
     return folder / GALLERY_NAME
