@@ -43,7 +43,7 @@ def export(
     console.out.print(f"written: {path} ({path.stat().st_size / 1e6:,.1f} MB)", markup=False)
     if upload is None or licence is None:
         return
-    publication = plan_publication(upload, exported.files, exported.facts, licence, public=public)
+    publication = plan_publication(upload, exported.files, exported.metadata, licence, public=public)
     if dry_run:
         _show(publication)
     else:

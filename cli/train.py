@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from uniform.latents.fetching.byte_ranges import Fetching
     from uniform.training.reporting.observer import Observer, Progress
     from uniform.training.settings.config import TrainConfig
-    from uniform.training.trainer import Outcome
+    from uniform.training.trainer import TrainResult
 
 
 def train(
@@ -89,12 +89,12 @@ def _as_overrides(shards: list[str] | None, split: str | None, out: Path | None)
 
 
 def _on_ray(
-    work: Callable[[threading.Event], "Outcome"],
+    work: Callable[[threading.Event], "TrainResult"],
     config: "TrainConfig",
     workers: int,
     address: str | None,
     restarts: int,
-) -> "Outcome":
+) -> "TrainResult":
     from pipelines.cluster.train import train_on_ray
 
     cores, gpus = config.compute.threads or 1, {"cpu": False, "cuda": True}.get(config.compute.device)
@@ -105,9 +105,9 @@ def _run(
     config: "TrainConfig",
     samples: Path | None,
     samples_every: int | None,
-    accepted: Sequence[str],
+    allowed_changes: Sequence[str],
     stop: threading.Event | None,
-) -> "Outcome":
+) -> "TrainResult":
     """The run, in this process or in a worker of a cluster."""
     from uniform.training.background_sampling import BackgroundSampling
     from uniform.training.trainer import train as run
@@ -115,14 +115,14 @@ def _run(
     watchers: list[Observer] = [_Console()]
     if samples is not None:
         watchers.append(BackgroundSampling(samples, config.out, samples_every or config.checkpoint.every))
-    return run(config, watchers, accepted, stop)
+    return run(config, watchers, allowed_changes, stop)
 
 
-def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Sequence[str]) -> None:
-    from uniform.training.plan import GUESSED_MFU, plan_run
+def _show_plan(name: str, config: "TrainConfig", processes: int, allowed_changes: Sequence[str]) -> None:
+    from uniform.training.plan import ASSUMED_MFU, plan_run
     from uniform.training.settings.presets import base_of, differences
 
-    plan = plan_run(config, processes, accepted)
+    plan = plan_run(config, processes, allowed_changes)
     rows = {
         "parameters": f"{plan.parameters:,}",
         "tokens per clip": f"{plan.tokens_per_clip:,}",
@@ -134,7 +134,7 @@ def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Seque
         f"{plan.activation_bytes / 1e9:,.2f} GB for activations",
         "time": "unknown device"
         if plan.seconds is None
-        else f"about {duration(plan.seconds)} on {processes} of this device, at {GUESSED_MFU:.0%} of its peak",
+        else f"about {duration(plan.seconds)} on {processes} of this device, at {ASSUMED_MFU:.0%} of its peak",
         "data": _fetching(plan.fetching),
         "begins at": f"step {plan.resumes_at}" + (" (newest checkpoint)" if plan.resumes_at else ""),
     }
@@ -165,11 +165,11 @@ def _fetching(needs: "Fetching | None") -> str:
 class _Console:
     """One line per window of steps, on standard error."""
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        begin = "begins" if facts["step"] == 0 else f"goes on at step {facts['step']:,}"
+    def started(self, summary: Mapping[str, Any]) -> None:
+        begin = "begins" if summary["step"] == 0 else f"goes on at step {summary['step']:,}"
         console.err.print(
-            f"{begin}: {facts['parameters']:,} parameters, {facts['clips']:,} clips, {facts['steps']:,} steps, "
-            f"{facts['processes']} x {facts['device']}, {facts['out']}",
+            f"{begin}: {summary['parameters']:,} parameters, {summary['clips']:,} clips, {summary['steps']:,} steps, "
+            f"{summary['processes']} x {summary['device']}, {summary['out']}",
             markup=False,
         )
 

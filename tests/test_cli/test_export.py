@@ -25,14 +25,14 @@ def run(tmp_path: Path) -> Path:
 
 def test_an_exported_file_holds_the_average_and_the_facts(run: Path) -> None:
     result = runner.invoke(app, ["export", str(run), str(run / "model.safetensors")])
-    model, facts = load_model(run / "model.safetensors")
+    model, metadata = load_model(run / "model.safetensors")
     wanted, _ = load_model(run)
 
     assert result.exit_code == 0, result.output
     assert "written:" in result.output
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), wanted.parameters(), strict=True))
-    assert facts.step == 2
-    assert facts.identity["video codec"].startswith("dct ")
+    assert metadata.step == 2
+    assert metadata.identity["video codec"].startswith("dct ")
 
 
 def test_raw_weights_are_another_file(run: Path) -> None:

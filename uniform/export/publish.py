@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniform.errors import CheckpointError
-from uniform.model.checkpoint import ModelFacts
+from uniform.model.checkpoint import ModelMetadata
 
 CARD_NAME = "README.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -31,7 +31,7 @@ class Publication:
 
 
 def plan_publication(
-    hub_id: str, files: Mapping[str, Path], facts: ModelFacts, licence: str, *, public: bool = False
+    hub_id: str, files: Mapping[str, Path], metadata: ModelMetadata, licence: str, *, public: bool = False
 ) -> Publication:
     """What `publish` would send.
 
@@ -43,11 +43,11 @@ def plan_publication(
         raise CheckpointError(f"--upload {hub_id}: not a repository's id; it must have the form owner/name")
     if not _LICENCE.fullmatch(licence):
         raise CheckpointError(f"--license {licence}: must be a word of the hub: apache-2.0, cc-by-nc-4.0, other, ...")
-    card = model_card(hub_id.split("/")[1], sorted(files), facts, licence)
+    card = model_card(hub_id.split("/")[1], sorted(files), metadata, licence)
     return Publication(hub_id=hub_id, files=files, card=card, public=public)
 
 
-def model_card(name: str, files: list[str], facts: ModelFacts, licence: str) -> str:
+def model_card(name: str, files: list[str], metadata: ModelMetadata, licence: str) -> str:
     """README.md of the repository: the hub's metadata, what the network is, and what its latents must be."""
     from huggingface_hub import ModelCardData
 
@@ -57,13 +57,15 @@ def model_card(name: str, files: list[str], facts: ModelFacts, licence: str) -> 
         pipeline_tag="text-to-video",
         tags=["uniform", "audio", "video", "text-to-audio-video", "audio-to-video", "video-to-audio"],
     )
-    sizes = facts.model
+    sizes = metadata.model
     rows = {
         "network": f"{sizes.depth} pairs of blocks, width {sizes.width}, {sizes.heads} heads",
-        "objective": ", ".join(f"{key} {value}" for key, value in sorted(facts.diffusion.items())),
-        "optimiser steps": f"{facts.step:,}",
-        **dict(sorted(facts.identity.items())),
-        **{f"text codec of {name}": f"{codec['name']} {codec['fingerprint']}" for name, codec in _text_codecs(facts)},
+        "objective": ", ".join(f"{key} {value}" for key, value in sorted(metadata.diffusion.items())),
+        "optimiser steps": f"{metadata.step:,}",
+        **dict(sorted(metadata.identity.items())),
+        **{
+            f"text codec of {name}": f"{codec['name']} {codec['fingerprint']}" for name, codec in _text_codecs(metadata)
+        },
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""---
@@ -120,6 +122,6 @@ def publish(publication: Publication) -> str:
     return str(commit.commit_url)
 
 
-def _text_codecs(facts: ModelFacts) -> list[tuple[str, Mapping[str, str]]]:
+def _text_codecs(metadata: ModelMetadata) -> list[tuple[str, Mapping[str, str]]]:
     """By caption set, the card of the codec that encoded its captions."""
-    return [(name, text["codec"]) for name, text in sorted(facts.codecs.get("texts", {}).items())]
+    return [(name, text["codec"]) for name, text in sorted(metadata.codecs.get("texts", {}).items())]

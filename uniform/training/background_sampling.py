@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniform.checkpoint_format import step_of
 from uniform.errors import InputError
-from uniform.training.saving.checkpoints import step_of
 
 if TYPE_CHECKING:
     from uniform.training.reporting.observer import Progress
@@ -35,7 +35,7 @@ class BackgroundSampling:
         self._saved: Path | None = None
         self._sampled: Path | None = None
 
-    def started(self, facts: Mapping[str, Any]) -> None:
+    def started(self, summary: Mapping[str, Any]) -> None:
         self._out.mkdir(parents=True, exist_ok=True)
 
     def progressed(self, progress: "Progress") -> None:

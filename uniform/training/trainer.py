@@ -6,28 +6,29 @@ the weights, the moments and the step, and its curve is the undisturbed one.
 
 import logging
 import math
-import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from uniform.checkpoint_format import CHECKPOINTS_NAME
 from uniform.errors import TrainingError
 from uniform.latents.batches.batch import Batch
+from uniform.signals import on_stop_signal
 from uniform.training.optimiser.optimiser import clip_gradients, learning_rate
 from uniform.training.parallel.processes import join_processes
-from uniform.training.parallel.sharding import plain, without_sync
+from uniform.training.parallel.sharding import to_local, without_sync
 from uniform.training.reporting.curve import draw_curve
 from uniform.training.reporting.loss_window import LossWindow
 from uniform.training.reporting.observer import Observer, Progress, TensorBoard
 from uniform.training.reporting.sample_losses import SampleLosses
 from uniform.training.reporting.throughput import ThroughputTimer
 from uniform.training.reporting.trackers import open_trackers
-from uniform.training.saving.run_folder import CHECKPOINTS_NAME, MetricsLog, locked, write_config
+from uniform.training.saving.run_folder import MetricsLog, locked, write_config
 from uniform.training.saving.saver import Saver
 from uniform.training.settings.config import TrainConfig
 from uniform.training.settings.presets import as_json
@@ -39,7 +40,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainResult:
     """How a run ended."""
 
     step: int
@@ -56,14 +57,14 @@ class Outcome:
 def train(
     config: TrainConfig,
     observers: Sequence[Observer] = (),
-    accepted: Sequence[str] = (),
+    allowed_changes: Sequence[str] = (),
     stop: threading.Event | None = None,
-) -> Outcome:
+) -> TrainResult:
     """Train, from the newest checkpoint in `config.out` or from the beginning.
 
     Args:
         observers: told of what happens, in the first process.
-        accepted: keys in which the run may differ from its checkpoint.
+        allowed_changes: keys in which the run may differ from its checkpoint.
         stop: ends the run after the step in hand once it is set in one process, as SIGTERM does in the main thread.
     Raises: UniformError; what was saved before stays.
     """
@@ -71,7 +72,7 @@ def train(
         if processes.first:
             stack.enter_context(locked(config.out))
         processes.wait()
-        prepared = prepare(config, processes, accepted)
+        prepared = prepare(config, processes, allowed_changes)
         if processes.first:
             write_config(config.out, as_json(config))
         watchers = [*observers, *_recorders(config)] if processes.first else []
@@ -102,14 +103,14 @@ class Trainer:
         self.steps_written: list[dict[str, Any]] = []
         self.last_loss = math.nan
 
-    def run(self, stop: threading.Event) -> Outcome:
+    def run(self, stop: threading.Event) -> TrainResult:
         """All steps that are left, or those before `stop` is set. Raises: UniformError."""
         for observer in self.observers:
             observer.started(self._summary())
         stream = self.prepared.loader.stream(self.state.step, self.config.steps)
         stopped = False
         try:
-            with _signals_set(stop):
+            with on_stop_signal(lambda _: stop.set()):
                 self.speed.start()
                 for batches in stream:
                     self.speed.got_data()
@@ -138,9 +139,9 @@ class Trainer:
         found = [self._backward(batch, share, last=batch is batches[-1]) for batch in batches]
         totals = torch.stack([losses.total.detach().sum() for losses in found]).sum()
         loss = float(self.processes.sum(totals)) / config.data.global_batch
-        norm = float(plain(clip_gradients(state.optimiser.named.values(), config.optimiser.clip_norm)))
+        norm = float(to_local(clip_gradients(state.optimiser.named.values(), config.optimiser.clip_norm)))
         rate = learning_rate(config.optimiser, state.step, config.steps)
-        state.saw(self.prepared.loader.clip_ids(state.step))
+        state.add_batch(self.prepared.loader.clip_ids(state.step))
         spike = state.is_spike(norm, config.bad_step.spike_factor)
         good = math.isfinite(loss) and math.isfinite(norm) and not spike
         self.steps_written.append(
@@ -260,7 +261,7 @@ class Trainer:
             if self.sample_losses is not None:
                 self.sample_losses.close_part()
             self._announce(self.saver.wait())  # the last snapshot's memory is used again
-            snapshot = self.state.snapshot(self.prepared.facts)
+            snapshot = self.state.snapshot(self.prepared.metadata)
             self.saver.step = self.state.step
             if not self.processes.first:
                 return
@@ -296,32 +297,11 @@ class Trainer:
             "out": str(self.config.out),
         }
 
-    def _end(self, stopped: bool) -> Outcome:
+    def _end(self, stopped: bool) -> TrainResult:
         if self.processes.first:
             draw_curve(self.config.out)
         why = "stopped by signal" if stopped else "finished"
         for observer in self.observers:
             observer.ended(self.state.step, why)
         path = self.saver.path(self.state.step)
-        return Outcome(self.state.step, self.last_loss, path, not stopped, self.state.chain)
-
-
-@contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for a clean end after the step in hand; a second one is not caught."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = {int(number): signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def ask(number: int, _: object) -> None:
-        stop.set()
-        signal.signal(number, before[number] if before[number] is not None else signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return TrainResult(self.state.step, self.last_loss, path, not stopped, self.state.chain)

@@ -15,16 +15,17 @@ from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
 from tests.support.tiny_run import losses, tiny_config, tiny_overrides
-from uniform.errors import CheckpointError, TrainingError
-from uniform.training.saving import checkpoints, saver
-from uniform.training.saving.checkpoints import (
+from uniform import checkpoint_format
+from uniform.checkpoint_format import (
     Snapshot,
     find_checkpoints,
     prune,
-    read_facts,
+    read_metadata,
     read_tensors,
     write_checkpoint,
 )
+from uniform.errors import CheckpointError, TrainingError
+from uniform.training.saving import saver
 from uniform.training.saving.run_folder import MetricsLog, read_metrics_log
 from uniform.training.settings.config import CheckpointConfig
 from uniform.training.trainer import train
@@ -92,13 +93,13 @@ def test_a_run_asked_to_end_saves_its_last_step_and_exits_well(tmp_path: Path) -
     assert process.returncode == 0, errors.decode()
     assert b"stopped by signal" in errors
     last = read_metrics_log(tmp_path / "asked", "step")[-1]["step"]
-    assert read_facts(find_checkpoints(tmp_path / "asked" / "checkpoints")[-1])["step"] == last
+    assert read_metadata(find_checkpoints(tmp_path / "asked" / "checkpoints")[-1])["step"] == last
     assert (tmp_path / "asked" / "curve.png").exists()
 
 
 def snapshot(step: int) -> Snapshot:
     tensors = {"weight": torch.full((4, 4), float(step))}
-    return Snapshot(facts={"step": step}, tensors={"model": tensors, "ema": tensors, "optimiser": {}})
+    return Snapshot(metadata={"step": step}, tensors={"model": tensors, "ema": tensors, "optimiser": {}})
 
 
 def test_a_checkpoint_that_was_cut_is_not_picked(tmp_path: Path) -> None:
@@ -117,8 +118,8 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path: Path, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(TrainingError, match=r"step-00000002: .*No space left on device.*make room"):
+    monkeypatch.setattr(checkpoint_format, "save_file", full)
+    with pytest.raises(TrainingError, match=r"step-00000002: .*No space left on device.*free some disk space"):
         write_checkpoint(tmp_path, snapshot(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
@@ -127,7 +128,7 @@ def test_a_full_disk_ends_a_run_that_writes_in_the_background(tmp_path: Path, mo
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(checkpoint_format, "save_file", full)
     with pytest.raises(TrainingError, match="No space left on device"):
         train(tiny_config(tmp_path, "run", "steps=6", "checkpoint.every=2"))
 
@@ -166,10 +167,10 @@ def test_a_damaged_file_is_named_with_the_way_back(tmp_path: Path) -> None:
     content[:8] = b"\xff" * 8
     (path / "model.safetensors").write_bytes(bytes(content))
 
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read .* Remove the folder step-00000005"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read .* Move the folder step-00000005"):
         read_tensors(path, "model")
     with pytest.raises(CheckpointError, match="not a checkpoint folder"):
-        read_facts(tmp_path)
+        read_metadata(tmp_path)
 
 
 def test_the_journal_forgets_steps_that_were_lost(tmp_path: Path) -> None:

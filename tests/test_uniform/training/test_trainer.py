@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.support.shard_folder import codec_card, write_shard_folder
 from tests.support.tiny_run import losses, tiny_config
+from uniform.checkpoint_format import find_checkpoints
 from uniform.errors import ConfigError, SpecMismatchError, TrainingError
 from uniform.latents.loader import loader
 from uniform.model.checkpoint import load_model
@@ -23,7 +24,6 @@ from uniform.spec import TOY
 from uniform.training import trainer
 from uniform.training.reporting.observer import Progress
 from uniform.training.reporting.sample_losses import read_sample_losses
-from uniform.training.saving.checkpoints import find_checkpoints
 from uniform.training.saving.run_folder import locked, read_metrics_log
 from uniform.training.trainer import train
 
@@ -32,14 +32,14 @@ class Notes:
     """An observer that keeps what it is told."""
 
     def __init__(self) -> None:
-        self.facts: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
         self.windows: list[Progress] = []
         self.validations: list[tuple[int, Mapping[str, float]]] = []
         self.paths: list[Path] = []
         self.end = ""
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        self.facts = dict(facts)
+    def started(self, metadata: Mapping[str, Any]) -> None:
+        self.metadata = dict(metadata)
 
     def progressed(self, progress: Progress) -> None:
         self.windows.append(progress)
@@ -162,14 +162,14 @@ def test_bf16_autocast_trains_float32_weights(tmp_path: Path) -> None:
 def test_the_checkpoint_opens_for_sampling_with_its_facts(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, "run", "steps=3")
     outcome = train(config)
-    averaged, facts = load_model(outcome.checkpoint)
+    averaged, metadata = load_model(outcome.checkpoint)
     raw, _ = load_model(tmp_path / "run", ema=False)
 
-    assert facts.model == config.model
-    assert facts.step == 3
-    assert facts.diffusion["objective"] == "flow"
-    assert facts.codecs["video"]["fingerprint"] == codec_card("dct", 4).fingerprint
-    assert "video codec" in facts.identity
+    assert metadata.model == config.model
+    assert metadata.step == 3
+    assert metadata.diffusion["objective"] == "flow"
+    assert metadata.codecs["video"]["fingerprint"] == codec_card("dct", 4).fingerprint
+    assert "video codec" in metadata.identity
     assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), raw.parameters(), strict=True))
 
 
@@ -271,9 +271,9 @@ def test_the_network_is_told_the_frame_rate_of_its_shards(tmp_path: Path) -> Non
     shards = f'data.sources=[{{folder="{tmp_path / "slow"}"}}]'
     run = train(tiny_config(tmp_path, "run", "steps=1", shards, "model.layout=tokens", "model.share=shared"))
     seen: list[float] = []
-    model, facts = load_model(run.checkpoint)
+    model, metadata = load_model(run.checkpoint)
     model.fps_embedder.register_forward_pre_hook(lambda module, given: seen.extend(given[0].tolist()))
-    noisy = Pair(torch.zeros(1, *facts.spec.video_latent), torch.zeros(1, *facts.spec.audio_latent))
+    noisy = Pair(torch.zeros(1, *metadata.spec.video_latent), torch.zeros(1, *metadata.spec.audio_latent))
 
     model(noisy, Pair(torch.ones(1), torch.ones(1)), torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, 64))
 

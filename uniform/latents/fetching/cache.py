@@ -151,7 +151,7 @@ def _swept(path: Path) -> bool:
 def _held(path: Path) -> Iterator[int]:
     """An open file under an exclusive lock, which ends with the block or with the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle

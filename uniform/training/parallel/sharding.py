@@ -14,7 +14,7 @@ from uniform.model.transformer import UniForm
 from uniform.training.parallel.processes import Processes
 
 
-def spread(model: UniForm, parallel: Literal["ddp", "fsdp"], processes: Processes) -> nn.Module:
+def shard(model: UniForm, parallel: Literal["ddp", "fsdp"], processes: Processes) -> nn.Module:
     """What the trainer calls instead of `model`; the gradients of its parameters are averaged over the processes.
 
     FSDP2 shards `model` in place: its parameters, and whatever is made like them, become DTensors.
@@ -39,7 +39,7 @@ def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def whole(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
+def gather(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU, shards put together. All processes must call it together.
 
     Args:
@@ -55,14 +55,14 @@ def whole(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str,
     return {name: copies[name] for name in tensors}
 
 
-def like(value: Tensor, target: Tensor) -> Tensor:
+def distribute_like(value: Tensor, target: Tensor) -> Tensor:
     """A whole tensor `value` as a part of whatever `target` is: on its device, sharded as it is."""
     if isinstance(target, DTensor):
         return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
     return value.to(target.device)
 
 
-def plain(value: Tensor) -> Tensor:
+def to_local(value: Tensor) -> Tensor:
     """A result that may be spread over processes, as a plain tensor."""
     return _full(value)
 

@@ -38,7 +38,7 @@ class Progress:
 class Observer(Protocol):
     """Called in the first process only. What it raises ends the run."""
 
-    def started(self, facts: Mapping[str, Any]) -> None:
+    def started(self, summary: Mapping[str, Any]) -> None:
         """The run begins or goes on: parameters, clips, step, device."""
         ...
 
@@ -67,8 +67,8 @@ class TensorBoard:
 
         self.writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        self.writer.add_text("run", "\n\n".join(f"{key}: {value}" for key, value in facts.items()))
+    def started(self, summary: Mapping[str, Any]) -> None:
+        self.writer.add_text("run", "\n\n".join(f"{key}: {value}" for key, value in summary.items()))
 
     def progressed(self, progress: Progress) -> None:
         numbers = {

@@ -17,7 +17,7 @@ import torch
 from uniform.atomic import replacing
 from uniform.latents.batches.batch import Batch
 from uniform.tasks import Task
-from uniform.training.saving.run_folder import telling
+from uniform.training.saving.run_folder import write_errors
 from uniform.training.step import ClipLosses
 
 FOLDER_NAME = "losses"
@@ -36,7 +36,7 @@ class SampleLosses:
         """
         self.folder, self.rank = out / FOLDER_NAME, rank
         self._rows: list[dict[str, Any]] = []
-        with telling(self.folder):
+        with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.iterdir() if rank == 0 else ():
                 match = _NAME.fullmatch(path.name)
@@ -46,8 +46,8 @@ class SampleLosses:
     def add(self, step: int, batch: Batch, losses: ClipLosses) -> None:
         """Keep the losses of one batch; `step` counts finished steps, this one included."""
         drawn = losses.drawn
-        facts = [drawn.task.float(), *drawn.time, drawn.drop_text.float()]
-        task, time, audio_time, dropped, *parts = torch.stack([*facts, *losses.parts.values()]).cpu().numpy()
+        drawn_values = [drawn.task.float(), *drawn.time, drawn.drop_text.float()]
+        task, time, audio_time, dropped, *parts = torch.stack([*drawn_values, *losses.parts.values()]).cpu().numpy()
         columns = dict(zip(losses.parts, parts, strict=True))
         self._rows.append(
             {
@@ -74,7 +74,7 @@ class SampleLosses:
         columns = {name: np.concatenate([row[name] for row in self._rows]) for name in self._rows[0]}
         first, last = int(columns["step"].min()), int(columns["step"].max())
         path = self.folder / f"steps-{first:08d}-{last:08d}-{self.rank}.parquet"
-        with telling(path), replacing(path) as temporary:
+        with write_errors(path), replacing(path) as temporary:
             pq.write_table(pa.table(columns), temporary, compression="zstd")
         self._rows = []
         return path

@@ -47,7 +47,7 @@ class Tracker:
         self._name, self._run = name, run
         self._works = True
 
-    def started(self, facts: Mapping[str, Any]) -> None:
+    def started(self, summary: Mapping[str, Any]) -> None:
         pass
 
     def progressed(self, progress: Progress) -> None:
