@@ -7,7 +7,7 @@ import torch
 
 from uniform.checkpoint_format import step_of
 from uniform.latents.batches.mixture import Mixture
-from uniform.latents.fetching.byte_ranges import Fetching, fetching
+from uniform.latents.fetching.byte_ranges import RemoteBytes, remote_bytes
 from uniform.latents.loader.loader import Loader
 from uniform.model.transformer import UniForm
 from uniform.training.reporting.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
@@ -41,7 +41,7 @@ class RunPlan:
     resumes_at: int
     """Step of the newest checkpoint in the run's folder, 0 if there is none."""
     steps: int
-    fetching: Fetching | None
+    remote_bytes: RemoteBytes | None
     """Bytes to download and to cache for remote sources; None where all are local."""
 
 
@@ -89,5 +89,5 @@ def plan_run(config: TrainConfig, processes: int = 1, allowed_changes: Sequence[
         seconds=None if peak is None else samples * flops / (peak * ASSUMED_MFU * processes),
         resumes_at=0 if checkpoint is None else step_of(checkpoint),
         steps=config.steps,
-        fetching=fetching(mixture, config.data.cache_bytes),
+        remote_bytes=remote_bytes(mixture, config.data.cache_bytes),
     )

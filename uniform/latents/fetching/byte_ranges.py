@@ -39,16 +39,16 @@ class ByteRanges:
 
 
 @dataclass(frozen=True)
-class Fetching:
-    """What the remote sources of a mixture need of the network and of the cache."""
+class RemoteBytes:
+    """Bytes that the remote sources of a mixture download and cache."""
 
     wanted_bytes: int
     """Of all pieces; each is needed once per epoch."""
-    here_bytes: int
+    cached_bytes: int
     """Of them, in the cache now."""
     cache_bytes: int
-    whole: bool
-    """Whole shards, each fetched once; otherwise clips, and of each epoch what the cache does not hold."""
+    whole_shards: bool
+    """True where whole shards are fetched, each once; else single clips, again in each epoch unless cached."""
 
 
 def wanted_members(source: Source) -> dict[str, Places]:
@@ -154,8 +154,8 @@ def words_of_paths(index: Index, paths: Sequence[str]) -> Longs:
     return found
 
 
-def fetching(mixture: Mixture, cache_bytes: int) -> Fetching | None:
-    """What remains to be fetched before a run; None where all sources are local."""
+def remote_bytes(mixture: Mixture, cache_bytes: int) -> RemoteBytes | None:
+    """The bytes that a run fetches; None where all sources are local."""
     pieces = ranges_of(mixture, cache_bytes)
     paths: dict[Path, int] = {}
     for number, kinds in pieces.items():
@@ -166,6 +166,6 @@ def fetching(mixture: Mixture, cache_bytes: int) -> Fetching | None:
             paths |= {range_path(index, *column): column[2] for column in columns.T.tolist()}
     if not pieces:
         return None
-    here = sum(size for path, size in paths.items() if path.exists())
-    whole = all(path.parent.suffix != ".pieces" for path in paths)
-    return Fetching(sum(paths.values()), here, cache_bytes, whole)
+    cached = sum(size for path, size in paths.items() if path.exists())
+    whole_shards = all(path.parent.suffix != ".pieces" for path in paths)
+    return RemoteBytes(sum(paths.values()), cached, cache_bytes, whole_shards)
