@@ -96,7 +96,7 @@ def test_a_second_export_is_a_second_commit(run: Path, tmp_path: Path, hub: Uplo
     assert len(hub.commits) == 2
 
 
-def test_a_token_without_rights_is_told_in_words(
+def test_a_token_without_rights_ends_with_a_message(
     run: Path, tmp_path: Path, hub: UploadHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", READER)

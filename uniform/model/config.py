@@ -48,7 +48,7 @@ class ModelConfig:
     input_sq_size: int = 512
     """Picture side in pixels at which neighbouring tokens are one unit of the position code apart."""
     fps: float = 17.0
-    """Frame rate told to the size embedder where the caller names none; training sets that of the shards' spec."""
+    """Frame rate that the size embedder gets where the caller gives none; training sets that of the shards' spec."""
 
     def __post_init__(self) -> None:
         for name in ("depth", "width", "heads", "mlp_ratio", "text_width", "text_tokens", "null_tokens"):

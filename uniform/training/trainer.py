@@ -1,7 +1,7 @@
-"""The training loop: the same run in one process or many, stopped and resumed at will.
+"""The training loop: the same run in one process or many, stopped and resumed any time.
 
-Nothing random has a state: batches, tasks, times and noise follow from the seed and the step. So a resumed run needs
-the weights, the moments and the step, and its curve is the undisturbed one.
+No random generator has a state: batches, tasks, times and noise follow from the seed and the step. So a resumed run
+needs only the weights, the moments and the step, and has the losses of an uninterrupted one.
 """
 
 import logging
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class TrainResult:
-    """How a run ended."""
+    """The result of a run."""
 
     step: int
     loss: float
@@ -51,7 +51,7 @@ class TrainResult:
     finished: bool
     """False after a stop by signal."""
     chain: str
-    """Hash chain of the ids of all global batches."""
+    """Batch-hash chain: hash over the ids of all global batches."""
 
 
 def train(
@@ -63,9 +63,9 @@ def train(
     """Train, from the newest checkpoint in `config.out` or from the beginning.
 
     Args:
-        observers: told of what happens, in the first process.
+        observers: called with progress and results, in the first process.
         allowed_changes: keys in which the run may differ from its checkpoint.
-        stop: ends the run after the step in hand once it is set in one process, as SIGTERM does in the main thread.
+        stop: ends the run after the current step once it is set in one process, as SIGTERM does in the main thread.
     Raises: UniformError; what was saved before stays.
     """
     with join_processes(config.compute) as processes, ExitStack() as stack:
@@ -184,26 +184,28 @@ class Trainer:
     def _bad_step(
         self, batches: tuple[Batch, ...], found: list[ClipLosses], loss: float, norm: float, spike: bool
     ) -> None:
-        """Stop or go on by the rule; either way say which clips it was."""
+        """Stop or skip the step by `bad_step.rule`; log the clips either way."""
         mine = [
             (clip_id, float(total))
             for batch, losses in zip(batches, found, strict=True)
             for clip_id, total in zip(batch.clip_ids, losses.total.detach().cpu(), strict=True)
         ]
         clips = [pair for part in self.processes.gather(mine) for pair in part]
-        guilty = [clip_id for clip_id, total in clips if not math.isfinite(total)] or [clip_id for clip_id, _ in clips]
+        suspects = [clip_id for clip_id, total in clips if not math.isfinite(total)] or [
+            clip_id for clip_id, _ in clips
+        ]
         rule = self.config.bad_step
         what = f"step {self.state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}" + (
             " (a spike)" if spike else ""
         )
         self.state.skipped += 1
         if rule.rule == "skip" and self.state.skipped <= rule.max_skips:
-            logger.warning("%s: skipped; clips %s", what, ", ".join(guilty))
+            logger.warning("%s: skipped; clips %s", what, ", ".join(suspects))
             return
         self._write_steps()
         last = self.saver.newest()
         raise TrainingError(
-            f"{what}: the run stops, the weights of this step are not kept. Clips: {', '.join(guilty)}. "
+            f"{what}: the run stops, the weights of this step are discarded. Clips: {', '.join(suspects)}. "
             f"The last good checkpoint is {last or 'none yet'}. Look at the clips (uniform shards preview), lower "
             f'optimiser.learning_rate, or set bad_step.rule = "skip".'
         )
@@ -254,13 +256,13 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        """Write the state down, once per step."""
+        """Save the state, once per step."""
         if self.saver.step == self.state.step:
             return
         with self.speed.paused():
             if self.sample_losses is not None:
                 self.sample_losses.close_part()
-            self._announce(self.saver.wait())  # the last snapshot's memory is used again
+            self._announce(self.saver.wait())  # the snapshot reuses the tensors of the last one
             snapshot = self.state.snapshot(self.prepared.metadata)
             self.saver.step = self.state.step
             if not self.processes.first:

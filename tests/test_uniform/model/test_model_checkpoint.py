@@ -244,7 +244,7 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path: Path) -> Non
     assert not (tmp_path / "ran").exists()
 
 
-def test_saved_model_comes_back_bit_for_bit_with_its_facts(tmp_path: Path) -> None:
+def test_a_saved_model_loads_bit_for_bit_with_its_metadata(tmp_path: Path) -> None:
     model = UniForm(CONFIG, SPEC.video_latent, SPEC.audio_latent, seed=5)
 
     save_model(tmp_path / "model.safetensors", model, METADATA)
@@ -300,7 +300,7 @@ def test_weights_of_another_layout_are_refused(tmp_path: Path) -> None:
         load_model(tmp_path)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_checkpoint_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
 
     with pytest.raises(CheckpointError, match="neither"):

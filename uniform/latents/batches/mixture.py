@@ -44,7 +44,7 @@ class SourceConfig:
     windows: Literal["first", "all"] = "first"
     """Of clips with windows: always the first (paper, 4.1: the first 4 s), or one drawn for each sample."""
     posterior: Literal["mean", "sample"] = "mean"
-    """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of deviations."""
+    """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of standard deviations."""
 
     def __post_init__(self) -> None:
         if not is_url(self.folder):
@@ -81,7 +81,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which clip, caption and source serve each of N samples; every field is (N,)."""
+    """Source, clip, caption and window of each of N samples; every field is (N,)."""
 
     positions: Positions
     source: npt.NDArray[np.int64]
@@ -141,7 +141,7 @@ class Mixture:
 
     @property
     def names(self) -> list[str]:
-        """What each source is called: its folder, with split or number where several are of one folder."""
+        """The display name of each source: its folder, with split or number where several are of one folder."""
         forms = [
             (str(source.index.folder), f"{source.index.folder} ({source.config.split})", f"{source.index.folder} #{n}")
             for n, source in enumerate(self.sources)
@@ -158,7 +158,7 @@ class Mixture:
         return source, lap * self.counts[source] + self.before[slot]
 
     def plan(self, positions: Positions) -> Plan:
-        """What serves each of these global positions."""
+        """Source, clip, caption and window of the samples at these global positions."""
         source, cursor = self.slots(positions)
         clip, epoch = np.zeros_like(cursor), np.zeros_like(cursor)
         caption, window = np.full_like(cursor, -1), np.zeros_like(cursor)
