@@ -1,4 +1,4 @@
-"""Exported weights on the Hugging Face Hub, with a model card; private unless it is said otherwise, in one commit.
+"""Uploads exported weights with a model card to the Hugging Face Hub in one commit; private unless --public is given.
 
 The token is huggingface_hub's own (HF_TOKEN, or the file that `hf auth login` writes), and the hub is HF_ENDPOINT's.
 """
@@ -18,7 +18,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What would be uploaded, and where to."""
+    """The files of an upload, and its destination."""
 
     hub_id: str
     """owner/name"""
@@ -27,22 +27,24 @@ class Publication:
     card: str
     """The model card: README.md."""
     public: bool = False
-    """Everybody may see it; False makes a private repository."""
+    """True for a public repository, False for a private one."""
 
 
 def plan_publication(
     hub_id: str, files: Mapping[str, Path], metadata: ModelMetadata, licence: str, *, public: bool = False
 ) -> Publication:
-    """What `publish` would send.
+    """Plan the upload that `publish` sends.
 
     Args:
-        licence: the hub's word for the licence of these weights: apache-2.0, cc-by-nc-4.0, other...
+        licence: the hub's identifier of the licence of these weights: apache-2.0, cc-by-nc-4.0, other...
     Raises: CheckpointError where the id or the licence is not one.
     """
     if not _HUB_ID.fullmatch(hub_id):
         raise CheckpointError(f"--upload {hub_id}: not a repository's id; it must have the form owner/name")
     if not _LICENCE.fullmatch(licence):
-        raise CheckpointError(f"--license {licence}: must be a word of the hub: apache-2.0, cc-by-nc-4.0, other, ...")
+        raise CheckpointError(
+            f"--license {licence}: give one of the hub's identifiers: apache-2.0, cc-by-nc-4.0, other, ..."
+        )
     card = model_card(hub_id.split("/")[1], sorted(files), metadata, licence)
     return Publication(hub_id=hub_id, files=files, card=card, public=public)
 
@@ -74,12 +76,12 @@ def model_card(name: str, files: list[str], metadata: ModelMetadata, licence: st
 
 # {name}
 
-A UniForm network: one diffusion transformer that generates audible video from text, video from sound, and sound from
+A UniForm network: one diffusion transformer that generates video with audio from text, video from audio, and audio from
 video (arXiv:2502.03897). Trained with the UniForm Toolkit. Files: {", ".join(files)}.
 
 It works on latents of exactly these codecs and this spec; the fingerprints cover weights and settings:
 
-| fact | value |
+| property | value |
 | --- | --- |
 {table}
 
@@ -90,7 +92,7 @@ The licences of the codecs and of the training data hold beside that of these we
 def publish(publication: Publication) -> str:
     """Create the repository if need be, and send card and files as one commit. Returns: the commit's address.
 
-    Raises: CheckpointError without a login, where a private upload would be seen by everybody, or where the hub
+    Raises: CheckpointError without a login, where a private upload would be public, or where the hub
         refuses; nothing is committed then.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -105,7 +107,7 @@ def publish(publication: Publication) -> str:
         api.create_repo(publication.hub_id, private=not publication.public, exist_ok=True)
         if not publication.public and not api.model_info(publication.hub_id).private:
             raise CheckpointError(
-                f"{publication.hub_id} is public already, and --public was not given: say --public, or choose another "
+                f"{publication.hub_id} is public already, and --public was not given. Give --public, or choose another "
                 f"name. Nothing was uploaded."
             )
         commit = api.create_commit(
@@ -116,7 +118,7 @@ def publish(publication: Publication) -> str:
     except (OSError, HTTPError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{publication.hub_id}: {api.endpoint} did not take it ({first}). The exported files are kept: check the "
+            f"{publication.hub_id}: {api.endpoint} refused it ({first}). The exported files are kept. Check the "
             f"id and the token's rights (hf auth whoami), then give the same command again."
         ) from error
     return str(commit.commit_url)

@@ -1,4 +1,4 @@
-"""Each sample's loss by clip id, in Parquet: clips whose caption lies, or whose sound is another's, show high losses.
+"""Each sample's loss by clip id, in Parquet: clips with a mismatched caption or audio have high losses.
 
     <run>/losses/steps-00000001-00000250-0.parquet     steps 1 to 250, seen by process 0
 
@@ -26,10 +26,10 @@ _TASKS = np.array([str(task) for task in Task])
 
 
 class SampleLosses:
-    """The losses of this process's samples since the last part."""
+    """Collects the losses of this process's samples and writes them as parts."""
 
     def __init__(self, out: Path, rank: int, step: int) -> None:
-        """Go on after `step` finished steps: parts that hold later ones are of a run that was lost.
+        """Open the folder of a run with `step` finished steps; parts with later steps are removed, they are done again.
 
         The first process takes all of them away, for that run may have had more processes. Make it before the first
         step, which no process can end alone.
@@ -65,7 +65,7 @@ class SampleLosses:
         )
 
     def close_part(self) -> Path | None:
-        """Write what was kept as one file, whole or not at all. Raises: TrainingError where the disk does not take it.
+        """Write the collected losses atomically as one file. Raises: TrainingError where the file cannot be written.
 
         Returns: its path; None where there is nothing.
         """
@@ -81,7 +81,7 @@ class SampleLosses:
 
 
 def read_sample_losses(out: Path) -> pa.Table | None:
-    """All parts of a run as one table, in the order of positions; None where the run kept none."""
+    """All parts of a run as one table, in the order of positions; None where the run has none."""
     parts = sorted((out / FOLDER_NAME).glob("steps-*.parquet"))
     if not parts:
         return None
