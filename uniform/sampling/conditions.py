@@ -25,7 +25,7 @@ from uniform.codecs.base import (
     open_video_codec,
 )
 from uniform.errors import InputError, MediaError
-from uniform.latents.format import codec_facts, require_same
+from uniform.latents.format import codec_identity, require_same
 from uniform.media.sandbox import MediaSandbox
 from uniform.sampling.request import MAX_PROMPT_CHARACTERS, Request
 from uniform.spec import Spec
@@ -69,8 +69,8 @@ def open_codecs(spec: Spec, cards: Mapping[str, Mapping[str, Any]], options: Cod
     )
     for kind, codec in (("video", codecs.video), ("audio", codecs.audio), ("text", codecs.text)):
         require_same(
-            codec_facts(codec.card.as_dict()),
-            codec_facts(cards[kind]),
+            codec_identity(codec.card.as_dict()),
+            codec_identity(cards[kind]),
             f"the {kind} codec",
             "Pass the weights and settings that the training shards were made with (see their card.json).",
         )

@@ -14,7 +14,7 @@ from uniform.diffusion.objective import DiffusionConfig, make_objective
 from uniform.diffusion.solver import require_known
 from uniform.errors import CheckpointError, InputError
 from uniform.fingerprint import digest
-from uniform.model.checkpoint import ModelFacts, load_model
+from uniform.model.checkpoint import ModelMetadata, load_model
 from uniform.sampling.conditions import CodecOptions, open_codecs
 from uniform.sampling.sampler import SampleConfig, Sampler
 
@@ -110,7 +110,7 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if wanted == "bf16" else None
 
 
-def _diffusion(metadata: ModelFacts, checkpoint: Path) -> DiffusionConfig:
+def _diffusion(metadata: ModelMetadata, checkpoint: Path) -> DiffusionConfig:
     return build(DiffusionConfig, metadata.diffusion, Document(checkpoint, "", {}), "diffusion")
 
 

@@ -11,7 +11,7 @@ import torch
 from uniform.atomic import write_bytes
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.errors import InputError, SpecMismatchError
-from uniform.latents.format import codec_facts, require_same
+from uniform.latents.format import codec_identity, require_same
 from uniform.latents.shards.index import Index, Places, open_index
 from uniform.latents.shards.members import Shards
 from uniform.latents.shards.windows import Cut, cuts
@@ -71,7 +71,7 @@ def _codecs(index: Index, options: Mapping[str, Mapping[str, Any]]) -> tuple[Vid
     audio = open_audio_codec(card.audio["name"], index.spec, **options.get("audio", {}))
     advice = "Pass the weights and settings that card.json names (--codec KIND.OPTION=VALUE)."
     for kind, codec, wanted_card in (("video", video, card.video), ("audio", audio, card.audio)):
-        found, wanted = codec_facts(codec.card.as_dict()), codec_facts(wanted_card)
+        found, wanted = codec_identity(codec.card.as_dict()), codec_identity(wanted_card)
         require_same(found, wanted, f"the {kind} codec that would decode {index.folder}", advice)
     return video, audio
 

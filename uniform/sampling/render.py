@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
-from safetensors.torch import save_file
 
-from uniform.atomic import replacing, write_bytes
+from uniform.atomic import write_bytes
+from uniform.checkpoint_format import save_tensors
 from uniform.media.clip_file import write_clip
 from uniform.pair import Pair
 from uniform.sampling.results import LATENTS_SUFFIX, METADATA_SUFFIX, unfinished_marker
@@ -52,8 +52,7 @@ def write_sample(folder: Path, name: str, sample: Rendered, spec: Spec) -> Path:
     write_bytes(folder / f"{name}.png", png_bytes(strip(sample.frames, sample.waveform)))
     if sample.latents is not None:
         tensors = {"video": sample.latents.video.cpu(), "audio": sample.latents.audio.cpu()}
-        with replacing(folder / f"{name}{LATENTS_SUFFIX}") as temporary:
-            save_file(tensors, temporary)
+        save_tensors(folder / f"{name}{LATENTS_SUFFIX}", tensors)
     metadata = json.dumps(sample.metadata, indent=2, sort_keys=True, ensure_ascii=False)
     write_bytes(folder / f"{name}{METADATA_SUFFIX}", f"{metadata}\n".encode())
     unfinished_marker(folder, name).unlink()
