@@ -111,7 +111,7 @@ def test_a_pilot_goes_on_with_more_clips_but_not_after_the_run_has_begun(tmp_pat
 
     assert told is not None
     assert told.sample_clips == 30
-    with pytest.raises(PipelineError, match="the whole run has begun here"):
+    with pytest.raises(PipelineError, match="the full run has begun here"):
         pilot(fake_run(tmp_path, 100), 40)
 
 

@@ -56,7 +56,7 @@ def test_texts_from_outside_are_escaped(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="is not the folder of a run"):
+    with pytest.raises(PipelineError, match="is not a run directory"):
         make_report(RunFolder(tmp_path))
 
 
