@@ -134,11 +134,11 @@ def test_a_final_code_wants_force(finished: Path) -> None:
         (("run", "{manifest}"), "a run needs --recipe"),
         (("run", "{manifest}", "--recipe", "toy"), "a run needs --out"),
         (("run", "{manifest}", "--recipe", "toi", "--out", "{tmp}"), "did you mean 'toy'"),
-        (("run", "{tmp}", "--inline"), "is not the folder of a run"),
+        (("run", "{tmp}", "--inline"), "is not a run directory"),
         (("run", "{manifest}", "--recipe", "toy", "--out", "{tmp}", "--until", "encode"), "has no stage 'encode'"),
         (("run", "{manifest}", "--recipe", "toy", "--out", "{tmp}", "--inline", "--workers", "2"), "leave out"),
-        (("status", "{tmp}"), "is not the folder of a run"),
-        (("retry", "{tmp}", "--code", "http_429"), "is not the folder of a run"),
+        (("status", "{tmp}"), "is not a run directory"),
+        (("retry", "{tmp}", "--code", "http_429"), "is not a run directory"),
     ],
 )
 def test_wrong_use_is_refused_with_the_way_out(

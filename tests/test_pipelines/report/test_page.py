@@ -55,8 +55,8 @@ def test_text_from_manifests_is_escaped(tmp_path: Path) -> None:
     assert not re.search(r"<script|<b>dog", page)
 
 
-def test_a_folder_without_a_run_is_refused_by_its_name(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="is not the folder of a run"):
+def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="is not a run directory"):
         make_report(RunFolder(tmp_path))
 
 
