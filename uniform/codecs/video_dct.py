@@ -115,11 +115,11 @@ class DctVideo:
                 f"latent has shape {found}; {num_frames} frames want ({CHANNELS}, {wanted}, rows, columns)"
             )
         groups = _groups(num_frames, self.chunk_frames)
-        pictures = [
+        planes = [
             _synthesise_frame(coefficients) if length == 1 else _synthesise_group(coefficients, length)
             for (_, length), coefficients in zip(groups, latent.unbind(1), strict=True)
         ]
-        return dct.to_rgb(torch.cat(pictures, dim=1))
+        return dct.to_rgb(torch.cat(planes, dim=1))
 
 
 def _groups(frames: int, chunk_frames: int) -> Iterator[tuple[int, int]]:

@@ -106,7 +106,7 @@ def _frames(content: bytes) -> NDArray[np.uint8]:
         frames: NDArray[np.uint8] = video.get_batch(range(len(video))).asnumpy()
     except decord.DECORDError:
         with av.open(io.BytesIO(content), "r", format="mp4") as container:
-            frames = np.stack([as_rgb(picture) for picture in container.decode(video=0)])
+            frames = np.stack([as_rgb(frame) for frame in container.decode(video=0)])
     return frames
 
 
