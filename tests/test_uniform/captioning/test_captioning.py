@@ -226,7 +226,7 @@ def test_a_captioner_file_holds_one_block(tmp_path: Path) -> None:
         read_captioner(str(path))
 
 
-def test_a_captioner_file_with_the_old_name_told_fps_is_read_with_a_warning(
+def test_a_captioner_file_with_the_old_name_of_metadata_fps_is_read_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "mine.toml"
