@@ -79,6 +79,7 @@ def test_mean_and_std_of_every_window_are_written(networks: dict[str, Any], wind
 def test_stds_do_not_depend_on_the_batch(networks: dict[str, Any]) -> None:
     clips = [generated_clip(number, SMALL) for number in range(3)]
     together = encoded(networks, clips, batch_clips=3)
+    assert len(together) == 3
 
     for clip, whole in zip(encoded(networks, clips[::-1], batch_clips=1), together[::-1], strict=True):
         assert [clip[name] for name in ("video_std.npy", "audio_std.npy")] == [

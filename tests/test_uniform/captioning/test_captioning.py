@@ -19,6 +19,7 @@ from uniform.captioning.wording import label_words
 from uniform.codecs.catalogue import catalogue
 from uniform.codecs.fetch import fetch
 from uniform.errors import ConfigError, WeightsError
+from uniform.renamed import warn_renamed
 
 GOOD = "A dog runs along the sea."
 
@@ -223,6 +224,17 @@ def test_a_captioner_file_holds_one_block(tmp_path: Path) -> None:
     path.write_text(block + "pooling = [4, 12]\n")
     with pytest.raises(ConfigError, match=r"pooling is \[4, 12\]"):
         read_captioner(str(path))
+
+
+def test_a_captioner_file_with_the_old_name_of_metadata_fps_is_read_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "mine.toml"
+    path.write_text('[[captioner]]\nname = "mine"\nbackend = "chat"\nmodel = "m"\ntold_fps = 4.0\n')
+    warn_renamed.cache_clear()
+
+    assert read_captioner(str(path)).metadata_fps == 4.0
+    assert "'told_fps' is now called 'metadata_fps'" in caplog.text
 
 
 def test_five_thousand_labels_and_right_to_left_ones_make_a_bounded_prompt() -> None:
