@@ -110,13 +110,13 @@ def overlaps(
     for one in found:
         (first, second), mark = (
             (" ".join(group) for group in (one.first, one.second)),
-            "  SPLIT OVERLAP" if one.leaks else "",
+            "  SPLIT OVERLAP" if one.splits_overlap else "",
         )
         clips = f"{_number(one.first_clips, 'clip')} of {first} and {_number(one.second_clips, 'clip')} of {second}"
         console.out.print(f"{clips} share spans of the same sources{mark}", markup=False)
     if not found:
         console.out.print("No two datasets share a span of a source.")
-    elif any(one.leaks for one in found):
+    elif any(one.splits_overlap for one in found):
         console.out.print("Leave them out of the training split: uniform manifest build NAME --exclude TABLE")
 
 
@@ -166,7 +166,7 @@ def near_duplicates(
             for row in (pair.first, pair.second)
         )
         console.out.print(f"  {pair.share:4.0%}  {'  and  '.join(names)}", markup=False)
-    across = sum(pair.leaks for pair in found)
+    across = sum(pair.across_splits for pair in found)
     console.out.print(f"{_number(len(found), 'pair')} among {_number(len(rows), 'clip')}, {across:,} across splits")
     if out is not None:
         write_parquet(to_leave_out(found), out)

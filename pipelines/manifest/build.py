@@ -15,13 +15,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.clip import Row
-from pipelines.manifest import gc_paused as collector
 from pipelines.manifest.dataset import Manifest, find_manifest, read_manifest
 from pipelines.manifest.diagnostics import Problems, quoted
+from pipelines.manifest.gc_paused import gc_paused
 from pipelines.manifest.label_names import read_label_names
 from pipelines.manifest.listing_reader import Record, begins_like, read_records
 from pipelines.manifest.listing_schema import Listing
-from pipelines.manifest.overlaps import check_leaks, first_of_each, settle_duplicates
+from pipelines.manifest.overlaps import check_split_overlaps, first_of_each, resolve_duplicates
 from pipelines.manifest.rows import RowMaker
 from pipelines.manifest.scan import found_files, found_members, skipped_media
 from pipelines.manifest.table import SCHEMA, batch_of, rows_of
@@ -50,7 +50,7 @@ WRITE_ROWS = 16_384
 def clips_of(
     path: Path, listing: Path | None = None, root: Path | None = None, *, partial: bool = False
 ) -> tuple[list[Row], dict[str, Path]]:
-    """The clips of a manifest, or of a table that was built before, and the folder of each data set in it.
+    """The clips of a manifest, or of a table that was built before, and the folder of each dataset in it.
 
     Args:
         path: a TOML file, or a manifest.parquet.
@@ -81,7 +81,7 @@ SAMPLE_RECORDS = 50
 
 @dataclass
 class Built:
-    """A manifest's rows, and what was noticed on the way."""
+    """A manifest's rows, and the problems found while reading."""
 
     manifest: Manifest
     rows: list[Row] = field(default_factory=list)
@@ -99,7 +99,7 @@ def build_rows(
     form: str | None = None,
     partial: bool = False,
 ) -> list[Row]:
-    """The clips of a data set, in the order of its listing.
+    """The clips of a dataset, in the order of its listing.
 
     Args:
         manifest: from `read_manifest`.
@@ -122,7 +122,7 @@ def inspect(
     form: str | None = None,
     partial: bool = False,
 ) -> Built:
-    """As `build_rows`, but problems are handed back with what could be read. Raises ManifestError for a lost file."""
+    """As `build_rows`, but returns the problems with the rows that could be read. Raises ManifestError: no file."""
     built = Built(manifest)
     own = manifest.forms[0]
     paths = [listing] if isinstance(listing, Path) else list(listing or ())
@@ -136,9 +136,9 @@ def inspect(
         raise ManifestError(f"{manifest.path}: its root {manifest.root} is not a folder. Set root, or give --root.")
     places: list[tuple[str, int]] = []
     used = own
-    with collector.resting():
+    with gc_paused():
         for path in paths:
-            used = _recognise(manifest, path, form)
+            used = _detect_schema(manifest, path, form)
             built.forms.append((path, used.name))
             _read_one(manifest, path, used, built, places, partial)
         _check_whole(built, used, places)
@@ -164,7 +164,7 @@ def _read_one(
     _check_files(manifest, built, before, places)
     if form.glob and manifest.kind == "local":
         _check_skipped_media(manifest, built, matched)
-    keep = settle_duplicates(built.rows, form, lambda n: _place(places, n), built.problems)
+    keep = resolve_duplicates(built.rows, form, lambda n: _place(places, n), built.problems)
     built.rows[:] = [built.rows[n] for n in keep]
     places[:] = [places[n] for n in keep]
     if not partial:
@@ -176,13 +176,13 @@ def _check_count(
 ) -> None:
     if published is not None and found != published:
         obtain = f" ({manifest.table.obtain})" if manifest.table.obtain else ""
-        fix = f"Lines are missing or added: get the listing again{obtain}, or pass --partial."
+        fix = f"Lines are missing or added: get the listing again{obtain}, or pass --allow-partial."
         problems.error(name, None, f"{found:,} {what}", f"the published {published:,} ('{form.name}')", fix)
 
 
 def _check_whole(built: Built, form: Listing, places: list[tuple[str, int]]) -> None:
-    """What needs all rows: that there are any, and that no source stands in two splits."""
-    dropped = check_leaks(built.rows, form, lambda n: _place(places, n), built.problems)
+    """Check that there are rows, and that no source is in two splits."""
+    dropped = check_split_overlaps(built.rows, form, lambda n: _place(places, n), built.problems)
     built.rows[:] = [built.rows[n] for n in first_of_each(built.rows, dropped)]
     if built.rows or built.problems.error_count:
         return
@@ -199,13 +199,13 @@ def _place(places: Sequence[tuple[str, int]], number: int) -> str:
     return f"{name}:{line}"
 
 
-def _recognise(manifest: Manifest, path: Path, name: str | None) -> Listing:
+def _detect_schema(manifest: Manifest, path: Path, name: str | None) -> Listing:
     """The form called `name`, or the one that the listing's first lines and its number of lines fit."""
     forms = manifest.forms
     if name is not None:
         known = {form.name: form for form in forms}
         if name not in known:
-            raise ManifestError(f"{manifest.path}: there is no form '{name}'{nearest(name, known)}")
+            raise ManifestError(f"{manifest.path}: there is no schema '{name}'{nearest(name, known)}")
         return known[name]
     if len(forms) == 1 or forms[0].glob:
         return forms[0]
@@ -255,7 +255,7 @@ def _check_files(manifest: Manifest, built: Built, before: int, places: list[tup
                 built.problems.warn(place, None, f"no file {row.source_uri!r}", f"a file below {manifest.root}", fix)
         except OutsideRootError as error:
             fix = "Copy the file there, or set root to the folder that holds it."
-            built.problems.error(place, None, str(error), "a file inside the data set's root", fix)
+            built.problems.error(place, None, str(error), "a file inside the dataset's root", fix)
 
 
 def _check_skipped_media(manifest: Manifest, built: Built, matched: set[str]) -> None:
@@ -265,7 +265,7 @@ def _check_skipped_media(manifest: Manifest, built: Built, matched: set[str]) ->
         return
     count = f"{len(files):,} media file{'' if len(files) == 1 else 's'}"
     found = f"{count} below {manifest.root} match no pattern; the first is {quoted(files[0])}"
-    fix = f'Patterns tell capital letters from small ones: add "**/*{Path(files[0]).suffix}" to listing.glob for them.'
+    fix = f'Patterns are case-sensitive: add "**/*{Path(files[0]).suffix}" to listing.glob for them.'
     built.skipped_media = f"{found}. {fix}"
     built.problems.warn(str(manifest.path), None, found, "a clip of each, as a rule", fix)
 
@@ -273,7 +273,7 @@ def _check_skipped_media(manifest: Manifest, built: Built, matched: set[str]) ->
 def write_parquet(rows: Iterable[Row], path: Path) -> None:
     """Write `rows` to `path`, whole or not at all; the same rows give the same bytes."""
     with (
-        collector.resting(),
+        gc_paused(),
         replacing(path) as temporary,
         pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
     ):
@@ -301,7 +301,7 @@ def read_rows(path: Path) -> list[Row]:
                 f"Make the table anew: uniform manifest build MANIFEST"
             )
         try:
-            with collector.resting():
+            with gc_paused():
                 return [row for batch in file.iter_batches(WRITE_ROWS) for row in rows_of(batch)]
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: damaged ({error}). Make it anew: uniform manifest build MANIFEST") from error

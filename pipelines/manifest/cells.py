@@ -51,7 +51,7 @@ def milliseconds(text: str, unit_ms: int, column: str) -> int:
 
 
 def check_inside(path: str, column: str) -> None:
-    """Raises CellError where a local path is absolute or climbs out of the data set's root."""
+    """Raises CellError where a local path is absolute or climbs out of the dataset's root."""
     pure = PurePosixPath(path)
     if CONTROL.search(path):
         raise CellError(column, quoted(path), "a path without control characters", "Rename the file.")

@@ -1,4 +1,4 @@
-"""What is wrong with a listing, collected in one pass: a person mends ten thousand lines once, not one at a time."""
+"""Problems of a listing, collected in one pass, so that a person fixes all lines at once."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ CELL_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Problem:
-    """One complaint: where it is, what stands there, what should, and the nearest fix."""
+    """One problem: where it is, what was found, what was expected, and the nearest fix."""
 
     place: str
     """file:line, or the file alone."""
@@ -39,13 +39,13 @@ class Problems:
         self.warning_count = 0
 
     def error(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
-        """Note something that must be mended."""
+        """Note something that must be fixed."""
         self.error_count += 1
         if len(self.errors) < KEPT:
             self.errors.append(Problem(place, column, found, wanted, fix))
 
     def warn(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
-        """Note something that a person should know and may want."""
+        """Note something that a person should know, but that may be intended."""
         self.warning_count += 1
         if len(self.warnings) < KEPT:
             self.warnings.append(Problem(place, column, found, wanted, fix))

@@ -25,7 +25,7 @@ BATCH_ROWS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One data line. Values are text, but for jsonl and parquet, which also know numbers, lists and nothing."""
+    """One data line. Values are text, but for jsonl and parquet, which also have numbers, lists and null."""
 
     line: int
     """Physical line where it begins, from 1; the row's number in a parquet file."""
@@ -56,7 +56,7 @@ def format_of(path: Path, listing: Listing) -> Format:
         return listing.format
     if path.suffix.lower() not in SUFFIXES:
         raise ManifestError(
-            f"{path}: the suffix {path.suffix!r} does not tell the format. Set listing.format to csv, tsv, jsonl or "
+            f"{path}: the suffix {path.suffix!r} is none of a listing. Set listing.format to csv, tsv, jsonl or "
             f"parquet{nearest(path.suffix, SUFFIXES)}"
         )
     return SUFFIXES[path.suffix.lower()]
@@ -91,7 +91,7 @@ def _decoded(path: Path, encoding: str) -> str:
 
 
 def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -> Iterator[Record]:
-    """Keys may be missing on some lines (the field is empty there), but not on all: that is a slip of the map."""
+    """Records of JSON lines. A key may be missing on some lines (the field is empty there), but not on all of them."""
     wanted = listing.wanted_columns()
     seen: dict[str, None] = {}
     for number, line in enumerate(_lines(text), start=1):

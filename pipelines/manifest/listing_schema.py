@@ -99,7 +99,7 @@ class Listing:
     """False where the first line is data; then `fields` names the columns."""
     fields: tuple[str, ...] = ()
     starts_with: str | None = None
-    """Regular expression that the file's text must begin with, to tell forms apart that read alike."""
+    """Regular expression that the file's text must begin with, to distinguish schemas that otherwise read alike."""
     derive: Mapping[str, str] = field(default_factory=dict)
     """Column name -> regular expression for the whole cell; each named group becomes a column."""
     columns: Columns = field(default_factory=Columns)
@@ -118,7 +118,7 @@ class Listing:
     """Splits a cell into labels; None keeps it whole (VGGSound's labels hold commas)."""
     label_names: LabelNames | None = None
     on_duplicate: Literal["error", "first", "merge"] = "error"
-    """Two lines with one source and span: refuse, keep the first, or unite their labels and events."""
+    """Two lines with one source and span: error, keep the first, or merge their labels and events."""
     on_leak: Literal["error", "warn", "drop_train"] = "error"
     """One source with overlapping spans in two splits; the last leaves out the clip of split "train"."""
     leave_out: tuple[str, ...] = ()
@@ -126,7 +126,7 @@ class Listing:
     rows: int | None = None
     """Data lines that the published file holds; checked."""
     clips: int | None = None
-    """Clips that come of them, where lines are merged or dropped; checked."""
+    """Clips that result, where lines are merged or left out; checked."""
 
     def __post_init__(self) -> None:
         if self.file is not None and self.glob:
@@ -147,13 +147,13 @@ class Listing:
             codecs.lookup(self.encoding)
         except LookupError as error:
             raise ConfigError(
-                f"listing.encoding is {self.encoding!r}, which Python does not know; try utf-8"
+                f"listing.encoding is {self.encoding!r}, which is no text encoding of Python; try utf-8"
             ) from error
 
     def _check_patterns(self) -> None:
         for pattern in self.glob:
             if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts or not pattern:
-                raise ConfigError(f"listing.glob {pattern!r} leaves the data set's root; give a pattern below it")
+                raise ConfigError(f"listing.glob {pattern!r} leaves the dataset's root; give a pattern below it")
         for column, expression in (*self.derive.items(), ("starts_with", self.starts_with or "")):
             try:
                 groups = re.compile(expression).groupindex

@@ -1,4 +1,4 @@
-"""What only shows when all rows are there: duplicate clips, and sources whose spans stand in two splits."""
+"""Checks over all rows of a listing: duplicate clips, and sources whose spans are in two splits."""
 
 import json
 from collections import defaultdict
@@ -21,10 +21,10 @@ class Overlap:
     second: int
 
 
-def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems: Problems) -> list[int]:
-    """Numbers of the rows that stay, as `listing.on_duplicate` says; united rows are replaced in `rows`.
+def resolve_duplicates(rows: list[Row], listing: Listing, place: Place, problems: Problems) -> list[int]:
+    """Numbers of the rows that stay, as `listing.on_duplicate` says; merged rows are replaced in `rows`.
 
-    A clip that stands in two splits stays twice: that is a leak, which `check_leaks` judges.
+    A clip that is in two splits stays twice: that is a split overlap, which `check_split_overlaps` judges.
     """
     first: dict[tuple[str, str], int] = {}
     more: defaultdict[int, list[int]] = defaultdict(list)
@@ -34,7 +34,7 @@ def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems:
             more[kept].append(number)
     for kept, others in more.items():
         if listing.on_duplicate == "merge":
-            rows[kept] = _united([rows[kept], *(rows[other] for other in others)])
+            rows[kept] = _merged([rows[kept], *(rows[other] for other in others)])
             continue
         for other in others:
             note = problems.error if listing.on_duplicate == "error" else problems.warn
@@ -44,7 +44,7 @@ def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems:
 
 
 def first_of_each(rows: Sequence[Row], dropped: set[int]) -> list[int]:
-    """Numbers of the rows outside `dropped` that are the first of their clip id: an accepted leak stays once."""
+    """Numbers of the rows outside `dropped` that are the first of their clip id: an accepted overlap stays once."""
     first: dict[str, int] = {}
     for number, row in enumerate(rows):
         if number not in dropped:
@@ -58,8 +58,8 @@ def _duplicate_fix(listing: Listing) -> str:
     return 'Remove the line, or set listing.on_duplicate to "first" or "merge".'
 
 
-def _united(rows: Sequence[Row]) -> Row:
-    """One row of several lines about one clip: labels united, events joined, further captions kept in `extra`."""
+def _merged(rows: Sequence[Row]) -> Row:
+    """One row of several lines about one clip: labels merged, events joined, further captions kept in `extra`."""
     labels = tuple(dict.fromkeys(label for row in rows for label in row.labels))
     extra = {key: value for row in reversed(rows) for key, value in row.extra.items()}
     if any("events" in row.extra for row in rows):
@@ -95,8 +95,8 @@ def overlaps(rows: Sequence[Row]) -> list[Overlap]:
     return found
 
 
-def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: Problems) -> set[int]:
-    """Note a source with overlapping spans in two splits (a leak), and overlaps within a split (a remark).
+def check_split_overlaps(rows: Sequence[Row], listing: Listing, place: Place, problems: Problems) -> set[int]:
+    """Note a source with overlapping spans in two splits (an error), and overlaps within a split (a warning).
 
     Returns: numbers of the rows to leave out, where `listing.on_leak` is "drop_train".
     """
@@ -106,7 +106,7 @@ def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: P
         if rows[overlap.first].split == rows[overlap.second].split:
             within.append(overlap)
         else:
-            dropped |= _leak(rows, overlap, listing, place, problems)
+            dropped |= _split_overlap(rows, overlap, listing, place, problems)
     if within:
         example = within[0]
         count = f"{len(within):,} clips that overlap another of the same split"
@@ -115,8 +115,10 @@ def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: P
     return dropped
 
 
-def _leak(rows: Sequence[Row], overlap: Overlap, listing: Listing, place: Place, problems: Problems) -> set[int]:
-    """Note one leak; numbers of the rows that it costs."""
+def _split_overlap(
+    rows: Sequence[Row], overlap: Overlap, listing: Listing, place: Place, problems: Problems
+) -> set[int]:
+    """Note one split overlap; returns the numbers of the rows that are left out."""
     first, second = rows[overlap.first], rows[overlap.second]
     train = {number for number in (overlap.first, overlap.second) if rows[number].split == "train"}
     drop = train if listing.on_leak == "drop_train" else set()

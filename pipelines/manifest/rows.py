@@ -1,4 +1,4 @@
-"""Records of a listing to manifest rows, by the manifest's column map. No data set has code here."""
+"""Records of a listing to manifest rows, by the manifest's column map. No dataset has code here."""
 
 import hashlib
 import json
@@ -37,7 +37,7 @@ class RowMaker:
     Args:
         dataset: the manifest's name.
         kind: where clips come from, unless the listing has a column for it.
-        license: of the data set, unless the listing has a column for it.
+        license: of the dataset, unless the listing has a column for it.
         listing: the form.
         label_names: the listing's label codes -> words; empty keeps the cell's text.
         problems: receives what is wrong.

@@ -1,4 +1,4 @@
-"""Data sets without a listing: the files below a folder, or the members of archives in it, as records."""
+"""Datasets without a listing: the files below a folder, or the members of archives in it, as records."""
 
 import fnmatch
 import os
@@ -11,7 +11,7 @@ from pipelines.sources.archive import ArchiveTable, MemberError, reading
 from uniform.errors import ManifestError
 
 MEDIA_SUFFIXES = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".ts", ".mpg", ".mpeg", ".ogv", ".3gp", ".flv")
-"""What counts as media: inside an archive whose pattern names no members, and where a pattern overlooks it."""
+"""What counts as media: inside an archive whose pattern names no members, and files that no pattern matches."""
 SIDECAR_BYTES = 65_536
 """A text beside a clip is a caption, not a book: the rest is left unread."""
 SIDECAR_SUFFIX = ".txt"

@@ -93,23 +93,23 @@ def compare(first: Iterable[str], second: Iterable[str]) -> Difference:
 
 @dataclass(frozen=True)
 class Shared:
-    """Two groups of clips, each a data set's split, that show the same times of the same sources."""
+    """Two groups of clips, each a dataset's split, that show the same times of the same sources."""
 
     first: tuple[str, str]
-    """(data set, split)."""
+    """(dataset, split)."""
     second: tuple[str, str]
     first_clips: int
     """Clips of the first group that overlap one of the second."""
     second_clips: int
 
     @property
-    def leaks(self) -> bool:
+    def splits_overlap(self) -> bool:
         """Whether one of the two is for training and the other is not."""
         return (self.first[1] == "train") != (self.second[1] == "train")
 
 
 def shared_between(rows: Sequence[Row]) -> list[Shared]:
-    """Every two groups of different data sets that overlap, the largest overlap first."""
+    """Every two groups of different datasets that overlap, the largest overlap first."""
     groups: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.dataset, row.split].append(row)

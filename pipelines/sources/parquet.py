@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 VIDEO_COLUMNS = ("video", "mp4", "bytes", "media")
-"""Binary, or a struct with a binary field `bytes` as hubs of data sets write it."""
+"""Binary, or a struct with a binary field `bytes` as dataset hubs write it."""
 CAPTION_COLUMNS = ("caption", "text", "txt")
 LABEL_COLUMNS = ("label", "class")
 VIDEO_ROWS, TEXT_ROWS = 1, 1_024
@@ -69,8 +69,8 @@ class ParquetMembers:
         if video is None:
             raise KeyError(f"no binary column called {', '.join(VIDEO_COLUMNS)}")
         self._video = video
-        facts = self._file.metadata
-        self._ends = list(itertools.accumulate(facts.row_group(n).num_rows for n in range(facts.num_row_groups)))
+        metadata = self._file.metadata
+        self._ends = list(itertools.accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)))
         self._caption = _text_column(schema, CAPTION_COLUMNS)
         self._label = _text_column(schema, LABEL_COLUMNS)
 
@@ -128,13 +128,13 @@ class ParquetMembers:
         raise EOFError("its row groups hold fewer rows than it announces")
 
     def _require_small(self, group: int) -> None:
-        # The whole group's, for the facts of one column end the process where they are damaged (pyarrow 26).
-        facts = self._file.metadata.row_group(group)
-        if facts.total_byte_size <= GROUP_BYTES:
+        # The whole group's, for the metadata of one column ends the process where they are damaged (pyarrow 26).
+        metadata = self._file.metadata.row_group(group)
+        if metadata.total_byte_size <= GROUP_BYTES:
             return
-        advice = "write it again with row_group_size=16" if facts.num_rows > 16 else "keep such videos as files"
+        advice = "write it again with row_group_size=16" if metadata.num_rows > 16 else "keep such videos as files"
         raise GroupTooLargeError(
-            f"row group {group} holds {facts.num_rows:,} rows with {facts.total_byte_size / 1e6:,.0f} MB, limit "
+            f"row group {group} holds {metadata.num_rows:,} rows with {metadata.total_byte_size / 1e6:,.0f} MB, limit "
             f"{GROUP_BYTES / 1e6:,.0f} MB, since one row takes the memory of all: {advice}"
         )
 

@@ -1,4 +1,4 @@
-"""Paths below a data set's root: looked up under both Unicode spellings, and never outside it."""
+"""Paths below a dataset's root: looked up under both Unicode spellings, and never outside it."""
 
 import os
 import unicodedata
@@ -6,11 +6,11 @@ from pathlib import Path, PurePosixPath
 
 
 class OutsideRootError(Exception):
-    """A path leads out of its data set's root, by its own text or through a symbolic link."""
+    """A path leads out of its dataset's root, by its own text or through a symbolic link."""
 
 
 class RootFolder:
-    """A data set's folder. Looks paths up below it; real folders are resolved once and remembered."""
+    """A dataset's folder. Looks paths up below it; real folders are resolved once and remembered."""
 
     def __init__(self, root: Path) -> None:
         self.root = root

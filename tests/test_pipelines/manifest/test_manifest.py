@@ -1,4 +1,4 @@
-"""The TOML of a data set, local files below its root, and the table of clips."""
+"""The TOML of a dataset, local files below its root, and the table of clips."""
 
 import io
 import os
@@ -55,22 +55,22 @@ def test_a_folder_of_videos_is_a_data_set(home: Path) -> None:
     ]
 
 
-def test_media_that_no_pattern_matches_is_told_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_media_that_no_pattern_matches_is_reported_once(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     (home / "own.toml").write_text(FOLDER)
     for name in ("dog/IMG_0003.MP4", "z.mov", "notes.txt", ".hidden.mov"):
         (home / "videos" / name).write_bytes(b"x")
 
     manifest = read_manifest(home / "own.toml")
     (warning,) = inspect(manifest).problems.warnings
-    told = f"2 media files below {home / 'videos'} match no pattern; the first is 'dog/IMG_0003.MP4'"
+    message = f"2 media files below {home / 'videos'} match no pattern; the first is 'dog/IMG_0003.MP4'"
 
-    assert warning.found == told
+    assert warning.found == message
     assert warning.fix.endswith('add "**/*.MP4" to listing.glob for them.')
     assert len(build_rows(manifest)) == 2
-    assert [told in record.getMessage() for record in caplog.records] == [True]
+    assert [message in record.getMessage() for record in caplog.records] == [True]
 
 
-def test_a_folder_whose_media_all_match_is_told_nothing_of(home: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_folder_whose_media_all_match_gives_no_warning(home: Path, caplog: pytest.LogCaptureFixture) -> None:
     (home / "own.toml").write_text(FOLDER + 'leave_out = ["b.mp4"]\n')
 
     assert [row.source_uri for row in build_rows(read_manifest(home / "own.toml"))] == ["dog/a.mp4"]
@@ -200,9 +200,9 @@ def test_a_table_of_another_form_is_refused(home: Path) -> None:
         ('"own"', '"Own!"', "lower case letters"),
         ('root = "videos"', 'kind = "locl"', "did you mean 'local'"),
         ('root = "videos"', 'kind = "youtube"', "columns.source_id is missing"),
-        ('file = "own.csv"', 'file = "own.csv"\nencoding = "utf-88"', "which Python does not know"),
+        ('file = "own.csv"', 'file = "own.csv"\nencoding = "utf-88"', "which is no text encoding"),
         ('file = "own.csv"', 'file = "own.csv"\nduration_s = 0', "duration_s more than 0"),
-        ('file = "own.csv"', 'glob = ["../*.mp4"]', "leaves the data set's root"),
+        ('file = "own.csv"', 'glob = ["../*.mp4"]', "leaves the dataset's root"),
         ('file = "own.csv"', 'glob = ["*.mp4"]\nextra.x = "foldr"', "did you mean 'folder'"),
         ('"path"', '"{path.__class__}"', "not plain"),
         ('"path"', '"{path!r}"', "not plain"),
