@@ -201,7 +201,7 @@ def test_a_table_of_another_form_is_refused(home: Path) -> None:
         ('root = "videos"', 'kind = "locl"', "did you mean 'local'"),
         ('root = "videos"', 'kind = "youtube"', "columns.source_id is missing"),
         ('file = "own.csv"', 'file = "own.csv"\nencoding = "utf-88"', "which is no text encoding"),
-        ('file = "own.csv"', 'file = "own.csv"\nduration_s = 0', "duration_s more than 0"),
+        ('file = "own.csv"', 'file = "own.csv"\nduration_s = 0', "listing.duration_s 0; they must be"),
         ('file = "own.csv"', 'glob = ["../*.mp4"]', "leaves the dataset's root"),
         ('file = "own.csv"', 'glob = ["*.mp4"]\nextra.x = "foldr"', "did you mean 'folder'"),
         ('"path"', '"{path.__class__}"', "not plain"),
