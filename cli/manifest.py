@@ -211,8 +211,13 @@ def _counts(built: "Built") -> str:
     sources = _number(len({row.source_id for row in built.rows}), "source")
     length = _length(sum(row.duration_ms for row in built.rows) / 1000)
     parts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
-    forms = "\n".join(f"  read with schema '{form}': {path}" for path, form in built.forms)
-    return f"{built.manifest.name}: {clips} of {sources}, {length} ({parts})\n{forms}"
+    lines = [f"{built.manifest.name}: {clips} of {sources}, {length} ({parts})"]
+    lines += [f"  read with schema '{form}': {path}" for path, form in built.forms]
+    dropped = {code: count for code, count in built.problems.dropped.items() if count}
+    if dropped:
+        by_code = ", ".join(f"{code} {count:,}" for code, count in sorted(dropped.items()))
+        lines.append(f"  left out: {sum(dropped.values()):,} ({by_code})")
+    return "\n".join(lines)
 
 
 def _number(count: int, noun: str) -> str:

@@ -12,10 +12,9 @@ from pipelines.clip import Row
 from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.store import Made, MediaStore, kept_suffix
 from pipelines.sources.archive import ArchiveTable, MemberError, reading
-from pipelines.sources.paths import OutsideRootError, RootFolder
+from pipelines.sources.paths import SEPARATOR, OutsideRootError, RootFolder, split_member
 
 CHUNK_BYTES = 1 << 20
-SEPARATOR = "#"
 OPEN_ARCHIVES = 8
 """Archives whose table of contents a worker keeps."""
 
@@ -43,9 +42,15 @@ class ArchiveFetcher:
         """
         self._expected, self._results = {}, {}
         for row in rows:
-            archive, _, _ = row.source_uri.partition(SEPARATOR)
+            archive = self._archive_of(row)
             if archive.endswith(".parquet"):
                 self._expected.setdefault((row.dataset, archive), []).append(row)
+
+    def _archive_of(self, row: Row) -> str:
+        """Path of the row's archive, for grouping: what is wrong with it is found when the row is fetched."""
+        with contextlib.suppress(OutsideRootError, OSError, KeyError):
+            return split_member(row.source_uri, self._roots[row.dataset].find)[1]
+        return row.source_uri.partition(SEPARATOR)[0]
 
     def fetch(self, row: Row) -> Fetched:
         """The row's member as a file. Raises FetchError with a code."""
@@ -59,7 +64,7 @@ class ArchiveFetcher:
 
     def _take_together(self, row: Row) -> None:
         """Fetch all expected rows of the row's archive."""
-        archive, _, _ = row.source_uri.partition(SEPARATOR)
+        archive = self._archive_of(row)
         for other in sorted(self._expected.pop((row.dataset, archive), ()), key=_place_in_file):
             self._results[other.dataset, other.source_uri] = self._result(other)
         for table in self._tables.values():
@@ -78,15 +83,14 @@ class ArchiveFetcher:
             return error
 
     def _locate(self, row: Row) -> tuple[Path, str]:
-        archive, separator, member = row.source_uri.partition(SEPARATOR)
         if row.dataset not in self._roots:
             raise FetchError("missing_source", f"the run has no folder for dataset '{row.dataset}'")
-        if not separator or not member:
-            raise FetchError("missing_source", f"{row.source_uri!r} names no member: write archive.zip#member")
         try:
-            path = self._roots[row.dataset].find(archive)
+            path, archive, member = split_member(row.source_uri, self._roots[row.dataset].find)
         except OutsideRootError as error:
             raise FetchError("outside_root", str(error)) from error
+        if not member:
+            raise FetchError("missing_source", f"{row.source_uri!r} names no member: write archive.zip#member")
         if path is None:
             raise FetchError("missing_source", f"no archive {archive!r} below {self._roots[row.dataset].root}")
         return path, member

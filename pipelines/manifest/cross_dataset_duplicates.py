@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.clip import Row
+from pipelines.manifest.identity import source_keys
 
 MARK = "same_span_as"
 """Key of `extra`: the clip that is kept in this one's place."""
@@ -23,7 +24,8 @@ def mark_cross_dataset_duplicates(rows: Sequence[Row]) -> list[Row]:
         return list(rows)
     by_source: defaultdict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_source[row.source_id].append(number)
+        for key in source_keys(row):
+            by_source[key].append(number)
     marks: dict[int, Row] = {}
     for numbers in by_source.values():
         for place, later in enumerate(numbers):

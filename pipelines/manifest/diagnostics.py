@@ -1,5 +1,6 @@
 """Problems of a listing, collected in one pass, so that a person fixes all lines at once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -30,9 +31,16 @@ class Problem:
 
 
 class Problems:
-    """Errors stop the build; warnings do not. Both are counted in full and kept up to a limit."""
+    """Errors stop the build; warnings do not. Both are counted in full and kept up to a limit.
 
-    def __init__(self) -> None:
+    Args:
+        on_problem: what a bad line is: an "error", or left out with a warning ("drop").
+    """
+
+    def __init__(self, on_problem: str = "error") -> None:
+        self.on_problem = on_problem
+        self.dropped: Counter[str] = Counter()
+        """Code -> lines, files and members that were left out: bad_line, and those of `unread.REASONS`."""
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.error_count = 0
@@ -43,6 +51,14 @@ class Problems:
         self.error_count += 1
         if len(self.errors) < KEPT:
             self.errors.append(Problem(place, column, found, wanted, fix))
+
+    def bad_line(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
+        """Note a line that cannot be used: an error, or left out, as `on_problem` says."""
+        if self.on_problem == "error":
+            self.error(place, column, found, wanted, fix)
+            return
+        self.dropped["bad_line"] += 1
+        self.warn(place, column, found, wanted, f"{fix} The line is left out.".strip())
 
     def warn(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
         """Note something that a person should know, but that may be intended."""

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from pipelines.clip import Row
-from pipelines.manifest.build import read_rows
+from pipelines.manifest.table import read_rows
 from uniform.errors import PipelineError
 
 TABLE = "looks"

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.clip import Row
 from pipelines.manifest.diagnostics import Problems
+from pipelines.manifest.identity import source_keys
 from pipelines.manifest.listing_schema import Listing
 
 Place = Callable[[int], str]
@@ -76,12 +77,20 @@ def _merged(rows: Sequence[Row]) -> Row:
     )
 
 
-def overlaps(rows: Sequence[Row]) -> list[Overlap]:
-    """For each clip the overlaps with earlier ones of its source: one per split, the clip that ends last."""
+def overlaps(rows: Sequence[Row], files: Sequence[str | None] | None = None) -> list[Overlap]:
+    """For each clip the overlaps with earlier ones of its source: one per split, the clip that ends last.
+
+    Args:
+        rows: clips.
+        files: for each row the identity of its file on disk, where it is known; None where no row has one.
+    """
     by_source: defaultdict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_source[row.source_id].append(number)
-    found = []
+        for key in source_keys(row):
+            by_source[key].append(number)
+        if files is not None and (file := files[number]) is not None:
+            by_source[f"\0{file}"].append(number)
+    found: dict[Overlap, None] = {}
     for numbers in by_source.values():
         if len(numbers) < 2:
             continue
@@ -89,20 +98,28 @@ def overlaps(rows: Sequence[Row]) -> list[Overlap]:
         last: dict[str, int] = {}  # split -> the clip so far that ends last
         for number in numbers:
             row = rows[number]
-            found += [Overlap(other, number) for other in last.values() if rows[other].end_ms > row.start_ms]
+            for other in last.values():
+                if rows[other].end_ms > row.start_ms:
+                    found[Overlap(other, number)] = None
             if row.split not in last or rows[last[row.split]].end_ms < row.end_ms:
                 last[row.split] = number
-    return found
+    return list(found)
 
 
-def check_split_overlaps(rows: Sequence[Row], listing: Listing, place: Place, problems: Problems) -> set[int]:
+def check_split_overlaps(
+    rows: Sequence[Row],
+    listing: Listing,
+    place: Place,
+    problems: Problems,
+    files: Sequence[str | None] | None = None,
+) -> set[int]:
     """Note a source with overlapping spans in two splits (an error), and overlaps within a split (a warning).
 
     Returns: numbers of the rows to leave out, where `listing.on_leak` is "drop_train".
     """
     within: list[Overlap] = []
     dropped: set[int] = set()
-    for overlap in overlaps(rows):
+    for overlap in overlaps(rows, files):
         if rows[overlap.first].split == rows[overlap.second].split:
             within.append(overlap)
         else:

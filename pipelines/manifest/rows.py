@@ -72,7 +72,7 @@ class RowMaker:
                 return None
             return self._row(record.values)
         except CellError as error:
-            self._problems.error(place, error.column, error.found, error.wanted, error.fix)
+            self._problems.bad_line(place, error.column, error.found, error.wanted, error.fix)
             return None
 
     def _left_out(self, values: Mapping[str, Any]) -> bool:

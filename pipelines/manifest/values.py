@@ -10,12 +10,14 @@
 | anything else (object, boolean, nested list, fraction as an id) | a problem with row, type and remedy |
 """
 
+import codecs
 import datetime
 import json
 import math
 import re
 import unicodedata
 from collections.abc import Callable
+from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any
 
@@ -124,7 +126,7 @@ def check_text(text: str, column: str) -> str:
     """`text`, unless it is too long for a cell or holds a NUL character: then raises CellError."""
     if len(text) > CELL_CHARACTERS:
         fix = "Is a quote not closed? Keep long texts in files."
-        raise CellError(column, f"{len(text):,} characters", f"at most {CELL_CHARACTERS:,}", fix)
+        raise CellError(column, f"more than {CELL_CHARACTERS:,} characters", "a shorter cell", fix)
     if "\0" in text:
         raise CellError(column, quoted(text), "text without NUL characters", "Save the file as UTF-8.")
     return text
@@ -137,15 +139,29 @@ def cleaned(text: str) -> str:
     return (text if text.isascii() else unicodedata.normalize("NFC", text)).strip()
 
 
-def decoded(content: bytes) -> str:
-    """The text that bytes hold: UTF-8, or UTF-16 or UTF-32 with a byte order mark. Raises ValueError."""
+@dataclass(frozen=True)
+class Unreadable:
+    """In place of a cell: a text beside a clip that cannot be read. It is a problem of its row."""
+
+    found: str
+    wanted: str
+    fix: str
+
+
+def decoded(content: bytes, *, whole: bool = True) -> str:
+    """The text that bytes hold: UTF-8, or UTF-16 or UTF-32 with a byte order mark.
+
+    Args:
+        whole: False where the bytes are cut, perhaps inside a character.
+    Raises: ValueError.
+    """
     encoding = "utf-8-sig"
     if content.startswith((b"\xff\xfe\0\0", b"\0\0\xfe\xff")):
         encoding = "utf-32"
     elif content.startswith((b"\xff\xfe", b"\xfe\xff")):
         encoding = "utf-16"
     try:
-        text = content.decode(encoding)
+        text = codecs.getincrementaldecoder(encoding)().decode(content, final=whole)
     except UnicodeDecodeError as error:
         raise ValueError(f"byte {error.start} is not {encoding.removesuffix('-sig').upper()}") from error
     if "\0" in text:
@@ -155,6 +171,8 @@ def decoded(content: bytes) -> str:
 
 def _converted(value: Any, column: str) -> str:
     """The text of a cell that is no text."""
+    if isinstance(value, Unreadable):
+        raise CellError(column, value.found, value.wanted, value.fix)
     if isinstance(value, bytes):
         try:
             return decoded(value)

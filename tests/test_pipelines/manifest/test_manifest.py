@@ -87,13 +87,17 @@ def test_the_order_of_a_folder_does_not_depend_on_the_disk(home: Path) -> None:
     assert names == sorted(names)
 
 
-def test_a_file_name_that_is_not_utf_8_is_named(home: Path) -> None:
+def test_a_file_name_that_is_not_utf_8_is_left_out_with_a_count(home: Path) -> None:
     (home / "own.toml").write_text(FOLDER)
     Path(os.fsdecode(os.fsencode(home / "videos") + b"/caf\xe9.mp4")).write_bytes(b"x")
 
-    with pytest.raises(ManifestError, match=r"in UTF-8, without control characters.*rename the file") as caught:
-        build_rows(read_manifest(home / "own.toml"))
-    str(caught.value).encode()
+    built = inspect(read_manifest(home / "own.toml"))
+
+    assert [row.source_uri for row in built.rows] == ["b.mp4", "dog/a.mp4"]
+    assert built.problems.dropped == {"bad_name": 1}
+    (warning,) = built.problems.warnings
+    assert "1 name that holds control characters or is not UTF-8" in warning.found
+    str(warning).encode()
 
 
 def test_a_folder_without_a_match_is_refused(home: Path) -> None:
