@@ -95,6 +95,8 @@ def printed_list(text: str, column: str) -> list[Any]:
 
 def time_text(value: Any, column: str) -> str:
     """A cell of a start, end or duration as text that `cells.milliseconds` reads. Raises CellError."""
+    if isinstance(value, str):
+        return value
     if isinstance(value, bool):
         raise _wrong_type(value, column, "a time", "Correct the cell.")
     if isinstance(value, datetime.timedelta):
