@@ -44,9 +44,7 @@ def archive_rows(folder: Path, name: str) -> list[Row]:
         ("my#set.tar", ["my#set.tar#dog/a.mp4"]),
     ],
 )
-def test_every_member_of_an_odd_archive_is_a_clip_and_is_fetched(
-    tmp_path: Path, name: str, sources: list[str]
-) -> None:
+def test_every_member_of_an_odd_archive_is_a_clip_and_is_fetched(tmp_path: Path, name: str, sources: list[str]) -> None:
     assert [row.source_uri for row in archive_rows(tmp_path, name)] == sources
 
 
@@ -261,8 +259,10 @@ def test_a_duration_that_is_no_number_names_the_file(tmp_path: Path) -> None:
             for key in ("start_s", "duration_s")
             for value in ("inf", "-inf", "nan", "1e300")
         ),
-        'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "((a{1000}){1000}){1000}(?P<x>b)"\ncolumns.source_uri = "a"',
-        'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "' + "(" * 2_000 + '"\ncolumns.source_uri = "a"',
+        *(
+            f'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "{pattern}"\ncolumns.source_uri = "a"'
+            for pattern in ("((a{1000}){1000}){1000}(?P<x>b)", "(" * 900, "(" * 2_000, "(?P<x>a{99999999})")
+        ),
     ],
     ids=lambda text: text[:70],
 )
@@ -285,4 +285,4 @@ def test_a_slow_regular_expression_is_stopped(tmp_path: Path) -> None:
 
 def slow_manifest(folder: Path, pattern: str) -> str:
     (folder / "a.csv").write_text(f"a\n{'a' * 60}c\n")
-    return f"name = \"own\"\n[listing]\nfile = \"a.csv\"\nderive.a = '{pattern}'\ncolumns.source_uri = \"x\"\n"
+    return f'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = \'{pattern}\'\ncolumns.source_uri = "x"\n'
