@@ -155,7 +155,7 @@ def test_the_index_names_the_stds_and_lint_reads_them(folder: Path) -> None:
     finally:
         damaged.write_bytes(content)
     assert "has the sum" in problems
-    assert "holds 1 stds below 0" in problems
+    assert "holds 1 standard deviations below 0" in problems
 
 
 @pytest.mark.parametrize("residency", ["disk", "ram", "gpu"])
