@@ -164,6 +164,7 @@ def test_a_sample_is_mean_plus_std_times_the_noise_of_its_position(folder: Path,
     (batch,) = sampling.read(4)
     rows = {row["clip_id"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
 
+    assert batch.clip_ids
     noise = draws.noise(SEED, batch.positions, batch.clean, draws.Stream.POSTERIOR)
     for kind, found, standard in zip(("video", "audio"), batch.clean, noise, strict=True):
         codec = getattr(card, kind)
