@@ -1,0 +1,168 @@
+"""The feature extractors by name: where their code is, which published files they read, under which licence.
+
+The entries stand in `extractors.toml`. A network's module is imported when it is opened; it has a function
+`load(entry, folder, device) -> Extractor`.
+"""
+
+import importlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from uniform.config import build, nearest, read_toml
+from uniform.errors import ConfigError, WeightsError
+from uniform.fingerprint import file_sha256
+
+if TYPE_CHECKING:
+    from uniform.evaluation.extractors.contract import Extractor
+
+_FILE = Path(__file__).with_name("extractors.toml")
+_PACKAGE = "uniform.evaluation.extractors"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedFile:
+    """One published weights file."""
+
+    name: str
+    """The file's name as its authors publish it."""
+    bytes: int
+    """About its size."""
+    url: str | None = None
+    """Direct https address; None where there is none."""
+    hub_id: str | None = None
+    """Repository on the Hugging Face hub that holds it, or a copy of it; with `hub_path`, the path inside."""
+    hub_path: str | None = None
+    sha256: str | None = None
+    """Full digest where it is publicly known; otherwise the one that was found is recorded."""
+    sha256_head: str | None = None
+    """First digits of the digest, where the published name carries them."""
+    md5: str | None = None
+    """MD5 where the publisher states it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PublishedWeights:
+    """The files of one network."""
+
+    name: str
+    kind: Literal["extractor"] = "extractor"
+    licence: str
+    non_commercial: bool = False
+    publisher: str
+    """Project that publishes the files, and where."""
+    how: str
+    """What a person does to get them where no fetch can."""
+    files: tuple[PublishedFile, ...]
+
+    @property
+    def terms(self) -> str:
+        """The licence, and what a user must not overlook in it."""
+        return f"{self.licence} (non-commercial)" if self.non_commercial else self.licence
+
+    @property
+    def bytes(self) -> int:
+        """About the size of all files."""
+        return sum(file.bytes for file in self.files)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExtractorEntry:
+    """One extractor: a network, its input rule and its weights."""
+
+    name: str
+    """As in metric names."""
+    module: str
+    """Module inside this package."""
+    weights: str | None = None
+    """Name of its published weights; None where it carries or finds its own."""
+    modality: tuple[Literal["video", "audio", "text"], ...]
+    about: str
+    """One line: what is measured with it, after whose protocol."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Catalogue:
+    weights: tuple[PublishedWeights, ...] = field(default=())
+    extractor: tuple[ExtractorEntry, ...] = field(default=())
+
+
+@cache
+def _catalogue() -> _Catalogue:
+    document = read_toml(_FILE)
+    return build(_Catalogue, document.values, document)
+
+
+@cache
+def extractors() -> Mapping[str, ExtractorEntry]:
+    """Every extractor by its name, in the file's order."""
+    return {entry.name: entry for entry in _catalogue().extractor}
+
+
+@cache
+def evaluation_weights() -> Mapping[str, PublishedWeights]:
+    """Every set of published weights by its name, in the file's order."""
+    return {entry.name: entry for entry in _catalogue().weights}
+
+
+def extractor_entry(name: str) -> ExtractorEntry:
+    """The extractor called `name`. Raises ConfigError that names the nearest known one."""
+    if name not in extractors():
+        raise ConfigError(f"there is no extractor called '{name}'{nearest(name, extractors())}")
+    return extractors()[name]
+
+
+def weights_of(entry: ExtractorEntry) -> PublishedWeights:
+    """The published weights of an extractor. Raises ConfigError where it has none."""
+    if entry.weights is None:
+        raise ConfigError(f"the extractor '{entry.name}' has no published weights of its own")
+    return evaluation_weights()[entry.weights]
+
+
+def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
+    """The files of `weights`, in the catalogue's order: in `folder`, or in its sub-folder of the weights' name.
+
+    Raises: WeightsError that names the first missing file and says how to get it.
+    """
+    found = []
+    for file in weights.files:
+        places = (folder / file.name, folder / weights.name / file.name)
+        path = next((place for place in places if place.is_file()), None)
+        if path is None:
+            raise WeightsError(
+                f"{weights.name}: {file.name} is neither in {folder} nor in {folder / weights.name}. "
+                f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: {weights.how}"
+            )
+        found.append(path)
+    return tuple(found)
+
+
+def weights_sha256(name: str, folder: Path) -> dict[str, str]:
+    """SHA-256 of every weights file of the extractor called `name`, by file name, without opening the network.
+
+    Raises: ConfigError for an unknown name; WeightsError for a missing file.
+    """
+    entry = extractor_entry(name)
+    if entry.weights is None:
+        return {}
+    return {path.name: file_sha256(path) for path in find_weights(weights_of(entry), folder)}
+
+
+def open_extractor(name: str, weights_dir: Path, device: str = "cpu") -> "Extractor":
+    """The extractor called `name` with its published weights, on `device`.
+
+    Args:
+        name: in the catalogue.
+        weights_dir: folder that holds the published files, by their published names.
+        device: as torch names it: cpu, cuda, cuda:1.
+    Raises: ConfigError for an unknown name or device; WeightsError for files that are missing, damaged or of another
+        network.
+    """
+    from uniform.evaluation.extractors.running import torch_device
+
+    entry = extractor_entry(name)
+    module = importlib.import_module(f"{_PACKAGE}.{entry.module}")
+    extractor: Extractor = module.load(entry, weights_dir, torch_device(device))
+    return extractor
