@@ -24,7 +24,7 @@ from uniform.errors import MediaError
 from uniform.media.container import refuse_unreadable
 from uniform.media.decode import Decoded, Request, decode
 from uniform.media.encode import Mp4Settings, to_int16, write_mp4
-from uniform.media.picture import as_rgb
+from uniform.media.video import as_rgb
 from uniform.spec import Spec
 
 MP4_NAME, FRAMES_NAME, WAVEFORM_NAME = "clip.mp4", "frames.npy", "waveform.npy"

@@ -28,7 +28,7 @@ import uniform
 from uniform.errors import ConfigError, MediaError, PipelineError
 from uniform.media.child import FRAMES_NAME, MP4_NAME, READY, WAVEFORM_NAME
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET
-from uniform.media.picture import Fit
+from uniform.media.video import Fit
 from uniform.spec import Spec
 
 MIN_MEMORY_MB = 192

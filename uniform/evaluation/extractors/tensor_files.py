@@ -60,6 +60,8 @@ class Layout:
     """A name in the file to the network's name."""
     constants: Mapping[str, Tensor] = field(default_factory=dict)
     """Tensors that the file holds but the method defines: they must agree to 1e-4 of their maximum."""
+    leading_one: bool = False
+    """Stored tensors may have one more dimension, of length 1, in front."""
     inert_names: Collection[str] = ()
     """Names that a pickle may hold besides those of tensors."""
 
@@ -239,7 +241,9 @@ def _finished(path: Path, layout: Layout, shapes: Shapes, read: Reader) -> dict[
     names = {layout.rename(name): name for name in shapes}
     if len(names) != len(shapes):
         raise WeightsError(f"{path}: two tensors would get one name. This is not the published file.")
-    found = {name: shapes[stored] for name, stored in names.items()}
+    found = {name: tuple(shapes[stored]) for name, stored in names.items()}
+    if layout.leading_one:
+        found = {name: shape[1:] if shape[:1] == (1,) else shape for name, shape in found.items()}
     wanted = dict(layout.shapes) | {name: tuple(tensor.shape) for name, tensor in layout.constants.items()}
     _require_layout(path, found, wanted, layout)
     state: dict[str, Tensor] = {}
@@ -248,7 +252,7 @@ def _finished(path: Path, layout: Layout, shapes: Shapes, read: Reader) -> dict[
         if name not in found:
             state[name] = torch.zeros(shape, dtype=torch.long)
             continue
-        tensor = read(names[name])
+        tensor = read(names[name]).reshape(shape)
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             broken.append(name)
         state[name] = tensor
