@@ -128,9 +128,8 @@ class Passt:
         sound = F.pad(sound, (0, CLIP_SAMPLES - sound.shape[1]))
         with exact_float32():
             joined = in_batches(self._run, sound.to(self.device), batch_rows(self.device)).cpu()
-        logits, embedding = joined.split(
-            [joined.shape[1] - self.network.norm.bias.numel(), self.network.norm.bias.numel()], 1
-        )
+        width = self.network.norm.bias.numel()
+        logits, embedding = joined[:, :-width].clone(), joined[:, -width:].clone()
         return {"logits": logits, "embedding": embedding}
 
     def _run(self, sound: Tensor) -> Tensor:

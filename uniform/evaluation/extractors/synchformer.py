@@ -119,7 +119,7 @@ class Synchformer:
                 self.network.offset_logits(v[None], a[None])
                 for v, a in zip(vision.flatten(0, 1), hearing.flatten(0, 1), strict=True)
             ]
-        logits = torch.cat(rows).cpu().unflatten(0, vision.shape[:2])
+        logits = torch.unflatten(torch.cat(rows).cpu(), 0, vision.shape[:2])
         return {"offset_logits": logits, "offset_s": torch.tensor(OFFSETS_S)[logits.argmax(-1)]}
 
     def _video(self, clip: Tensor) -> Tensor:  # (T, H, W, 3) -> (S, 8, D)

@@ -31,7 +31,7 @@ class _DividedAttention(nn.Module):
         lead = attend_heads(q[:, :, :1], k, v)  # (G, H, 1, K)
 
         def grouped(part: Tensor) -> Tensor:  # (G, H, groups, members, K)
-            patches = part[:, :, 1:].unflatten(2, grid)
+            patches = torch.unflatten(part[:, :, 1:], 2, grid)
             return patches.transpose(2, 3) if over_time else patches
 
         queries = grouped(q)
@@ -72,8 +72,8 @@ class _FusedProjection(nn.Module):
         self.out_proj = nn.Linear(WIDTH, WIDTH)
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        out: Tensor = self.out_proj(attend(*parts, _HEADS))
+        query, key, value = F.linear(x, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+        out: Tensor = self.out_proj(attend(query, key, value, _HEADS))
         return out
 
 
@@ -124,9 +124,8 @@ class _VideoFeatures(nn.Module):
         x = torch.cat([lead, patches.flatten(1, 2)], dim=1)
         for block in self.blocks:
             x = block(x, grid)
-        x = self.norm(x[:, 1:]).unflatten(1, grid)
-        pooled: Tensor = self.spatial_attn_agg(x.flatten(0, 1)).unflatten(0, (len(segments), grid[0]))
-        return pooled
+        x = torch.unflatten(self.norm(x[:, 1:]), 1, grid)
+        return torch.unflatten(self.spatial_attn_agg(x.flatten(0, 1)), 0, (len(segments), grid[0]))
 
 
 class _AstAttention(nn.Module):
@@ -136,8 +135,8 @@ class _AstAttention(nn.Module):
         self.output = nn.ModuleDict({"dense": nn.Linear(WIDTH, WIDTH)})
 
     def forward(self, x: Tensor) -> Tensor:
-        parts = (self.attention[name](x) for name in ("query", "key", "value"))
-        out: Tensor = self.output["dense"](attend(*parts, _HEADS))
+        query, key, value = (self.attention[name](x) for name in ("query", "key", "value"))
+        out: Tensor = self.output["dense"](attend(query, key, value, _HEADS))
         return out
 
 
@@ -175,14 +174,11 @@ class _Ast(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.embeddings = _AstEmbeddings()
-        self.encoder = nn.ModuleDict({"layer": nn.ModuleList(_AstLayer() for _ in range(_DEPTH))})
+        self.encoder = nn.ModuleDict({"layer": nn.Sequential(*(_AstLayer() for _ in range(_DEPTH)))})
         self.layernorm = nn.LayerNorm(WIDTH, eps=1e-12)
 
     def forward(self, mel: Tensor) -> Tensor:
-        x = self.embeddings(mel)
-        for layer in self.encoder["layer"]:
-            x = layer(x)
-        out: Tensor = self.layernorm(x)
+        out: Tensor = self.layernorm(self.encoder["layer"](self.embeddings(mel)))
         return out
 
 
@@ -195,9 +191,8 @@ class _AudioFeatures(nn.Module):
         self.freq_attn_agg = _Pooling()
 
     def forward(self, mel: Tensor) -> Tensor:  # (G, 1, 128, 66) -> (G, 6, D)
-        patches = self.ast(mel)[:, 2:].unflatten(1, (12, 6)).transpose(1, 2)  # (G, 6, 12, D)
-        pooled: Tensor = self.freq_attn_agg(patches.flatten(0, 1)).unflatten(0, (len(mel), 6))
-        return pooled
+        patches = torch.unflatten(self.ast(mel)[:, 2:], 1, (12, 6)).transpose(1, 2)  # (G, 6, 12, D)
+        return torch.unflatten(self.freq_attn_agg(patches.flatten(0, 1)), 0, (len(mel), 6))
 
 
 class _OffsetBlock(nn.Module):
@@ -210,8 +205,8 @@ class _OffsetBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         normed = self.ln1(x)
-        parts = (self.attn[name](normed) for name in ("query", "key", "value"))
-        x = x + self.attn["proj"](attend(*parts, heads=8))
+        query, key, value = (self.attn[name](normed) for name in ("query", "key", "value"))
+        x = x + self.attn["proj"](attend(query, key, value, heads=8))
         out: Tensor = x + self.mlp(self.ln2(x))
         return out
 

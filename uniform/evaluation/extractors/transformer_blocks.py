@@ -3,13 +3,14 @@
 B rows, N tokens, D width, H heads, K = D / H.
 """
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """(B, N, D) -> (B, H, N, K)."""
-    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+    return torch.unflatten(x, -1, (heads, -1)).transpose(1, 2)
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor | None = None) -> Tensor:
@@ -33,7 +34,8 @@ class FusedAttention(nn.Module):
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, N, D)
-        out: Tensor = self.proj(attend(*self.qkv(x).chunk(3, dim=-1), self.heads))
+        query, key, value = self.qkv(x).chunk(3, dim=-1)
+        out: Tensor = self.proj(attend(query, key, value, self.heads))
         return out
 
 

@@ -1,0 +1,186 @@
+"""ImageBind: sound, picture and text in one space; behind IB-score, JavisScore and AVHScore.
+
+Source: Girdhar et al. (arXiv:2305.05665); published file `imagebind_huge.pth`. Weights CC BY-NC-SA 4.0: non-commercial.
+Input: frames, short side 224 (bicubic), CLIP's mean and deviation; mono 16 kHz, the mean of each window removed, Kaldi
+filter bank of 128 bins x 204 frames, filled up with zeros, (x + 4.268) / 9.138; text as CLIP's tokens.
+Output per clip, E = 1024:
+    imagebind_avb    (av-benchmark) "video" (B, E): frames at 0.5 per second, every two neighbours a clip, three crops,
+                     mean of all; "audio" (B, E): mean of three windows of 2 s, spread over the clip
+    imagebind_javis  (JavisBench) "frames" (B, T, E): every frame a picture, centre crop; "windows" (B, W, E): windows of
+                     0.5 s without overlap; "audio" (B, E) as above
+Both give "text" (B, E) where texts are given; that needs CLIP's vocabulary `bpe_simple_vocab_16e6.txt.gz` in the folder.
+
+B clips, T frames, S samples.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchaudio.compliance.kaldi import fbank
+
+from uniform.errors import InputError
+from uniform.evaluation.extractors.catalogue import ExtractorEntry, find_weights, weights_of
+from uniform.evaluation.extractors.clip_tokens import VOCABULARY_FILE, ClipTokens
+from uniform.evaluation.extractors.contract import (
+    AudioRule,
+    VideoRule,
+    WeightsFile,
+    checked_frames,
+    checked_waveform,
+)
+from uniform.evaluation.extractors.imagebind_network import (
+    MEL_BINS,
+    MEL_FRAMES,
+    ImageBindNetwork,
+    ImageBindSize,
+    causal_mask,
+    is_of_other_modality,
+    other_shapes,
+)
+from uniform.evaluation.extractors.resized_frames import (
+    CLIP_DEVIATION,
+    CLIP_MEAN,
+    centre_cropped,
+    short_side_resized,
+    three_crops,
+)
+from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches
+from uniform.evaluation.extractors.tensor_files import Layout, load_network, shapes_of
+
+RATE_HZ = 16_000
+SIZE_PX = 224
+WINDOW_SAMPLES = 2 * RATE_HZ
+SHORT_WINDOW_SAMPLES = RATE_HZ // 2
+
+
+def normalised(images: Tensor) -> Tensor:
+    """uint8 (N, 3, h, w) -> float32 with CLIP's mean and deviation."""
+    mean, deviation = (torch.tensor(x, device=images.device)[:, None, None] for x in (CLIP_MEAN, CLIP_DEVIATION))
+    return (images.float() / 255 - mean) / deviation
+
+
+def log_mel(windows: Tensor) -> Tensor:
+    """Normalised log-mel: (N, samples) at 16 kHz -> (N, 128, 204); short windows are filled up behind the filter bank."""
+    made = []
+    for window in windows:
+        bank = fbank(
+            (window - window.mean())[None],
+            htk_compat=True,
+            sample_frequency=RATE_HZ,
+            use_energy=False,
+            window_type="hanning",
+            num_mel_bins=MEL_BINS,
+            dither=0.0,
+            frame_length=25,
+            frame_shift=10,
+        ).T[:, :MEL_FRAMES]
+        made.append(F.pad(bank, (0, MEL_FRAMES - bank.shape[1])))
+    return (torch.stack(made) + 4.268) / 9.138
+
+
+def windows_of(waveform: Tensor, count: int) -> Tensor:
+    """`count` windows of 2 s, spread evenly from the start to the end: (B, S) -> (B, count, at most 32000)."""
+    last_s = max(waveform.shape[1] / RATE_HZ - 2.0, 0.0)
+    starts = [int(last_s * i / (count - 1) * RATE_HZ) for i in range(count)]
+    return torch.stack([waveform[:, start : start + WINDOW_SAMPLES] for start in starts], dim=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageBind:
+    """The extractor."""
+
+    network: ImageBindNetwork
+    device: torch.device
+    folder: Path
+    name: str
+    licence: str
+    source: str
+    weights: tuple[WeightsFile, ...]
+    video: VideoRule
+    outputs: tuple[str, ...]
+    code_version: int = 1
+    audio: AudioRule = field(
+        default=AudioRule(rate_hz=RATE_HZ, channels="mean", remove_dc=True, min_samples=SHORT_WINDOW_SAMPLES)
+    )
+
+    def features(
+        self, *, frames: Tensor | None = None, waveform: Tensor | None = None, texts: Sequence[str] | None = None
+    ) -> Mapping[str, Tensor]:
+        """See `contract.Extractor.features`. Gives what the inputs allow: frames, waveform and texts may each be None."""
+        if frames is None and waveform is None and texts is None:
+            raise InputError(f"{self.name}: no frames, no waveform, no texts given; wanted at least one")
+        made: dict[str, Tensor] = {}
+        with exact_float32():
+            if frames is not None:
+                pixels = checked_frames(frames, self.video, self.name)
+                name = "frames" if "frames" in self.outputs else "video"
+                made[name] = torch.stack(
+                    [self._frames(clip) if name == "frames" else self._clip(clip) for clip in pixels]
+                )
+            if waveform is not None:
+                sound = checked_waveform(waveform, self.audio, self.name)
+                made["audio"] = torch.stack([self._sound(clip).mean(0) for clip in windows_of(sound, 3)])
+                if "windows" in self.outputs:
+                    short = sound.unfold(1, SHORT_WINDOW_SAMPLES, SHORT_WINDOW_SAMPLES)  # (B, W, 8000)
+                    made["windows"] = torch.stack([self._sound(clip) for clip in short])
+            if texts is not None:
+                made["text"] = self._texts(texts)
+        return {name: value.cpu() for name, value in made.items()}
+
+    def _run(self, encode: str, rows: Tensor) -> Tensor:
+        run = getattr(self.network, encode)
+        return in_batches(lambda batch: run(batch.to(self.device)), rows, batch_rows(self.device))
+
+    def _frames(self, clip: Tensor) -> Tensor:  # (T, H, W, 3) -> (T, E)
+        return self._run("vision", normalised(centre_cropped(short_side_resized(clip, SIZE_PX), SIZE_PX)))
+
+    def _clip(self, clip: Tensor) -> Tensor:  # (T, H, W, 3) -> (E,)
+        crops = [normalised(crop) for crop in three_crops(short_side_resized(clip, SIZE_PX), SIZE_PX)]
+        pairs = [torch.stack([crop[:-1], crop[1:]], dim=2) for crop in crops]  # each (T - 1, 3, 2, 224, 224)
+        return self._run("vision", torch.cat(pairs)).mean(dim=0)
+
+    def _sound(self, windows: Tensor) -> Tensor:  # (W, samples) -> (W, E)
+        return self._run("audio", log_mel(windows)[:, None])
+
+    def _texts(self, texts: Sequence[str]) -> Tensor:  # -> (B, E)
+        return self._run("text", ClipTokens.from_file(self.folder / VOCABULARY_FILE).ids(texts))
+
+
+def load(entry: ExtractorEntry, folder: Path, device: torch.device, size: ImageBindSize | None = None) -> ImageBind:
+    """The extractor with the published file of `folder`; `size` where the file is of other sizes. Raises WeightsError."""
+    published = weights_of(entry)
+    (path,) = find_weights(published, folder)
+    size = size or ImageBindSize()
+    with torch.device("meta"):
+        network = ImageBindNetwork(size)
+    layout = Layout(
+        shapes=shapes_of(network),
+        constants={"modality_preprocessors.text.mask": causal_mask()},
+        unused=other_shapes(size.embedding),
+        optional=is_of_other_modality,
+    )
+    record = load_network(network, path, layout, published.files[0])
+    javis = entry.name == "imagebind_javis"
+    return ImageBind(
+        network=network.to(device),
+        device=device,
+        folder=path.parent,
+        name=entry.name,
+        licence=published.terms,
+        source=published.publisher,
+        weights=(record,),
+        video=VideoRule(
+            fps=None if javis else 0.5,
+            frames=None,
+            min_frames=1 if javis else 2,
+            size_px=SIZE_PX,
+            crop="centre" if javis else "none",
+            filter="bicubic",
+            antialias=True,
+        ),
+        outputs=("frames", "windows", "audio", "text") if javis else ("video", "audio", "text"),
+    )
