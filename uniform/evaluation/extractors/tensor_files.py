@@ -100,7 +100,7 @@ def read_tensors(
     Args:
         path: the file.
         layout: what it must hold.
-        published: what its publisher states about it; a digest that differs is an error.
+        published: what its publisher states about it; whether the digest is that one stands in the record.
     Returns: tensors by the network's names, in the file's precision; the record of the file.
     Raises: WeightsError that says where, what was found, what was wanted and what to do.
     """
@@ -120,25 +120,25 @@ def read_tensors(
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
 
 
+def file_record(path: Path, published: PublishedFile | None = None) -> WeightsFile:
+    """Size and digest of a weights file, and whether it is the published one. Raises WeightsError."""
+    try:
+        with path.open("rb") as file:
+            return _record(path, ByteSource(file), published)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
+
+
 def _record(path: Path, source: ByteSource, published: PublishedFile | None) -> WeightsFile:
     source.file.seek(0)
     sha256 = hashlib.file_digest(source.file, "sha256").hexdigest()
-    wanted = None if published is None else published.sha256 or published.sha256_head
-    if wanted is not None and not sha256.startswith(wanted):
-        raise WeightsError(
-            f"{path}: its sha256 is {sha256}, the published file's begins with {wanted}. "
-            f"It is damaged or another file: fetch it again."
-        )
-    known = wanted is not None and len(wanted) == len(sha256)
-    if published is not None and published.md5 is not None:
+    known = published is not None and published.sha256 == sha256
+    if published is not None and published.sha256 is None and published.md5 is not None:
         source.file.seek(0)
-        md5 = hashlib.file_digest(source.file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if md5 != published.md5:
-            raise WeightsError(
-                f"{path}: its md5 is {md5}, the published file's is {published.md5}. "
-                f"It is damaged or another file: fetch it again."
-            )
-        known = True
+        md5 = hashlib.file_digest(source.file, lambda: hashlib.md5(usedforsecurity=False))
+        known = md5.hexdigest() == published.md5
+    if published is not None and published.sha256_head is not None:
+        known = sha256.startswith(published.sha256_head)
     return WeightsFile(name=path.name, bytes=source.size, sha256=sha256, known=known)
 
 
