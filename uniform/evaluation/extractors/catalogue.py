@@ -5,6 +5,7 @@ The entries stand in `extractors.toml`. A network's module is imported when it i
 """
 
 import importlib
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from uniform.evaluation.extractors.contract import Extractor
 
 _FILE = Path(__file__).with_name("extractors.toml")
+_log = logging.getLogger(__name__)
 _PACKAGE = "uniform.evaluation.extractors"
 
 
@@ -151,13 +153,15 @@ def weights_sha256(name: str, folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in find_weights(weights_of(entry), folder)}
 
 
-def open_extractor(name: str, weights_dir: Path, device: str = "cpu") -> "Extractor":
+def open_extractor(name: str, weights_dir: Path, device: str = "cpu", *, require_known: bool = False) -> "Extractor":
     """The extractor called `name` with its published weights, on `device`.
 
     Args:
         name: in the catalogue.
         weights_dir: folder that holds the published files, by their published names.
         device: as torch names it: cpu, cuda, cuda:1.
+        require_known: refuse files whose digest is not the published one; otherwise they are reported in the log, and
+            their digest stands in `weights`.
     Raises: ConfigError for an unknown name or device; WeightsError for files that are missing, damaged or of another
         network.
     """
@@ -166,4 +170,10 @@ def open_extractor(name: str, weights_dir: Path, device: str = "cpu") -> "Extrac
     entry = extractor_entry(name)
     module = importlib.import_module(f"{_PACKAGE}.{entry.module}")
     extractor: Extractor = module.load(entry, weights_dir, torch_device(device))
+    for file in extractor.weights:
+        if not file.known:
+            line = f"{name}: {file.name} with sha256 {file.sha256} is not known as the published file"
+            if require_known:
+                raise WeightsError(f"{line}. Fetch the published one, or allow unknown weights.")
+            _log.warning("%s; the digest stands in the results", line)
     return extractor

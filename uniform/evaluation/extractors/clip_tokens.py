@@ -5,13 +5,15 @@ Source: Radford et al. (arXiv:2103.00020); the rules of github.com/openai/CLIP (
 
 import gzip
 import html
+import re
+import unicodedata
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
-import regex
 import torch
 from ftfy import fix_text
 from torch import Tensor
@@ -24,7 +26,7 @@ MERGES = 49_152 - 256 - 2
 START, END = 49_406, 49_407
 _MOST_BYTES = 8_000_000
 _LONGEST_TEXT = 10_000
-_WORDS = regex.compile(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+", regex.IGNORECASE)
+_CONTRACTION = re.compile(r"'(?:s|t|re|ve|m|ll|d)")
 
 
 def byte_letters() -> dict[int, str]:
@@ -33,6 +35,27 @@ def byte_letters() -> dict[int, str]:
     letters = {byte: chr(byte) for byte in printing}
     others = (byte for byte in range(256) if byte not in letters)
     return letters | {byte: chr(256 + i) for i, byte in enumerate(others)}
+
+
+def _kind(letter: str) -> str:
+    category = unicodedata.category(letter)[0]
+    return "space" if letter.isspace() else category if category in "LN" else "other"
+
+
+def words_of(text: str) -> Iterator[str]:
+    """Contractions, runs of letters, single digits and runs of other signs, in the order of the text (lower case)."""
+    at = 0
+    while at < len(text):
+        kind, contraction = _kind(text[at]), _CONTRACTION.match(text, at)
+        if contraction:
+            end = contraction.end()
+        elif kind == "N":
+            end = at + 1
+        else:
+            end = next((i for i in range(at, len(text)) if _kind(text[i]) != kind), len(text))
+        if kind != "space":
+            yield text[at:end]
+        at = end
 
 
 @dataclass(frozen=True)
@@ -81,7 +104,7 @@ class ClipTokens:
 
     def _text(self, text: str) -> list[int]:
         plain = html.unescape(html.unescape(fix_text(text[:_LONGEST_TEXT])))
-        words = _WORDS.findall(" ".join(plain.split()).lower())
+        words = words_of(" ".join(plain.split()).lower())
         letters = byte_letters()
         return [
             self._numbers[part]
@@ -92,7 +115,7 @@ class ClipTokens:
     def _merged(self, word: str) -> list[str]:
         parts = [*word[:-1], f"{word[-1]}</w>"]
         while len(parts) > 1:
-            pairs = list(zip(parts, parts[1:], strict=False))
+            pairs = list(pairwise(parts))
             best = min(pairs, key=lambda pair: self._ranks.get(pair, MERGES))
             if best not in self._ranks:
                 break

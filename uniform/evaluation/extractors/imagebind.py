@@ -1,13 +1,13 @@
 """ImageBind: sound, picture and text in one space; behind IB-score, JavisScore and AVHScore.
 
 Source: Girdhar et al. (arXiv:2305.05665); published file `imagebind_huge.pth`. Weights CC BY-NC-SA 4.0: non-commercial.
-Input: frames, short side 224 (bicubic), CLIP's mean and deviation; mono 16 kHz, the mean of each window removed, Kaldi
+Input: frames, short side 224 (bicubic), CLIP's mean and deviation; mono 16 kHz, each window's mean removed, Kaldi
 filter bank of 128 bins x 204 frames, filled up with zeros, (x + 4.268) / 9.138; text as CLIP's tokens.
 Output per clip, E = 1024:
-    imagebind_avb    (av-benchmark) "video" (B, E): frames at 0.5 per second, every two neighbours a clip, three crops,
-                     mean of all; "audio" (B, E): mean of three windows of 2 s, spread over the clip
-    imagebind_javis  (JavisBench) "frames" (B, T, E): every frame a picture, centre crop; "windows" (B, W, E): windows of
-                     0.5 s without overlap; "audio" (B, E) as above
+    imagebind_avb    (av-benchmark) "video" (B, E): frames at 0.5 per second, every two neighbours a clip, three
+                     crops, mean of all; "audio" (B, E): mean of three windows of 2 s, spread over the clip
+    imagebind_javis  (JavisBench) "frames" (B, T, E): every frame an image, centre crop; "windows" (B, W, E): windows
+                     of 0.5 s without overlap; "audio" (B, E) as above
 Both give "text" (B, E) where texts are given; that needs CLIP's vocabulary `bpe_simple_vocab_16e6.txt.gz` in the folder.
 
 B clips, T frames, S samples.
@@ -15,6 +15,7 @@ B clips, T frames, S samples.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from pathlib import Path
 
 import torch
@@ -53,7 +54,6 @@ from uniform.evaluation.extractors.tensor_files import Layout, load_network, sha
 
 RATE_HZ = 16_000
 SIZE_PX = 224
-WINDOW_SAMPLES = 2 * RATE_HZ
 SHORT_WINDOW_SAMPLES = RATE_HZ // 2
 
 
@@ -64,7 +64,7 @@ def normalised(images: Tensor) -> Tensor:
 
 
 def log_mel(windows: Tensor) -> Tensor:
-    """Normalised log-mel: (N, samples) at 16 kHz -> (N, 128, 204); short windows are filled up behind the filter bank."""
+    """Normalised log-mel: (N, samples) at 16 kHz -> (N, 128, 204); filled up with zeros behind the filter bank."""
     made = []
     for window in windows:
         bank = fbank(
@@ -82,11 +82,14 @@ def log_mel(windows: Tensor) -> Tensor:
     return (torch.stack(made) + 4.268) / 9.138
 
 
-def windows_of(waveform: Tensor, count: int) -> Tensor:
-    """`count` windows of 2 s, spread evenly from the start to the end: (B, S) -> (B, count, at most 32000)."""
-    last_s = max(waveform.shape[1] / RATE_HZ - 2.0, 0.0)
-    starts = [int(last_s * i / (count - 1) * RATE_HZ) for i in range(count)]
-    return torch.stack([waveform[:, start : start + WINDOW_SAMPLES] for start in starts], dim=1)
+def windows_of(waveform: Tensor, count: int) -> list[Tensor]:
+    """`count` windows of 2 s, spread evenly from the start to the end: (B, S) -> each (B, at most 32000).
+
+    Times are the fractions that pytorchvideo's sampler makes of the duration in float64, as ImageBind's own code.
+    """
+    last_s = Fraction(max(waveform.shape[1] / RATE_HZ - 2.0, 0.0))
+    starts_s = [last_s * i / (count - 1) for i in range(count)]
+    return [waveform[:, int(start * RATE_HZ) : int((start + 2) * RATE_HZ)] for start in starts_s]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +113,7 @@ class ImageBind:
     def features(
         self, *, frames: Tensor | None = None, waveform: Tensor | None = None, texts: Sequence[str] | None = None
     ) -> Mapping[str, Tensor]:
-        """See `contract.Extractor.features`. Gives what the inputs allow: frames, waveform and texts may each be None."""
+        """See `contract.Extractor.features`. Frames, waveform and texts may each be None: what they give is left out."""
         if frames is None and waveform is None and texts is None:
             raise InputError(f"{self.name}: no frames, no waveform, no texts given; wanted at least one")
         made: dict[str, Tensor] = {}
@@ -123,7 +126,7 @@ class ImageBind:
                 )
             if waveform is not None:
                 sound = checked_waveform(waveform, self.audio, self.name)
-                made["audio"] = torch.stack([self._sound(clip).mean(0) for clip in windows_of(sound, 3)])
+                made["audio"] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
                 if "windows" in self.outputs:
                     short = sound.unfold(1, SHORT_WINDOW_SAMPLES, SHORT_WINDOW_SAMPLES)  # (B, W, 8000)
                     made["windows"] = torch.stack([self._sound(clip) for clip in short])
@@ -143,7 +146,7 @@ class ImageBind:
         pairs = [torch.stack([crop[:-1], crop[1:]], dim=2) for crop in crops]  # each (T - 1, 3, 2, 224, 224)
         return self._run("vision", torch.cat(pairs)).mean(dim=0)
 
-    def _sound(self, windows: Tensor) -> Tensor:  # (W, samples) -> (W, E)
+    def _sound(self, windows: Tensor) -> Tensor:  # (N, samples) -> (N, E)
         return self._run("audio", log_mel(windows)[:, None])
 
     def _texts(self, texts: Sequence[str]) -> Tensor:  # -> (B, E)
@@ -151,7 +154,7 @@ class ImageBind:
 
 
 def load(entry: ExtractorEntry, folder: Path, device: torch.device, size: ImageBindSize | None = None) -> ImageBind:
-    """The extractor with the published file of `folder`; `size` where the file is of other sizes. Raises WeightsError."""
+    """The extractor with the file of `folder`, of the published sizes or of `size`. Raises WeightsError."""
     published = weights_of(entry)
     (path,) = find_weights(published, folder)
     size = size or ImageBindSize()

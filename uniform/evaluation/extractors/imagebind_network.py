@@ -1,7 +1,7 @@
 """ImageBind's vision, audio and text networks under their published names.
 
-Source: Girdhar et al. (arXiv:2305.05665), github.com/facebookresearch/ImageBind. The published file holds depth, thermal
-and IMU networks beside these three: `other_shapes` names their tensors.
+Source: Girdhar et al. (arXiv:2305.05665), github.com/facebookresearch/ImageBind. The published file holds depth,
+thermal and IMU networks beside these three: `other_shapes` names their tensors.
 
 B rows, N tokens, D width of a modality, E width of the shared embedding.
 """
@@ -33,9 +33,9 @@ class ImageBindSize:
     """Sizes of the three networks; the defaults are those of the published file."""
 
     embedding: int = 1024
-    vision: TrunkSize = TrunkSize(width=1280, blocks=32, heads=16)  # noqa: RUF009 - frozen
-    audio: TrunkSize = TrunkSize(width=768, blocks=12, heads=12)  # noqa: RUF009
-    text: TrunkSize = TrunkSize(width=1024, blocks=24, heads=16)  # noqa: RUF009
+    vision: TrunkSize = TrunkSize(width=1280, blocks=32, heads=16)
+    audio: TrunkSize = TrunkSize(width=768, blocks=12, heads=12)
+    text: TrunkSize = TrunkSize(width=1024, blocks=24, heads=16)
 
 
 class _Attention(nn.Module):
@@ -200,7 +200,7 @@ class ImageBindNetwork(nn.Module):
         )
 
     def vision(self, frames: Tensor) -> Tensor:
-        """Normalised pictures (B, 3, 224, 224), or clips of two frames (B, 3, 2, 224, 224) -> (B, E), length 1."""
+        """Normalised images (B, 3, 224, 224), or clips of two frames (B, 3, 2, 224, 224) -> (B, E), length 1."""
         if frames.dim() == 4:
             frames = frames[:, :, None].expand(-1, -1, 2, -1, -1)
         x = self.modality_trunks["vision"](self.modality_preprocessors["vision"](frames))

@@ -62,6 +62,8 @@ class Layout:
     """Tensors that the file holds but the method defines: they must agree to 1e-4 of their maximum."""
     leading_one: bool = False
     """Stored tensors may have one more dimension, of length 1, in front."""
+    unused: Shapes = field(default_factory=dict)
+    """Tensors of other networks that the file may hold beside the wanted ones; they are not read."""
     inert_names: Collection[str] = ()
     """Names that a pickle may hold besides those of tensors."""
 
@@ -100,7 +102,7 @@ def read_tensors(
     Args:
         path: the file.
         layout: what it must hold.
-        published: what its publisher states about it; a digest that differs is an error.
+        published: what its publisher states about it; whether the digest is that one stands in the record.
     Returns: tensors by the network's names, in the file's precision; the record of the file.
     Raises: WeightsError that says where, what was found, what was wanted and what to do.
     """
@@ -120,25 +122,25 @@ def read_tensors(
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
 
 
+def file_record(path: Path, published: PublishedFile | None = None) -> WeightsFile:
+    """Size and digest of a weights file, and whether it is the published one. Raises WeightsError."""
+    try:
+        with path.open("rb") as file:
+            return _record(path, ByteSource(file), published)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
+
+
 def _record(path: Path, source: ByteSource, published: PublishedFile | None) -> WeightsFile:
     source.file.seek(0)
     sha256 = hashlib.file_digest(source.file, "sha256").hexdigest()
-    wanted = None if published is None else published.sha256 or published.sha256_head
-    if wanted is not None and not sha256.startswith(wanted):
-        raise WeightsError(
-            f"{path}: its sha256 is {sha256}, the published file's begins with {wanted}. "
-            f"It is damaged or another file: fetch it again."
-        )
-    known = wanted is not None and len(wanted) == len(sha256)
-    if published is not None and published.md5 is not None:
+    known = published is not None and published.sha256 == sha256
+    if published is not None and published.sha256 is None and published.md5 is not None:
         source.file.seek(0)
-        md5 = hashlib.file_digest(source.file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if md5 != published.md5:
-            raise WeightsError(
-                f"{path}: its md5 is {md5}, the published file's is {published.md5}. "
-                f"It is damaged or another file: fetch it again."
-            )
-        known = True
+        md5 = hashlib.file_digest(source.file, lambda: hashlib.md5(usedforsecurity=False))
+        known = md5.hexdigest() == published.md5
+    if published is not None and published.sha256_head is not None:
+        known = sha256.startswith(published.sha256_head)
     return WeightsFile(name=path.name, bytes=source.size, sha256=sha256, known=known)
 
 
@@ -253,20 +255,21 @@ def _finished(path: Path, layout: Layout, shapes: Shapes, read: Reader) -> dict[
             state[name] = torch.zeros(shape, dtype=torch.long)
             continue
         tensor = read(names[name]).reshape(shape)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if name not in layout.constants and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             broken.append(name)
         state[name] = tensor
     if broken:
         raise WeightsError(f"{path}: NaN or infinity in {len(broken)} tensors:\n{_listed(broken)}\nFetch it again.")
     for name, constant in layout.constants.items():
-        if not torch.allclose(state[name].double(), constant.double(), rtol=0, atol=1e-4 * float(constant.abs().max())):
+        limit = 1e-4 * float(constant[constant.isfinite()].abs().max())  # a mask holds minus infinity
+        if not torch.allclose(state[name].double(), constant.double(), rtol=0, atol=limit):
             raise WeightsError(f"{path}: {name} differs from what the method defines. This is another network's file.")
     return {name: state[name] for name in layout.shapes}
 
 
 def _require_layout(path: Path, found: Shapes, wanted: Shapes, layout: Layout) -> None:
     missing = [name for name in wanted if name not in found and not layout.optional(name)]
-    surplus = [name for name in found if name not in wanted]
+    surplus = [name for name in found if name not in wanted and layout.unused.get(name) != tuple(found[name])]
     reshaped = [
         f"{name}: found {tuple(found[name])}, wanted {tuple(wanted[name])}"
         for name in wanted
