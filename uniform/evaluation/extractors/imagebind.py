@@ -1,14 +1,14 @@
-"""ImageBind: sound, picture and text in one space; behind IB-score, JavisScore and AVHScore.
+"""ImageBind: audio, images and text in one space; behind IB-score, JavisScore and AVHScore.
 
 Source: Girdhar et al. (arXiv:2305.05665); published file `imagebind_huge.pth`. Weights CC BY-NC-SA 4.0: non-commercial.
 Input: frames, short side 224 (bicubic), CLIP's mean and deviation; mono 16 kHz, each window's mean removed, Kaldi
 filter bank of 128 bins x 204 frames, filled up with zeros, (x + 4.268) / 9.138; text as CLIP's tokens.
 Output per clip, E = 1024:
-    imagebind_avb    (av-benchmark) "video" (B, E): frames at 0.5 per second, every two neighbours a clip, three
-                     crops, mean of all; "audio" (B, E): mean of three windows of 2 s, spread over the clip
-    imagebind_javis  (JavisBench) "frames" (B, T, E): every frame an image, centre crop; "windows" (B, W, E): windows
-                     of 0.5 s without overlap; "audio" (B, E) as above
-Both give "text" (B, E) where texts are given; that needs CLIP's vocabulary `bpe_simple_vocab_16e6.txt.gz` in the folder.
+    imagebind_avb    (av-benchmark) "clip_embedding" (B, E): frames at 0.5 per second, every two neighbours a clip,
+                     three crops, mean of all; "audio_embedding" (B, E): mean of three windows of 2 s over the clip
+    imagebind_javis  (JavisBench) "frame_embeddings" (B, T, E): every frame an image, centre crop;
+                     "window_embeddings" (B, W, E): windows of 0.5 s without overlap; "whole_audio_embedding" (B, E)
+Both give "text_embedding" (B, E) where texts are given; that needs CLIP's vocabulary in the folder.
 
 B clips, T frames, S samples.
 """
@@ -52,6 +52,11 @@ from uniform.evaluation.extractors.resized_frames import (
 from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches
 from uniform.evaluation.extractors.tensor_files import Layout, load_network, shapes_of
 
+JAVIS = "imagebind_javis"
+OUTPUTS = {
+    "imagebind_avb": ("clip_embedding", "audio_embedding"),
+    JAVIS: ("frame_embeddings", "window_embeddings", "whole_audio_embedding"),
+}
 RATE_HZ = 16_000
 SIZE_PX = 224
 SHORT_WINDOW_SAMPLES = RATE_HZ // 2
@@ -113,25 +118,23 @@ class ImageBind:
     def features(
         self, *, frames: Tensor | None = None, waveform: Tensor | None = None, texts: Sequence[str] | None = None
     ) -> Mapping[str, Tensor]:
-        """See `contract.Extractor.features`. Frames, waveform and texts may each be None: what they give is left out."""
+        """See `contract.Extractor.features`. An input may be None: its features are left out."""
         if frames is None and waveform is None and texts is None:
             raise InputError(f"{self.name}: no frames, no waveform, no texts given; wanted at least one")
         made: dict[str, Tensor] = {}
         with exact_float32():
             if frames is not None:
                 pixels = checked_frames(frames, self.video, self.name)
-                name = "frames" if "frames" in self.outputs else "video"
-                made[name] = torch.stack(
-                    [self._frames(clip) if name == "frames" else self._clip(clip) for clip in pixels]
-                )
+                encode = self._frames if self.name == JAVIS else self._clip
+                made[self.outputs[0]] = torch.stack([encode(clip) for clip in pixels])
             if waveform is not None:
                 sound = checked_waveform(waveform, self.audio, self.name)
-                made["audio"] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
-                if "windows" in self.outputs:
+                made[self.outputs[-1]] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
+                if self.name == JAVIS:
                     short = sound.unfold(1, SHORT_WINDOW_SAMPLES, SHORT_WINDOW_SAMPLES)  # (B, W, 8000)
-                    made["windows"] = torch.stack([self._sound(clip) for clip in short])
+                    made["window_embeddings"] = torch.stack([self._sound(clip) for clip in short])
             if texts is not None:
-                made["text"] = self._texts(texts)
+                made["text_embedding"] = self._texts(texts)
         return {name: value.cpu() for name, value in made.items()}
 
     def _run(self, encode: str, rows: Tensor) -> Tensor:
@@ -167,7 +170,7 @@ def load(entry: ExtractorEntry, folder: Path, device: torch.device, size: ImageB
         optional=is_of_other_modality,
     )
     record = load_network(network, path, layout, published.files[0])
-    javis = entry.name == "imagebind_javis"
+    javis = entry.name == JAVIS
     return ImageBind(
         network=network.to(device),
         device=device,
@@ -185,5 +188,5 @@ def load(entry: ExtractorEntry, folder: Path, device: torch.device, size: ImageB
             filter="bicubic",
             antialias=True,
         ),
-        outputs=("frames", "windows", "audio", "text") if javis else ("video", "audio", "text"),
+        outputs=OUTPUTS[entry.name],
     )

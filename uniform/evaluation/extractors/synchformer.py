@@ -1,9 +1,9 @@
-"""Synchformer: how far sound and picture lie apart in time, one of 21 offsets from -2 to 2 s; behind DeSync.
+"""Synchformer: how far audio and video lie apart in time, one of 21 offsets from -2 to 2 s; behind DeSync.
 
 Source: Iashin et al. (arXiv:2401.16423); published file `synchformer_state_dict.pth` of MMAudio's release v0.1. MIT.
 Input: frames at 25 per second, short side 224 (bicubic), centre crop, in [-1, 1], segments of 16 frames every 8;
 mono 16 kHz, segments of 10,240 samples every 5,120. The position table holds exactly 14 segments (4.8 s).
-Output per clip: "offset_logits" (B, K, 21) and "offset_s" (B, K), over K blocks of 14 segments:
+Output per clip: "logits" (B, K, 21) and "offset_s" (B, K), over K blocks of 14 segments:
     synchformer_avb    first and last 14 segments (av-benchmark); clips below 4.8 s are refused
     synchformer_javis  consecutive blocks of 14, the last taken from the end (JavisBench); a clip of 4 s has only 11
                        segments, and its first segments' features are repeated at the end
@@ -100,7 +100,7 @@ class Synchformer:
     video: VideoRule
     audio: AudioRule
     code_version: int = 1
-    outputs: tuple[str, ...] = ("offset_logits", "offset_s")
+    outputs: tuple[str, ...] = ("logits", "offset_s")
 
     def features(
         self, *, frames: Tensor | None = None, waveform: Tensor | None = None, texts: Sequence[str] | None = None
@@ -120,7 +120,7 @@ class Synchformer:
                 for v, a in zip(vision.flatten(0, 1), hearing.flatten(0, 1), strict=True)
             ]
         logits = torch.unflatten(torch.cat(rows).cpu(), 0, vision.shape[:2])
-        return {"offset_logits": logits, "offset_s": torch.tensor(OFFSETS_S)[logits.argmax(-1)]}
+        return {"logits": logits, "offset_s": torch.tensor(OFFSETS_S)[logits.argmax(-1)]}
 
     def _video(self, clip: Tensor) -> Tensor:  # (T, H, W, 3) -> (S, 8, D)
         images = centre_cropped(short_side_resized(clip, SIZE_PX), SIZE_PX)
