@@ -6,16 +6,21 @@ networks with these weights on these inputs.
 
 import json
 import math
+import warnings
 import zlib
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from tests.support.paths import DATA
 from tests.support.standin import stand_in, stand_in_input
+from uniform.evaluation.extractors.catalogue import extractor_entry, weights_of
+from uniform.evaluation.extractors.cnn14 import FRONT_ENDS
 
 REFERENCES = DATA / "evaluation"
 RELU_GAIN = math.sqrt(2.0)
@@ -67,7 +72,7 @@ def sound(name: str, samples: int, rate_hz: int) -> Tensor:
 
 
 def moving_square(name: str, frames: int, height: int, width: int) -> Tensor:
-    """uint8 (frames, height, width, 3): patches that slide by 2 px a frame, before them a bright square that bounces."""
+    """uint8 (frames, height, width, 3): a bright square that bounces before patches that slide by 2 px a frame."""
     side = max(height // 3, 4)
     ground = _patches(f"{name}.ground", height, width, 8)
     square = (_patches(f"{name}.square", side, side, 4) // 2 + 120).clamp(0, 255)
@@ -94,3 +99,56 @@ def assert_equals_original(found: Tensor, original: Tensor, share: float = 1e-4)
     assert found.shape == original.shape
     difference, limit = (found.double() - original.double()).abs().max(), share * original.double().abs().max()
     assert difference <= limit, f"differs by {difference:.3e}, at most {limit:.3e} is allowed"
+
+
+def write_checkpoint(extractor: str, folder: Path) -> None:
+    """The stand-in files of an extractor, under the names and in the layout of the published ones."""
+    first, *others = (folder / file.name for file in weights_of(extractor_entry(extractor)).files)
+    if extractor.startswith("cnn14"):
+        state = checkpoint(published_shapes(extractor), RELU_GAIN, FRONT_ENDS[extractor].constants())
+        sampler = {"indexes": np.arange(9), "pointer": np.int64(3)}
+        torch.save({"iteration": 600_000, "model": state, "sampler": sampler}, first)
+    elif extractor == "c3d_tgan2":
+        arrays = {key: tensor.numpy() for key, tensor in checkpoint(published_shapes("c3d")).items()}
+        np.savez(first, **arrays)
+        np.savez(others[0], mean=(stand_in_input("eval.c3d.mean", (1, 3, 16, 128, 171)) * 4 + 100).floor().numpy())
+    elif extractor == "i3d_sgv":
+        write_script(holder_of(checkpoint_i3d_tf()), torch.zeros(1), first)
+    else:
+        name = "i3d" if extractor.startswith("i3d") else extractor
+        # The published files are of 2020 and earlier: the form that torch wrote before version 1.6.
+        torch.save(
+            checkpoint(published_shapes(name), RELU_GAIN), first, _use_new_zipfile_serialization=name != "vggish"
+        )
+
+
+def checkpoint_i3d_tf() -> dict[str, Tensor]:
+    """The stand-in weights of I3D under the names of StyleGAN-V's TorchScript file; the order is the same."""
+    values = checkpoint(published_shapes("i3d"), RELU_GAIN).values()
+    return dict(zip(published_shapes("i3d_tf_names"), values, strict=True))
+
+
+def holder_of(state: Mapping[str, Tensor]) -> nn.Module:
+    """A module that holds the tensors of `state` at their dotted names, and adds 1."""
+    root = _Holder()
+    for name, tensor in state.items():
+        *path, leaf = name.split(".")
+        place: nn.Module = root
+        for part in path:
+            if part not in dict(place.named_children()):
+                place.add_module(part, _Holder())
+            place = place.get_submodule(part)
+        place.register_buffer(leaf, tensor)
+    return root
+
+
+def write_script(module: nn.Module, example: Tensor, path: Path) -> None:
+    """Trace a module into a TorchScript archive."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit's own; such files exist all the same
+        torch.jit.save(torch.jit.trace(module, example), path)
+
+
+class _Holder(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x + 1

@@ -51,7 +51,8 @@ def prepared(waveform: Tensor, rate_hz: int, rule: AudioRule) -> Tensor:
 def resampled(waveform: Tensor, rate_hz: int, wanted_hz: int) -> Tensor:
     """Sinc interpolation with a Hann window: (S,) to (ceil(S * wanted / rate),).
 
-    Source: torchaudio's `resample` with its default settings, which audioldm_eval and av-benchmark call.
+    Source: torchaudio's `transforms.Resample` with its default settings, which av-benchmark uses. audioldm_eval calls
+    `functional.resample`: the same filters computed in float32, up to 4e-5 of full scale beside these at 44.1 kHz.
     """
     shared = math.gcd(rate_hz, wanted_hz)
     before, after = rate_hz // shared, wanted_hz // shared
@@ -69,7 +70,7 @@ def _kernels(before: int, after: int) -> tuple[Tensor, int]:
     cut = min(before, after) * ROLL_OFF
     width = math.ceil(FILTER_WIDTH * before / cut)
     taps = torch.arange(-width, width + before, dtype=torch.float64) / before
-    phases = torch.arange(after)[:, None] / after  # float32, as torchaudio has them: 1e-4 of the maximum at 44.1 kHz
+    phases = torch.arange(after)[:, None] / after  # float32, as torchaudio has them
     t = ((taps - phases) * cut).clamp(-FILTER_WIDTH, FILTER_WIDTH)
     window = torch.cos(t * (math.pi / FILTER_WIDTH / 2)) ** 2
     return (torch.sinc(t) * window * (cut / before)).float()[:, None], width

@@ -9,7 +9,6 @@ Output per clip: "embedding" (B, W, 1024), the mean before the classes; "logits"
 B clips, S samples, W windows, R rows (windows).
 """
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,10 +17,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from uniform.errors import WeightsError
 from uniform.evaluation.extractors.catalogue import ExtractorEntry, find_weights, weights_of
 from uniform.evaluation.extractors.contract import AudioRule, VideoRule, WeightsFile, checked_waveform
 from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches
-from uniform.evaluation.extractors.tensor_files import published_record, require_layout, shapes_of
+from uniform.evaluation.extractors.tensor_files import file_record, shapes_of
 from uniform.evaluation.extractors.tflite_tensors import read_tflite
 
 RATE_HZ = 16_000
@@ -86,7 +86,7 @@ class YamnetNetwork(nn.Module):
     def log_mel(self, windows: Tensor) -> Tensor:
         """(R, 15600) -> (R, 1, 96, 64): magnitude, mel filters, logarithm of the sum with a floor."""
         spectrum = torch.fft.rfft(windows.unfold(1, _WINDOW, _HOP) * self.window, _FFT).abs()  # (R, 96, 257)
-        return (spectrum @ self.mel.T + self.floor).log()[:, None]
+        return torch.log(spectrum @ self.mel.T + self.floor)[:, None]
 
     def forward(self, windows: Tensor) -> tuple[Tensor, Tensor]:
         """(R, 15600) -> embedding (R, 1024), logits (R, 521)."""
@@ -152,3 +152,25 @@ class Yamnet:
 
 def load(entry: ExtractorEntry, folder: Path, device: torch.device) -> Yamnet:
     """The extractor with `yamnet.tflite` of `folder`, or the one of this package. Raises WeightsError."""
+    published = weights_of(entry)
+    (path,) = find_weights(published, folder)
+    record = file_record(path, published.files[0])
+    network = YamnetNetwork()
+    state, wanted = state_of(read_tflite(path), network), shapes_of(network)
+    found = {name: tuple(tensor.shape) for name, tensor in state.items()}
+    wrong = sorted(name for name in wanted.keys() | found.keys() if wanted.get(name) != found.get(name))
+    if wrong or not all(bool(torch.isfinite(tensor).all()) for tensor in state.values()):
+        raise WeightsError(
+            f"{path}: not YAMNet's tensors: missing, surplus or of another shape: {', '.join(wrong) or 'none'}, "
+            f"or numbers that are not finite. Give the published yamnet.tflite."
+        )
+    network.load_state_dict(state)
+    network.eval().requires_grad_(False)
+    return Yamnet(
+        network=network.to(device),
+        device=device,
+        name=entry.name,
+        licence=published.terms,
+        source=published.publisher,
+        weights=(record,),
+    )
