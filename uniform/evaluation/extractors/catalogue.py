@@ -43,6 +43,8 @@ class PublishedFile:
     """Full digest where it is publicly known; otherwise the one that was found is recorded."""
     sha256_head: str | None = None
     """First digits of the digest, where the published name carries them."""
+    optional: bool = False
+    """Needed for texts only: an extractor opens without it."""
     package: str | None = None
     """Installed Python package that brings the file, with `package_path` inside; it is found, never imported."""
     package_path: str | None = None
@@ -129,15 +131,17 @@ def weights_of(entry: ExtractorEntry) -> PublishedWeights:
 
 
 def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
-    """The files of `weights`, in the catalogue's order: in the sub-folder of the weights' name, in `folder` itself, or
+    """The files of `weights` that are there, in the catalogue's order: in the sub-folder of the weights' name, in `folder` itself, or
     in the installed package that brings them.
 
-    Raises: WeightsError that names the first missing file and says how to get it.
+    Raises: WeightsError that names the first missing file that is not optional and says how to get it.
     """
     found = []
     for file in weights.files:
         places = [folder / weights.name / file.name, folder / file.name, *_in_package(file)]
         path = next((place for place in places if place.is_file()), None)
+        if path is None and file.optional:
+            continue
         if path is None:
             fetch = f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: "
             raise WeightsError(
