@@ -145,7 +145,7 @@ def holder_of(state: Mapping[str, Tensor]) -> nn.Module:
 def write_script(module: nn.Module, example: Tensor, path: Path) -> None:
     """Trace a module into a TorchScript archive."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # torch.jit's own; such files exist all the same
+        warnings.simplefilter("ignore")  # torch.jit warns about itself; such files exist all the same
         torch.jit.save(torch.jit.trace(module, example), path)
 
 

@@ -6,6 +6,7 @@ The entries stand in `extractors.toml`. A network's module is imported when it i
 
 import importlib
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -66,6 +67,12 @@ class PublishedWeights:
         return f"{self.licence} (non-commercial)" if self.non_commercial else self.licence
 
     @property
+    def place(self) -> str:
+        """Where the first file is: its hub id or its host."""
+        first = self.files[0]
+        return first.hub_id or (first.url or "by hand").removeprefix("https://").split("/")[0]
+
+    @property
     def bytes(self) -> int:
         """About the size of all files."""
         return sum(file.bytes for file in self.files)
@@ -124,6 +131,17 @@ def weights_of(entry: ExtractorEntry) -> PublishedWeights:
     return evaluation_weights()[entry.weights]
 
 
+def default_folder() -> Path:
+    """Where `uniform weights fetch` puts these files: below XDG_CACHE_HOME, else below ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "uniform" / "evaluation"
+
+
+def module_name(entry: ExtractorEntry) -> str:
+    """Dotted name of the module that holds the extractor."""
+    return f"{_PACKAGE}.{entry.module}"
+
+
 def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
     """The files of `weights`, in the catalogue's order: in `folder`, or in its sub-folder of the weights' name.
 
@@ -168,7 +186,7 @@ def open_extractor(name: str, weights_dir: Path, device: str = "cpu", *, require
     from uniform.evaluation.extractors.running import torch_device
 
     entry = extractor_entry(name)
-    module = importlib.import_module(f"{_PACKAGE}.{entry.module}")
+    module = importlib.import_module(module_name(entry))
     extractor: Extractor = module.load(entry, weights_dir, torch_device(device))
     for file in extractor.weights:
         if not file.known:
