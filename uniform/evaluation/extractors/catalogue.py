@@ -142,18 +142,20 @@ def module_name(entry: ExtractorEntry) -> str:
     return f"{_PACKAGE}.{entry.module}"
 
 
-def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
-    """The files of `weights`, in the catalogue's order: in `folder`, or in its sub-folder of the weights' name.
+def find_file(weights: PublishedWeights, file: PublishedFile, folder: Path) -> Path | None:
+    """A file of `weights`: in the sub-folder of the weights' name, where a fetch puts it, else in `folder` itself."""
+    places = (folder / weights.name / file.name, folder / file.name)
+    return next((place for place in places if place.is_file()), None)
 
-    Raises: WeightsError that names the first missing file and says how to get it.
-    """
+
+def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
+    """The files of `weights`, in the catalogue's order. Raises WeightsError that says how to get a missing one."""
     found = []
     for file in weights.files:
-        places = (folder / file.name, folder / weights.name / file.name)
-        path = next((place for place in places if place.is_file()), None)
+        path = find_file(weights, file, folder)
         if path is None:
             raise WeightsError(
-                f"{weights.name}: {file.name} is neither in {folder} nor in {folder / weights.name}. "
+                f"{weights.name}: {file.name} is neither in {folder / weights.name} nor in {folder}. "
                 f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: {weights.how}"
             )
         found.append(path)
