@@ -182,7 +182,7 @@ def test_float32_stays_float32_and_the_settings_come_back() -> None:
     assert torch.backends.cudnn.allow_tf32 == before
 
 
-def test_unknown_names_devices_and_missing_files_are_told(tmp_path: Path) -> None:
+def test_unknown_names_devices_and_missing_files_are_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="did you mean 'vggish'"):
         open_extractor("vgish", tmp_path)
     with pytest.raises(ConfigError, match="wanted cpu, cuda"):

@@ -7,6 +7,7 @@ The entries stand in `extractors.toml`. A network's module is imported when it i
 import importlib
 import importlib.util
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -72,6 +73,12 @@ class PublishedWeights:
         return f"{self.licence} (non-commercial)" if self.non_commercial else self.licence
 
     @property
+    def place(self) -> str:
+        """Where the first file is: its hub id or its host."""
+        first = self.files[0]
+        return first.hub_id or (first.url or "by hand").removeprefix("https://").split("/")[0]
+
+    @property
     def bytes(self) -> int:
         """About the size of all files."""
         return sum(file.bytes for file in self.files)
@@ -130,23 +137,40 @@ def weights_of(entry: ExtractorEntry) -> PublishedWeights:
     return evaluation_weights()[entry.weights]
 
 
-def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
-    """The files of `weights` that are there, in the catalogue's order: in the sub-folder of the weights' name, in `folder` itself, or
-    in the installed package that brings them.
+def default_folder() -> Path:
+    """Where `uniform weights fetch` puts these files: below XDG_CACHE_HOME, else below ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "uniform" / "evaluation"
 
-    Raises: WeightsError that names the first missing file that is not optional and says how to get it.
+
+def module_name(entry: ExtractorEntry) -> str:
+    """Dotted name of the module that holds the extractor."""
+    return f"{_PACKAGE}.{entry.module}"
+
+
+def find_file(weights: PublishedWeights, file: PublishedFile, folder: Path) -> Path | None:
+    """A file of `weights`: in the sub-folder of the weights' name, where a fetch puts it, else in `folder` itself, else
+    in the installed package that brings it.
+    """
+    places = (folder / weights.name / file.name, folder / file.name, *_in_package(file))
+    return next((place for place in places if place.is_file()), None)
+
+
+def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
+    """The files of `weights` that are there, in the catalogue's order.
+
+    Raises: WeightsError that says how to get a missing one that is not optional.
     """
     found = []
     for file in weights.files:
-        places = [folder / weights.name / file.name, folder / file.name, *_in_package(file)]
-        path = next((place for place in places if place.is_file()), None)
+        path = find_file(weights, file, folder)
         if path is None and file.optional:
             continue
         if path is None:
-            fetch = f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: "
+            fetch = "" if file.package else f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: "
             raise WeightsError(
-                f"{weights.name}: {file.name} is neither in {folder} nor in {folder / weights.name}. "
-                f"{'' if file.package else fetch}{weights.how}"
+                f"{weights.name}: {file.name} is neither in {folder / weights.name} nor in {folder}. "
+                f"{fetch}{weights.how}"
             )
         found.append(path)
     return tuple(found)
@@ -186,7 +210,7 @@ def open_extractor(name: str, weights_dir: Path, device: str = "cpu", *, require
     from uniform.evaluation.extractors.running import torch_device
 
     entry = extractor_entry(name)
-    module = importlib.import_module(f"{_PACKAGE}.{entry.module}")
+    module = importlib.import_module(module_name(entry))
     extractor: Extractor = module.load(entry, weights_dir, torch_device(device))
     for file in extractor.weights:
         if not file.known:

@@ -1,11 +1,12 @@
 """Weights files from strangers: tensors are read, nothing is run, and only the wanted layout is accepted.
 
-Forms: safetensors; state dicts of `torch.save`, old and new; TorchScript archives, as tensors only; npz. The form is
-told by the first bytes, never by the name. Which tensors a network wants is known beforehand: a missing, surplus or
+Forms: safetensors; state dicts of `torch.save`, old and new; TorchScript archives, as tensors only; npz. The first
+bytes decide the form, never the name. Which tensors a network wants is known beforehand: a missing, surplus or
 mis-shaped tensor, or a number that is not finite, ends the reading with an error that names it.
 """
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -24,12 +25,12 @@ from uniform.evaluation.extractors.inert_pickle import PickleRefusedError
 from uniform.evaluation.extractors.torch_files import (
     ByteSource,
     TorchFile,
-    check_claim,
     claims,
     is_old_form,
     read_old_form,
     read_zip,
     tensor_of,
+    zip_archive,
 )
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -113,7 +114,7 @@ def read_tensors(
             return _read(path, source, layout), record
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: not found. Fetch it, or give the folder that holds it.") from error
-    except (PickleRefusedError, zipfile.BadZipFile, NotImplementedError) as error:
+    except PickleRefusedError as error:
         raise WeightsError(
             f"{path}: refused: {error}. Only tensors are read from such a file and nothing in it is run. "
             f"It is damaged, or is not the published file: fetch it again."
@@ -148,12 +149,10 @@ def _read(path: Path, source: ByteSource, layout: Layout) -> dict[str, Tensor]:
     """The tensors of `layout` by the network's names, all of them, checked."""
     head = bytes(source.read(0, min(32, source.size)))
     if head[:4] == b"PK\x03\x04":
-        source.file.seek(0)
-        with zipfile.ZipFile(source.file) as archive:
-            arrays = any(name.endswith(".npy") for name in archive.namelist())
-        if arrays:
-            _require_form(path, "npz", layout)
-            return _finished(path, layout, *_npz(source))
+        with zip_archive(source) as archive:
+            if any(name.endswith(".npy") for name in archive.namelist()):
+                _require_form(path, "npz", layout)
+                return _finished(path, layout, *_npz(archive))
         return _from_torch(path, read_zip(source, layout.inert_names), layout)
     if is_old_form(head):
         return _from_torch(path, read_old_form(source, layout.inert_names), layout)
@@ -189,11 +188,8 @@ def _from_torch(path: Path, file: TorchFile, layout: Layout) -> dict[str, Tensor
         raise WeightsError(f"{path}: holds a {type(value).__name__}, not a table of tensors. Give a state dict.")
     found = claims(value)
 
-    def read(name: str) -> Tensor:
-        check_claim(file, found[name])
-        return tensor_of(file, found[name])
-
-    return _finished(path, layout, {name: claim.shape for name, claim in found.items()}, read)
+    shapes = {name: claim.shape for name, claim in found.items()}
+    return _finished(path, layout, shapes, lambda name: tensor_of(file, found[name]))
 
 
 def _safetensors(path: Path) -> tuple[Shapes, Reader]:
@@ -204,10 +200,8 @@ def _safetensors(path: Path) -> tuple[Shapes, Reader]:
     return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor  # noqa: SIM118
 
 
-def _npz(source: ByteSource) -> tuple[Shapes, Reader]:
+def _npz(archive: zipfile.ZipFile) -> tuple[Shapes, Reader]:
     """Shapes and reader of an npz archive. Object arrays, which are pickles, are refused; sizes are checked first."""
-    source.file.seek(0)
-    archive = zipfile.ZipFile(source.file)
     heads: dict[str, tuple[tuple[int, ...], np.dtype[Any], bool, int]] = {}
     for member in archive.infolist():
         with archive.open(member) as stream:
@@ -222,7 +216,7 @@ def _npz(source: ByteSource) -> tuple[Shapes, Reader]:
             name = member.filename.removesuffix(".npy")
             if name in heads:
                 raise PickleRefusedError(f"two members called {name}")
-            heads[name] = (tuple(shape), dtype, fortran, stream.tell())
+            heads[name] = (tuple(shape), dtype, fortran, stream.seek(0, io.SEEK_CUR))
 
     def read(name: str) -> Tensor:
         shape, dtype, fortran, head_bytes = heads[name]

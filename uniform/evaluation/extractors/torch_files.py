@@ -5,23 +5,28 @@ Every size that a file declares is held against the bytes that it has, before an
 Source: the layouts that torch 2.11 writes and reads (`torch/serialization.py`, `torch/jit`).
 """
 
+import contextlib
 import os
 import struct
 import zipfile
-from collections.abc import Collection, Mapping
+import zlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from uniform.evaluation.extractors.inert_pickle import (
     PICKLE_BYTES,
+    ArrayClaim,
     Call,
     InertMachine,
     PickleRefusedError,
     TensorClaim,
+    array_claim,
 )
 
 ENTRIES = 50_000
@@ -69,6 +74,18 @@ class TorchFile:
     runs: Runs
 
 
+@contextlib.contextmanager
+def zip_archive(source: ByteSource) -> Iterator[zipfile.ZipFile]:
+    """The zip archive that a file is. Raises PickleRefusedError for one that is damaged, at opening or later."""
+    source.file.seek(0)
+    try:
+        with zipfile.ZipFile(source.file) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, RuntimeError, OverflowError) as error:
+        # Python's reader promises the first only; damaged bytes raise the others.
+        raise PickleRefusedError(f"not a whole zip archive ({str(error) or type(error).__name__})") from error
+
+
 def is_old_form(head: bytes) -> bool:
     """Whether a file that begins with `head` is as `torch.save` wrote before version 1.6."""
     return head.startswith(_LEGACY_HEAD)
@@ -77,9 +94,9 @@ def is_old_form(head: bytes) -> bool:
 def read_zip(source: ByteSource, inert_names: Collection[str] = ()) -> TorchFile:
     """The claims of a zip archive of torch.
 
-    Raises: PickleRefusedError; zipfile.BadZipFile for a damaged archive.
+    Raises: PickleRefusedError.
     """
-    with zipfile.ZipFile(source.file) as archive:
+    with zip_archive(source) as archive:
         members = archive.infolist()
         if len(members) > ENTRIES:
             raise PickleRefusedError(f"{len(members):,} members; {ENTRIES:,} at most")
@@ -137,7 +154,8 @@ def read_old_form(source: ByteSource, inert_names: Collection[str] = ()) -> Torc
         raise PickleRefusedError("not the head that torch wrote before version 1.6")
     if system.get("little_endian") is not True:
         raise PickleRefusedError("numbers in another byte order than little-endian")
-    sizes = {claim.storage.key: _item_bytes(claim.storage.dtype) for claim in claims(value).values()}
+    tensors = [claim for claim in claims(value).values() if isinstance(claim, TensorClaim)]
+    sizes = {claim.storage.key: _item_bytes(claim.storage.dtype) for claim in tensors}
     runs: dict[str, tuple[int, int]] = {}
     for key in map(str, keys):
         (elements,) = struct.unpack("<q", source.read(position, 8))
@@ -151,12 +169,12 @@ def read_old_form(source: ByteSource, inert_names: Collection[str] = ()) -> Torc
     return TorchFile("old state dict", value, source, runs)
 
 
-def claims(value: Any) -> dict[str, TensorClaim]:
+def claims(value: Any) -> dict[str, TensorClaim | ArrayClaim]:
     """Every tensor inside nested dictionaries, lists and TorchScript objects, under its dotted name.
 
     Raises: PickleRefusedError for a value that is nested too deeply or that repeats itself too often.
     """
-    found: dict[str, TensorClaim] = {}
+    found: dict[str, TensorClaim | ArrayClaim] = {}
     visited = 0
 
     def visit(item: Any, name: str, depth: int) -> None:
@@ -166,6 +184,8 @@ def claims(value: Any) -> dict[str, TensorClaim]:
             raise PickleRefusedError("tables inside tables without end")
         if isinstance(item, TensorClaim):
             found[name] = item
+        elif isinstance(item, Call) and (array := array_claim(item)) is not None:
+            found[name] = array
         elif isinstance(item, Call):
             visit(item.state, name, depth + 1)
         elif isinstance(item, dict | list | tuple):
@@ -182,7 +202,20 @@ def _item_bytes(dtype: str) -> int:
     return kind.itemsize
 
 
-def check_claim(file: TorchFile, claim: TensorClaim) -> None:
+def tensor_of(file: TorchFile, claim: TensorClaim | ArrayClaim) -> Tensor:
+    """A tensor's numbers, copied out of the file once its claim has been checked. Raises PickleRefusedError."""
+    if isinstance(claim, ArrayClaim):
+        return torch.from_numpy(np.frombuffer(claim.content, claim.dtype).reshape(claim.shape).copy())
+    _check(file, claim)
+    kind: torch.dtype = getattr(torch, claim.storage.dtype)
+    if 0 in claim.shape:
+        return torch.empty(claim.shape, dtype=kind)
+    start, length = file.runs[claim.storage.key]
+    storage = torch.frombuffer(file.source.read(start, length), dtype=kind)
+    return storage.as_strided(claim.shape, claim.strides, claim.offset).contiguous()
+
+
+def _check(file: TorchFile, claim: TensorClaim) -> None:
     """Hold a tensor's claim against its storage, and the storage's against the file. Raises PickleRefusedError."""
     storage = claim.storage
     wanted = storage.elements * _item_bytes(storage.dtype)
@@ -199,12 +232,3 @@ def check_claim(file: TorchFile, claim: TensorClaim) -> None:
         raise PickleRefusedError(
             f"a tensor of shape {claim.shape} reaches number {last:,} of a storage of {storage.elements:,}"
         )
-
-
-def tensor_of(file: TorchFile, claim: TensorClaim) -> Tensor:
-    """The tensor's numbers, copied out of the file. Its claim must have been checked."""
-    if 0 in claim.shape:
-        return torch.empty(claim.shape, dtype=getattr(torch, claim.storage.dtype))
-    start, length = file.runs[claim.storage.key]
-    storage = torch.frombuffer(file.source.read(start, length), dtype=getattr(torch, claim.storage.dtype))
-    return storage.as_strided(claim.shape, claim.strides, claim.offset).contiguous()
