@@ -26,7 +26,8 @@ from uniform.evaluation.extractors.catalogue import (
     weights_of,
     weights_sha256,
 )
-from uniform.evaluation.extractors.fetch import RECORD_NAME, fetch, recorded_files, verify
+from uniform.evaluation.extractors.fetch import fetch, verify
+from uniform.evaluation.extractors.fetch_record import RECORD_NAME, recorded_files
 
 CONTENT = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENT).hexdigest()

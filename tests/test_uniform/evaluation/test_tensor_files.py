@@ -236,6 +236,7 @@ def test_a_gigabyte_claimed_by_a_small_file_is_refused_without_taking_memory(tmp
     _claiming_zip(tmp_path / "storage", _claim(GIGABYTE_FLOATS, large, (1,)), whole)
     _claiming_zip(tmp_path / "shape", _claim(2**18, large, (1,)), whole)
     _claiming_zip(tmp_path / "deflated", _claim(2**18, large, (1,)), whole, zipfile.ZIP_DEFLATED)
+    _claiming_zip(tmp_path / "text", b"\x80\x02X\xff\xff\xff\x7f", whole)
     head = io.BytesIO()
     np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": large})
     with zipfile.ZipFile(tmp_path / "npz", "w") as archive:
@@ -250,7 +251,7 @@ def test_a_gigabyte_claimed_by_a_small_file_is_refused_without_taking_memory(tmp
 
     tracemalloc.start()
     try:
-        for name in ("storage", "shape", "deflated", "npz", "safetensors", "old", "directory"):
+        for name in ("storage", "shape", "deflated", "npz", "safetensors", "old", "directory", "text"):
             layout = huge if name != "old" else Layout(shapes={"w": (7,)}, forms=ANY_FORM)
             with pytest.raises(WeightsError, match=r"refused|not a whole"):
                 read_tensors(tmp_path / name, layout)
