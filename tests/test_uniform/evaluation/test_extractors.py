@@ -129,9 +129,29 @@ def test_padding_gives_every_size_tensorflows_number_of_steps() -> None:
     for size in range(1, 40):
         for kernel, stride in ((7, 2), (3, 2), (2, 2), (3, 1), (1, 1)):
             x = torch.zeros(1, 1, size, size + 1, size + 2)
-            padded = i3d._same_padded(x, (kernel,) * 3, (stride,) * 3)
+            padded = i3d._padded(x, (kernel,) * 3, (stride,) * 3, by_size=True)
             steps = [(length - kernel) // stride + 1 for length in padded.shape[2:]]
             assert steps == [-(-(size + extra) // stride) for extra in range(3)]
+
+
+@pytest.mark.parametrize(("frames", "equal"), [(16, True), (24, True), (68, True), (10, False), (17, False)])
+def test_the_two_paddings_of_i3d_agree_where_lengths_are_even(frames: int, equal: bool) -> None:
+    x = moving_square("padding", frames, 8, 8).float().permute(3, 0, 1, 2)[None]
+    by_size, fixed = (
+        i3d._pooled(i3d._pooled(x, (7, 7, 7), (2, 2, 2), way), (3, 3, 3), (2, 2, 2), way) for way in (True, False)
+    )
+
+    assert (by_size.shape == fixed.shape and torch.equal(by_size, fixed)) == equal
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_the_shortest_clip_of_i3d_leaves_two_steps_for_the_last_pooling(by_size: bool) -> None:
+    network = i3d.I3d(eps=1e-3, by_size=by_size).eval()
+    shortest = i3d.SHORTEST_FRAMES[by_size]
+    with exact_float32():
+        assert network(torch.zeros(1, 3, shortest, 224, 224)).shape == (1, 400)
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, shortest - 1, 224, 224))
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (53, 37), (224, 224), (500, 300), (1, 9)])
