@@ -55,7 +55,7 @@ def check(
     spec: SpecName = "toy",
     seed: Seed = 0,
 ) -> None:
-    """Check the event detectors on true clips, with audio 80 ms late, and with exchanged audio. Exits with 1 on a fault."""
+    """Check the event detectors on true clips, with late audio, and with exchanged audio. Exits with 1 on a fault."""
     from uniform.evaluation.world.check import gate as run_check
     from uniform.spec import spec_by_name
 

@@ -50,7 +50,7 @@ def test_log_lines_say_the_same(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["check: unit 3, 8 clips = 5 kept + 2 rejected + 1 failed, 0.5 s"]
 
 
-def test_samples_are_told_of_in_lines_where_there_is_no_terminal(
+def test_without_a_terminal_progress_of_samples_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=False))
@@ -59,4 +59,4 @@ def test_samples_are_told_of_in_lines_where_there_is_no_terminal(
         for done, step in ((0, 1), (0, 2), (2, 1), (2, 2), (3, 0)):
             bars.show(Progress(done, 3, step, 2))
 
-    assert [record.message for record in caplog.records] == ["2 of 3 samples are done", "3 of 3 samples are done"]
+    assert [record.message for record in caplog.records] == ["2 of 3 samples done", "3 of 3 samples done"]
