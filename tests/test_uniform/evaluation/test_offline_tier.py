@@ -83,7 +83,7 @@ def generated() -> Clips:
 
 
 def _distances(intact: np.ndarray, damaged: Mapping[str, np.ndarray]) -> dict[str, tuple[float, float]]:
-    """Frechet and kernel distance of one intact half from the other half, intact ("real") and damaged: mean of splits."""
+    """Frechet and kernel distance of an intact half from the other, intact ("real") and damaged: mean of splits."""
     sets = {"real": intact, **damaged}
     found: dict[str, list[tuple[float, float]]] = {name: [] for name in sets}
     draw = np.random.default_rng(0)

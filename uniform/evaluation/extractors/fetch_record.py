@@ -25,6 +25,10 @@ def read_record(folder: Path) -> dict[str, Any]:
 
 
 def recorded_files(weights: PublishedWeights, folder: Path) -> bool:
-    """Whether the record of a fetch names every file of `weights`, and each is there."""
+    """Whether each file of `weights` is there, in an installed package or named by the record of a fetch."""
     recorded = read_record(folder / weights.name)
-    return all(file.name in recorded and find_file(weights, file, folder) is not None for file in weights.files)
+    return all(
+        (file.name in recorded or file.package is not None) and find_file(weights, file, folder) is not None
+        for file in weights.files
+        if not file.optional
+    )
