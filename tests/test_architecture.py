@@ -15,6 +15,8 @@ LEVELS = {
     "uniform.errors": 1,
     "uniform.tasks": 1,
     "uniform.fingerprint": 1,
+    "uniform.clean_text": 1,
+    "uniform.untrusted_json": 2,
     "uniform.formatting": 1,
     "uniform.renamed": 1,
     "uniform.atomic": 1,
