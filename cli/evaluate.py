@@ -8,7 +8,7 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from uniform.evaluation.world.judge import Measure
+    from uniform.evaluation.world.sample_scores import Measure
 
 
 def evaluate(
@@ -21,17 +21,17 @@ def evaluate(
     import json
 
     from uniform.atomic import write_bytes
-    from uniform.evaluation.world.judge import as_json, judge, read_samples
+    from uniform.evaluation.world.sample_scores import as_json, read_samples, score_samples
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)
-    judged = judge(read_samples(samples, world, geometry), geometry)
-    for task, measures in judged.items():
+    scored = score_samples(read_samples(samples, world, geometry), geometry)
+    for task, measures in scored.items():
         console.out.print(f"{task}", markup=False)
         for name, measure in measures.items():
             console.out.print(_line(name, measure), markup=False)
     if out is not None:
-        write_bytes(out, f"{json.dumps(as_json(judged), indent=1, sort_keys=True)}\n".encode())
+        write_bytes(out, f"{json.dumps(as_json(scored), indent=1, sort_keys=True)}\n".encode())
 
 
 def _line(name: str, measure: "Measure") -> str:

@@ -1,8 +1,8 @@
 """Distances between sets of feature vectors, and scores of class probabilities: the arithmetic alone, in NumPy.
 
 Which network made the features decides what a number means, so none is named here. Reference code and its choices are
-compared in `docs/av_world.md`; a distance from N vectors is biased upwards, so print N with it, the distance of two
-halves of the real set as floor, and `extrapolated`.
+compared in `docs/synthetic_world.md`; a distance from N vectors is biased upwards, so print N with it, the distance of
+two halves of the real set as floor, and `extrapolated`.
 
 N, M numbers of vectors; d features; C classes.
 """

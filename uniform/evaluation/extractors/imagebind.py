@@ -1,7 +1,7 @@
 """ImageBind: audio, images and text in one space; behind IB-score, JavisScore and AVHScore.
 
 Source: Girdhar et al. (arXiv:2305.05665); published file `imagebind_huge.pth`. Weights CC BY-NC-SA 4.0: non-commercial.
-Input: frames, short side 224 (bicubic), CLIP's mean and deviation; mono 16 kHz, each window's mean removed, Kaldi
+Input: frames, short side 224 (bicubic), CLIP's mean and std; mono 16 kHz, each window's mean removed, Kaldi
 filter bank of 128 bins x 204 frames, filled up with zeros, (x + 4.268) / 9.138; text as CLIP's tokens.
 Output per clip, E = 1024:
     imagebind_avb    (av-benchmark) "clip_embedding" (B, E): frames at 0.5 per second, every two neighbours a clip,
@@ -43,7 +43,7 @@ from uniform.evaluation.extractors.imagebind_network import (
     other_shapes,
 )
 from uniform.evaluation.extractors.resized_frames import (
-    CLIP_DEVIATION,
+    CLIP_STD,
     CLIP_MEAN,
     centre_cropped,
     short_side_resized,
@@ -63,9 +63,9 @@ SHORT_WINDOW_SAMPLES = RATE_HZ // 2
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 (N, 3, h, w) -> float32 with CLIP's mean and deviation."""
-    mean, deviation = (torch.tensor(x, device=images.device)[:, None, None] for x in (CLIP_MEAN, CLIP_DEVIATION))
-    return (images.float() / 255 - mean) / deviation
+    """uint8 (N, 3, h, w) -> float32 with CLIP's mean and std."""
+    mean, std = (torch.tensor(x, device=images.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
+    return (images.float() / 255 - mean) / std
 
 
 def log_mel(windows: Tensor) -> Tensor:
