@@ -204,7 +204,7 @@ def test_imagebind_averages_pairs_of_frames_and_three_crops(small_folder: Path) 
     assert wide.shape == (1, 32)
 
 
-def test_windows_are_spread_over_the_clip() -> None:
+def test_windows_lie_evenly_over_the_clip() -> None:
     wave = torch.arange(100_001.0)[None]
 
     starts = [(int(window[0, 0]), window.shape[1]) for window in imagebind.windows_of(wave, 3)]

@@ -43,8 +43,8 @@ from uniform.evaluation.extractors.imagebind_network import (
     other_shapes,
 )
 from uniform.evaluation.extractors.resized_frames import (
-    CLIP_STD,
     CLIP_MEAN,
+    CLIP_STD,
     centre_cropped,
     short_side_resized,
     three_crops,
