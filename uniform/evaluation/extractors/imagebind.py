@@ -129,10 +129,10 @@ class ImageBind:
                 made[self.outputs[0]] = torch.stack([encode(clip) for clip in pixels])
             if waveform is not None:
                 sound = checked_waveform(waveform, self.audio, self.name)
-                made[self.outputs[-1]] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
                 if self.name == JAVIS:
                     short = sound.unfold(1, SHORT_WINDOW_SAMPLES, SHORT_WINDOW_SAMPLES)  # (B, W, 8000)
                     made["window_embeddings"] = torch.stack([self._sound(clip) for clip in short])
+                made[self.outputs[-1]] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
             if texts is not None:
                 made["text_embedding"] = self._texts(texts)
         return {name: value.cpu() for name, value in made.items()}
