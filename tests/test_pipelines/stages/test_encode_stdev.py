@@ -150,12 +150,12 @@ def test_the_index_names_the_stds_and_lint_reads_them(folder: Path) -> None:
     try:
         damaged.write_bytes(content[:place] + b"\xb0" + content[place + 1 :])
         problems = "\n".join(map(str, problems_of(folder)))
-        with pytest.raises(ShardError, match=r"the audio deviation of clip .* is damaged"):
+        with pytest.raises(ShardError, match=r"the audio std of clip .* is damaged"):
             loader(folder).read(0)
     finally:
         damaged.write_bytes(content)
     assert "has the sum" in problems
-    assert "holds 1 deviations below 0" in problems
+    assert "holds 1 standard deviations below 0" in problems
 
 
 @pytest.mark.parametrize("residency", ["disk", "ram", "gpu"])
