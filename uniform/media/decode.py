@@ -46,6 +46,21 @@ class Request:
     want_video: bool = True
     want_audio: bool = True
     fit: Fit = "crop"
+    native_sound: bool = False
+    """The channels at the file's own rate, in place of one at the spec's: for metrics with their own resampler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a file's header says, before anything is decoded."""
+
+    duration_s: float | None
+    """None where the header promises none."""
+    fps: float | None
+    """Average frame rate; None without a video stream."""
+    height_px: int
+    width_px: int
+    has_audio: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,8 +70,10 @@ class Decoded:
     pictures: list[av.VideoFrame] | None
     """`spec.frames` pictures (yuv420p, BT.709, limited range) of the clip's size; repeats are the same object."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0."""
+    """(spec.samples,) mono, full scale = 1.0; with `native_sound` (channels, samples)."""
     notes: list[str]
+    rate_hz: int | None = None
+    """Of the waveform."""
 
 
 def decode(path: Path, request: Request) -> Decoded:
@@ -83,6 +100,24 @@ def decode(path: Path, request: Request) -> Decoded:
         decoded = attempt.result()
         refuse_broken_promise(source.container)
         return decoded
+    finally:
+        source.container.close()
+
+
+def probe(path: Path) -> Facts:
+    """Read a file's header. Raises MediaError as `decode` does, where it cannot be opened."""
+    source = open_source(path)
+    try:
+        video = source.video
+        end_ns = promised_end_ns(source.container, video)
+        rate = None if video is None else video.average_rate or video.guessed_rate
+        return Facts(
+            duration_s=None if end_ns is None else max(0, end_ns - source.zero_ns) / SECOND,
+            fps=None if rate is None else float(rate),
+            height_px=0 if video is None else int(video.height or 0),
+            width_px=0 if video is None else int(video.width or 0),
+            has_audio=source.audio is not None,
+        )
     finally:
         source.container.close()
 
@@ -165,6 +200,7 @@ class _Pass:
         """The clip. Raises MediaError where pictures or sound do not amount to one."""
         notes: list[str] = []
         pictures = waveform = None
+        rate_hz: int | None = None
         if self._reel is not None:
             if self._reel.short_at_ns is not None:
                 raise self._ends_early(self._reel.short_at_ns)
@@ -174,11 +210,15 @@ class _Pass:
             if self._bad_sound_packets > MAX_BAD_SOUND_PACKETS:
                 code = "no_audio" if self._first_sound_ns is None else "decode_corrupt"
                 raise MediaError(code, f"{self._bad_sound_packets} packets of sound in the clip cannot be decoded")
-            waveform, remarks = self._sound.render(self._request.spec.rate_hz)
+            if self._request.native_sound:
+                waveform, rate_hz, remarks = self._sound.render_native()
+            else:
+                rate_hz = self._request.spec.rate_hz
+                waveform, remarks = self._sound.render(rate_hz)
             notes += self._remarks_on_lead() + remarks
             if self._bad_sound_packets:
                 notes.append(f"{self._bad_sound_packets} packets of sound cannot be decoded")
-        return Decoded(pictures=pictures, waveform=waveform, notes=notes)
+        return Decoded(pictures=pictures, waveform=waveform, notes=notes, rate_hz=rate_hz)
 
     def _remarks_on_lead(self) -> list[str]:
         """Sound that the file plays before its first picture is not in the clip: the picture sets the clock."""

@@ -53,8 +53,21 @@ class Loaded:
     frames: NDArray[np.uint8] | None
     """(spec.frames, spec.height_px, spec.width_px, 3) RGB; None where no picture was wanted."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0; None where no sound was wanted."""
+    """(spec.samples,) mono, full scale = 1.0; None where no sound was wanted. With `native_sound` (channels, samples)."""
     notes: tuple[str, ...]
+    rate_hz: int | None = None
+    """Samples per second of the waveform."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Facts:
+    """What a file's header says; see `uniform.media.decode.Facts`."""
+
+    duration_s: float | None
+    fps: float | None
+    height_px: int
+    width_px: int
+    has_audio: bool
 
 
 class MediaSandbox:
@@ -120,10 +133,12 @@ class MediaSandbox:
         want_video: bool = True,
         want_audio: bool = True,
         fit: Fit = "crop",
+        native_sound: bool = False,
     ) -> Loaded:
         """Decode the clip that starts at `start_ms`: pictures, sound or both, of any media file.
 
-        Without pictures, sound that ends before the clip does is followed by silence, with a note.
+        Without pictures, sound that ends before the clip does is followed by silence, with a note. `native_sound` gives
+        every channel at the file's own rate in place of mono at the spec's.
         Raises: MediaError with a code of the ledger where the file, or this part of it, cannot be used.
         """
         request = {
@@ -132,12 +147,20 @@ class MediaSandbox:
             "want_video": want_video,
             "want_audio": want_audio,
             "fit": fit,
+            "native_sound": native_sound,
         }
         with self._lock:
             answer = self._ask({"path": str(path), "request": request, "mp4": None})
             frames = self._array(FRAMES_NAME) if want_video else None
             waveform = self._array(WAVEFORM_NAME) if want_audio else None
-            return Loaded(frames=frames, waveform=waveform, notes=tuple(answer["notes"]))
+            notes = tuple(answer["notes"])
+            return Loaded(frames=frames, waveform=waveform, notes=notes, rate_hz=answer["rate_hz"])
+
+    def probe(self, path: Path) -> Facts:
+        """What the header of `path` says. Raises: MediaError where the file cannot be opened."""
+        with self._lock:
+            answer = self._ask({"path": str(path), "probe": True})
+            return Facts(**answer["facts"])
 
     def close(self) -> None:
         """End the child and remove its folder. The sandbox cannot be used afterwards."""

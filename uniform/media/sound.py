@@ -122,6 +122,31 @@ class SoundCollector:
             raise MediaError("no_audio", "the sound track holds nothing inside the clip")
         return waveform, remarks + _remarks_on_gaps(covered, rate_hz)
 
+    def render_native(self) -> tuple[NDArray[np.float32], int, list[str]]:
+        """The clip's channels at their own rate, (channels, samples), the rate in Hz, and remarks.
+
+        Where the track changes its form inside the clip, all of it becomes mono at the first rate.
+        Raises: MediaError "no_audio" where no sound lies inside the clip.
+        """
+        forms = {run.form for run in self._runs}
+        if len(forms) != 1:
+            rate_hz = self._runs[0].rate_hz if self._runs else MIN_RATE_HZ
+            mono, remarks = self.render(rate_hz)
+            return mono[None], rate_hz, [*remarks, "the audio changes its form; it is read as mono"]
+        rate_hz = self._runs[0].rate_hz
+        samples = (self._end_ns - self._start_ns) * rate_hz // SECOND
+        channels = np.zeros((len(self._runs[0].speakers), samples), np.float32)
+        covered = np.zeros(samples, dtype=bool)
+        for run in self._runs:
+            first = round((run.start_ns - self._start_ns) * rate_hz / SECOND)
+            begin, end = max(0, first), min(samples, first + run.channels.shape[1])
+            if begin < end:
+                channels[:, begin:end] = run.channels[:, begin - first : end - first]
+                covered[begin:end] = True
+        if not covered.any():
+            raise MediaError("no_audio", "the sound track holds nothing inside the clip")
+        return channels, rate_hz, _remarks_on_gaps(covered, rate_hz)
+
     def _channel_instead_of_sum(self) -> int | None:
         """The loudest channel's number where the mono sum is far below it (antiphase stereo); None where it is not."""
         if not self._runs or len({run.speakers for run in self._runs}) > 1 or len(self._runs[0].speakers) < 2:
