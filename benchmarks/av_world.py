@@ -33,22 +33,22 @@ import numpy as np
 import torch
 
 from uniform import atomic
-from uniform.avworld.judge import Measure, Sample, as_json, judge, read_samples
-from uniform.avworld.observe import observe
-from uniform.avworld.roads import from_files, through_codecs
-from uniform.avworld.worlds import WORLDS
-from uniform.avworld.write import LISTING_NAME, write_world
 from uniform.codecs.base import open_audio_codec, open_video_codec
 from uniform.diffusion.objective import make_objective
 from uniform.diffusion.solver import SOLVERS, check_solver
+from uniform.evaluation.world.judge import Measure, Sample, as_json, judge, read_samples
+from uniform.evaluation.world.observe import observe
 from uniform.sampling.gallery import write_gallery
 from uniform.sampling.open import open_sampler, sample_config
 from uniform.sampling.request import Request
 from uniform.spec import TOY
+from uniform.synthetic.clip_variants import from_files, through_codecs
+from uniform.synthetic.worlds import WORLDS
+from uniform.synthetic.write import LISTING_NAME, write_world
 from uniform.tasks import Task
-from uniform.training.config import TrainConfig
-from uniform.training.observer import Observer, Progress
-from uniform.training.presets import load_config
+from uniform.training.reporting.observer import Observer, Progress
+from uniform.training.settings.config import TrainConfig
+from uniform.training.settings.presets import load_config
 from uniform.training.trainer import train
 
 ROOT = Path(__file__).parents[1]

@@ -20,11 +20,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 from transformers import LlavaConfig, LlavaForConditionalGeneration, PreTrainedTokenizerFast
 
 from pipelines.clip import Clip
-from pipelines.codec_bench import generated_clip
+from pipelines.estimate.codec_bench import generated_clip
 from pipelines.stages.caption_video import CaptionWork, Stage
 from uniform.captioning.base import Question
 from uniform.captioning.frames import chosen
-from uniform.media.clipfile import read_clip
+from uniform.media.clip_file import read_clip
 from uniform.spec import PAPER
 
 WORDS = 2_000

@@ -22,7 +22,7 @@ import imageio_ffmpeg
 import numpy as np
 
 from uniform.errors import MediaError
-from uniform.media.clipfile import write_clip
+from uniform.media.clip_file import write_clip
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET, Mp4Settings
 from uniform.media.sandbox import MediaSandbox
 from uniform.spec import PAPER, Spec

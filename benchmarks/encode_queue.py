@@ -10,7 +10,7 @@ import sys
 
 import torch
 
-from pipelines.codec_bench import run_bench
+from pipelines.estimate.codec_bench import run_bench
 from pipelines.stages.encode_latents import Stage
 from uniform.spec import spec_by_name
 

@@ -20,14 +20,14 @@ from typing import Any
 
 import ray
 
-from pipelines.brackets import Engine, InlineEngine, LogListener, run_pipeline
 from pipelines.clip import Clip, Row
-from pipelines.prepare import Run, make_run, new_run
+from pipelines.cluster.backend import RayBackend
 from pipelines.recipe import make_recipe
-from pipelines.runner import RayEngine
+from pipelines.run.job import Run, make_run, new_run
+from pipelines.run.pipeline import Backend, InlineBackend, LogListener, run_pipeline
 from pipelines.stage import Context, Resources, Store, Work
-from uniform.avworld.write import write_world
 from uniform.spec import TOY, Spec
+from uniform.synthetic.write import write_world
 
 MOST_OVERHEAD = 1.15
 LEAST_SPEED_UP = 1.7
@@ -89,7 +89,7 @@ def hash_run(out: Path, clips: int) -> Run:
     return make_run(rows, make_recipe("tiny", TOY, UNIT_CLIPS, stages), out)
 
 
-def seconds(run: Callable[[Path], Run], engine: Engine, folder: Path, **options: Any) -> float:
+def seconds(run: Callable[[Path], Run], engine: Backend, folder: Path, **options: Any) -> float:
     """One run into a fresh folder."""
     shutil.rmtree(folder, ignore_errors=True)
     made = run(folder)
@@ -100,12 +100,12 @@ def seconds(run: Callable[[Path], Run], engine: Engine, folder: Path, **options:
 
 def overhead(folder: Path, clips: int, rounds: int) -> None:
     """Ray with one worker against this process."""
-    with RayEngine(workers=1) as engine:
+    with RayBackend(workers=1) as engine:
         seconds(lambda out: hash_run(out, 10), engine, folder / "warm")
-        seconds(lambda out: hash_run(out, 10), InlineEngine(), folder / "warm")
+        seconds(lambda out: hash_run(out, 10), InlineBackend(), folder / "warm")
         pairs = [
             (
-                seconds(lambda out: hash_run(out, clips), InlineEngine(), folder / "inline"),
+                seconds(lambda out: hash_run(out, clips), InlineBackend(), folder / "inline"),
                 seconds(lambda out: hash_run(out, clips), engine, folder / "ray"),
             )
             for _ in range(rounds)
@@ -122,13 +122,13 @@ def speed_up(folder: Path, media: int, rounds: int) -> None:
 
     def run(out: Path) -> Run:
         made = new_run([manifest], "toy", out)
-        run_pipeline(made, InlineEngine(), LogListener(), until="fetch_media")
+        run_pipeline(made, InlineBackend(), LogListener(), until="fetch_media")
         return made
 
     pairs = []
     # Both keep their workers between rounds, so Ray must grant three; never more than two work at a time.
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
-    with RayEngine(workers=1) as one, RayEngine(workers=2) as two:
+    with RayBackend(workers=1) as one, RayBackend(workers=2) as two:
         for engine in (one, two):
             seconds(run, engine, folder / "warm", until="clip_media")
         for _ in range(rounds):

@@ -23,10 +23,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.clip import Row
-from pipelines.fetching.book import FileBook
+from pipelines.fetching.host_state import FileHostStates
 from pipelines.fetching.http import HttpFetcher, HttpOptions
-from pipelines.fetching.pace import HostPace, HostPolicy
+from pipelines.fetching.rate_limit import HostRateLimiter
 from pipelines.fetching.store import MediaStore
+from pipelines.hosts import HostPolicy
 
 ROW = Row(
     clip_id="0" * 16,
@@ -65,7 +66,7 @@ def serve(folder: str, port: "multiprocessing.Queue[int]") -> None:
 
 def fetch_all(folder: Path, urls: list[str]) -> None:
     """One worker's share."""
-    store, pace = MediaStore(folder), HostPace(FileBook(folder / "pace"), OPEN)
+    store, pace = MediaStore(folder), HostRateLimiter(FileHostStates(folder / "pace"), OPEN)
     fetcher = HttpFetcher(store, pace, HttpOptions(), ("127.0.0.1",))
     for url in urls:
         fetcher.fetch(dataclasses.replace(ROW, source_id=url, source_uri=url))

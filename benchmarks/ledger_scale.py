@@ -16,17 +16,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipelines.brackets import InlineEngine, LogListener, run_pipeline
 from pipelines.clip import Clip, Row
-from pipelines.folder import RunFolder
-from pipelines.forecast import forecasts
-from pipelines.plan import Surveyor
-from pipelines.prepare import Run, make_run, remembered
+from pipelines.estimate.eta import forecasts
 from pipelines.recipe import Recipe, make_recipe
-from pipelines.report import write_report
+from pipelines.report.page import write_report
+from pipelines.run.folder import RunFolder
+from pipelines.run.job import Run, make_run, remembered
+from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
+from pipelines.run.plan import PlanBuilder
+from pipelines.run.status import stage_statuses
+from pipelines.run.units import Units
 from pipelines.stage import Context, Resources, Store, Work
-from pipelines.status import stage_statuses
-from pipelines.units import Units
 from uniform.spec import PAPER, Spec
 
 LIMITS = {"plan": (10.0, 1.5), "status": (3.0, 1.5), "report": (20.0, 1.5)}
@@ -58,7 +58,7 @@ class Pass:
     def _all(self, clips: Iterator[Clip]) -> Iterator[Clip]:
         for clip in clips:
             leaves = int(clip.row.clip_id[:6], 16) % REJECTS == self.number
-            yield clip.reject("silent", "RMS -71.3 dBFS, floor -60.0 dBFS") if leaves else clip
+            yield clip.drop("silent", "RMS -71.3 dBFS, floor -60.0 dBFS") if leaves else clip
 
 
 def rows(number: int) -> list[Row]:
@@ -88,7 +88,7 @@ def recipe() -> Recipe:
 def build(folder: Path, clips: int) -> None:
     """Let the engine make the ledger."""
     began = time.perf_counter()
-    run_pipeline(make_run(rows(clips), recipe(), folder), InlineEngine(), LogListener())
+    run_pipeline(make_run(rows(clips), recipe(), folder), InlineBackend(), LogListener())
     seconds = time.perf_counter() - began
     print(
         f"made by the engine: {clips} clips x {STAGES} stages in {seconds:.1f} s, "
@@ -99,7 +99,7 @@ def build(folder: Path, clips: int) -> None:
 def plan(folder: Path) -> str:
     """What `uniform pipeline plan` does."""
     run = Run(folder=RunFolder(folder), recipe=recipe(), roots={})
-    survey = Surveyor(run.folder, run.recipe, run.units()).survey(run.recipe.instances)
+    survey = PlanBuilder(run.folder, run.recipe, run.units()).survey(run.recipe.instances)
     assert survey.finished
     return f"{sum(len(states) for states in survey.states.values())} units compared"
 

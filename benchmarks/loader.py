@@ -20,9 +20,9 @@ import numpy as np
 import torch
 import webdataset as wds
 
-from tests.shard_folder import write_shard_folder
-from uniform.latents.loader import Loader, LoaderConfig
-from uniform.latents.mixture import Mixture, SourceConfig
+from tests.support.shard_folder import write_shard_folder
+from uniform.latents.batches.mixture import Mixture, SourceConfig
+from uniform.latents.loader.loader import Loader, LoaderConfig
 from uniform.spec import PAPER, TOY, Spec
 
 BATCH = 64

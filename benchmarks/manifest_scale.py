@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.clip import Row
-from pipelines.manifest import build_rows, find_manifest, read_manifest, read_rows, write_parquet
+from pipelines.manifest.build import build_rows, find_manifest, read_manifest, read_rows, write_parquet
 
 MANIFEST = """
 name = "scale"

@@ -19,11 +19,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from tests.many_processes import run_in_processes
-from tests.shard_folder import write_shard_folder
-from uniform.training.observer import Progress
-from uniform.training.presets import load_config
-from uniform.training.run_folder import read_journal
+from tests.support.many_processes import run_in_processes
+from tests.support.shard_folder import write_shard_folder
+from uniform.training.reporting.observer import Progress
+from uniform.training.saving.run_folder import read_metrics_log
+from uniform.training.settings.presets import load_config
 from uniform.training.trainer import train
 
 WINDOW = 5
@@ -75,11 +75,13 @@ def main() -> None:
             for count in speeds:
                 out = f"{count}-processes-{turn}"
                 run_in_processes(count, run, root, out, options.steps, options.parallel)
-                windows = read_journal(root / out, "window")[1:]
+                windows = read_metrics_log(root / out, "window")[1:]
                 speeds[count] = max(speeds[count], *(line["clips_per_s"] for line in windows))
                 marks = [float(line) for line in (root / f"{out}.seconds").read_text().split()]
                 costs[count] = min(costs[count], *(after - before for before, after in pairwise(marks)))
-        one, two = ([line["loss"] for line in read_journal(root / f"{count}-processes-0", "step")] for count in speeds)
+        one, two = (
+            [line["loss"] for line in read_metrics_log(root / f"{count}-processes-0", "step")] for count in speeds
+        )
     worst = max(abs(a - b) / abs(a) for a, b in zip(one, two, strict=True))
     print(f"{date.today()}, {platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, toy preset")
     print(f"  largest difference of a loss over {options.steps} steps: {worst:.1e} of it (wanted {WANTED:.0e} or less)")

@@ -21,9 +21,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-from tests.tiny_run import tiny_config
-from uniform.training.checkpoints import find_checkpoints
-from uniform.training.run_folder import read_journal
+from tests.support.tiny_run import tiny_config
+from uniform.training.saving.checkpoints import find_checkpoints
+from uniform.training.saving.run_folder import read_metrics_log
 from uniform.training.trainer import train
 
 WAYS = ((1, 1, "disk"), (1, 4, "ram"), (2, 1, "disk"), (2, 2, "ram"), (4, 1, "disk"))
@@ -53,7 +53,7 @@ def begin_life(context: Any, way: tuple[int, int, str], root: Path, words: tuple
 
 def steps_done(root: Path) -> int:
     """Steps that the journal of the killed run holds."""
-    lines = read_journal(root / "killed", "step")
+    lines = read_metrics_log(root / "killed", "step")
     return int(lines[-1]["step"]) if lines else 0
 
 
@@ -66,7 +66,7 @@ def main() -> None:
     options = parser.parse_args()
     chance = random.Random(options.seed)
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.tiny_run", "uniform.training.trainer"])
+    context.set_forkserver_preload(["tests.support.tiny_run", "uniform.training.trainer"])
     words = (f"steps={options.steps}", "checkpoint.every=3", "log.every=1")
     kills: list[str] = []
     begin = time.monotonic()
@@ -90,7 +90,7 @@ def main() -> None:
             kills.append(f"{way[0]} processes, {before} -> {steps_done(root)}")
         for child in begin_life(context, (2, 1, "disk"), root, words):
             child.join()
-        one, other = (read_journal(root / name, "step") for name in ("whole", "killed"))
+        one, other = (read_metrics_log(root / name, "step") for name in ("whole", "killed"))
         same = [line["chain"] for line in one] == [line["chain"] for line in other]
         worst = max(abs(a["loss"] - b["loss"]) for a, b in zip(one, other, strict=True))
         left = [path.name for path in find_checkpoints(root / "killed" / "checkpoints")]

@@ -16,15 +16,15 @@ from statistics import median
 
 import torch
 
-from tests.shard_folder import write_shard_folder
+from tests.support.shard_folder import write_shard_folder
 from uniform.model.transformer import UniForm
 from uniform.spec import TOY
-from uniform.training.checkpoints import read_facts
-from uniform.training.distributed import join_processes
-from uniform.training.ema import Ema
-from uniform.training.optim import Optimiser
-from uniform.training.presets import load_config
-from uniform.training.saver import Saver
+from uniform.training.optimiser.ema import Ema
+from uniform.training.optimiser.optimiser import Optimiser
+from uniform.training.parallel.processes import join_processes
+from uniform.training.saving.checkpoints import read_facts
+from uniform.training.saving.saver import Saver
+from uniform.training.settings.presets import load_config
 from uniform.training.setup import Prepared, prepare
 from uniform.training.state import State
 from uniform.training.step import clip_losses, draw

@@ -22,8 +22,8 @@ def show(
     refused: Annotated[bool, typer.Option("--refused", help="Only clips that were refused, with the reason.")] = False,
 ) -> None:
     """Show captions, set by set."""
-    from pipelines.caption_sets import read_sets
-    from pipelines.folder import RunFolder
+    from pipelines.captions.sets import read_sets
+    from pipelines.run.folder import RunFolder
     from uniform.errors import InputError
 
     shown = 0
@@ -56,8 +56,8 @@ def diff(
     """Show which captions differ between two sets, word by word."""
     from rich.text import Text
 
-    from pipelines.caption_sets import differences, read_sets
-    from pipelines.folder import RunFolder
+    from pipelines.captions.sets import differences, read_sets
+    from pipelines.run.folder import RunFolder
 
     sets = read_sets(RunFolder(folder), [first, second])
     one, other = sets[first], sets[second]
@@ -84,8 +84,8 @@ def export(
     name: SetName,
 ) -> None:
     """Write a set as a table for people to edit."""
-    from pipelines.caption_sets import export_set
-    from pipelines.folder import RunFolder
+    from pipelines.captions.sets import export_set
+    from pipelines.run.folder import RunFolder
 
     count = export_set(RunFolder(folder), name, path)
     console.out.print(f"{count} captions in {path}", markup=False)
@@ -102,8 +102,8 @@ def import_captions(
     ] = None,
 ) -> None:
     """Take an edited table into the run as a new set; changed captions have the origin "human"."""
-    from pipelines.caption_sets import import_set
-    from pipelines.folder import RunFolder
+    from pipelines.captions.sets import import_set
+    from pipelines.run.folder import RunFolder
 
     made = import_set(RunFolder(folder), path, name, base)
     console.out.print(f"{made.human} captions by people, {made.kept} as they were, in {made.path}", markup=False)
@@ -125,7 +125,7 @@ def sheet(
     name: Annotated[list[str] | None, typer.Option("--set", help="Only this set; may be given more than once.")] = None,
 ) -> None:
     """Write a page with frames, players, and the captions of every set side by side."""
-    from pipelines.caption_sheet import write_sheet
-    from pipelines.folder import RunFolder
+    from pipelines.captions.review_page import write_sheet
+    from pipelines.run.folder import RunFolder
 
     console.out.print(f"{write_sheet(RunFolder(folder), out, clips=number, names=name)}", markup=False)

@@ -34,7 +34,7 @@ def roundtrip(
     """Encode a clip, decode it, and write it before and after, side by side, with PSNR and log-mel distance."""
     from uniform.codecs.base import open_audio_codec, open_video_codec
     from uniform.codecs.options import parse_options
-    from uniform.sampling.roundtrip import roundtrip_file
+    from uniform.sampling.reconstruct import roundtrip_file
     from uniform.spec import spec_by_name
 
     geometry, options = spec_by_name(spec), parse_options(codec or [])
@@ -66,7 +66,7 @@ def bench(
     codec: Options = None,
 ) -> None:
     """Clips per second, seconds per part, share of time waited for data, memory."""
-    from pipelines.codec_bench import run_bench
+    from pipelines.estimate.codec_bench import run_bench
     from pipelines.stages.encode_latents import Stage
     from uniform.codecs.options import parse_options
     from uniform.spec import spec_by_name

@@ -14,8 +14,8 @@ def write_page(out: Path, commands: Sequence[tuple[str, str]]) -> Path:
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
-    from pipelines.folder import RunFolder
-    from pipelines.report import make_report
+    from pipelines.report.page import make_report
+    from pipelines.run.folder import RunFolder
     from uniform.atomic import write_bytes
     from uniform.sampling.gallery import read_samples
 

@@ -8,7 +8,7 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from uniform.avworld.judge import Measure
+    from uniform.evaluation.world.judge import Measure
 
 
 def evaluate(
@@ -21,7 +21,7 @@ def evaluate(
     import json
 
     from uniform.atomic import write_bytes
-    from uniform.avworld.judge import as_json, judge, read_samples
+    from uniform.evaluation.world.judge import as_json, judge, read_samples
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)

@@ -8,7 +8,7 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from uniform.training.publish import Publication
+    from uniform.export.publish import Publication
 
 
 def export(
@@ -31,8 +31,8 @@ def export(
 ) -> None:
     """Write the network of a run to one file: weights, configuration, spec and codec fingerprints."""
     from uniform.errors import CheckpointError
-    from uniform.training.export import export_diffusers, export_model
-    from uniform.training.publish import plan_publication, publish
+    from uniform.export.model import export_diffusers, export_model
+    from uniform.export.publish import plan_publication, publish
 
     if upload is not None and licence is None:
         raise CheckpointError("--upload wants --license: under which licence do you give the weights to others?")

@@ -9,7 +9,7 @@ from cli import console
 
 if TYPE_CHECKING:
     from pipelines.clip import Row
-    from pipelines.manifest import Built, Manifest
+    from pipelines.manifest.build import Built, Manifest
 
 app = typer.Typer(
     help="A data set as data: check its listing, explain it, build its table of clips.", no_args_is_help=True
@@ -71,8 +71,8 @@ def build(
     exclude: Exclude = None,
 ) -> None:
     """Turn a manifest and its listing into the table of clips that the pipeline runs on."""
-    from pipelines.manifest import write_parquet
-    from pipelines.manifest_sets import overlapping
+    from pipelines.manifest.build import write_parquet
+    from pipelines.manifest.set_operations import overlapping
 
     built = _inspect(_read(manifest, root), listing, form, partial)
     _show_warnings(built)
@@ -91,8 +91,8 @@ def leaks(
     tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of clips of two or more data sets.")],
 ) -> None:
     """Find times of the same sources in several data sets, above all in training here and in testing there."""
-    from pipelines.manifest import read_rows
-    from pipelines.manifest_sets import shared_between
+    from pipelines.manifest.build import read_rows
+    from pipelines.manifest.set_operations import shared_between
 
     found = shared_between([row for table in tables for row in read_rows(table)])
     for one in found:
@@ -114,8 +114,8 @@ def diff(
     ] = None,
 ) -> None:
     """Compare two sets of clips by their ids; write what both have."""
-    from pipelines.manifest import write_parquet
-    from pipelines.manifest_sets import compare, read_clip_ids, rows_of
+    from pipelines.manifest.build import write_parquet
+    from pipelines.manifest.set_operations import compare, read_clip_ids, rows_of
 
     found = compare(read_clip_ids(first), read_clip_ids(second))
     both = len(found.both)
@@ -140,11 +140,11 @@ def lookalikes(
     ] = None,
 ) -> None:
     """Find clips of different sources that look alike, also across data sets and splits."""
-    from pipelines.lookalikes import find_lookalikes, read_looks, to_leave_out
-    from pipelines.manifest import write_parquet
+    from pipelines.manifest.build import write_parquet
+    from pipelines.manifest.near_duplicates import find_near_duplicates, read_hashes, to_leave_out
 
-    rows, looks = read_looks(runs)
-    found = find_lookalikes(rows, looks, share)
+    rows, looks = read_hashes(runs)
+    found = find_near_duplicates(rows, looks, share)
     for pair in found[:20]:
         names = (
             f"{row.dataset}/{row.split} {row.source_id!r} at {row.start_ms / 1000:g} s"
@@ -159,7 +159,7 @@ def lookalikes(
 
 
 def _read(name: str, root: Path | None) -> "Manifest":
-    from pipelines.manifest import find_manifest, read_manifest
+    from pipelines.manifest.build import find_manifest, read_manifest
 
     found = read_manifest(find_manifest(name))
     return found if root is None else found.with_root(root)
@@ -167,20 +167,20 @@ def _read(name: str, root: Path | None) -> "Manifest":
 
 def _rows(name: str) -> "list[Row]":
     """The clips of a table, or of a manifest that brings its listing."""
-    from pipelines.manifest import build_rows, find_manifest, read_manifest, read_rows
+    from pipelines.manifest.build import build_rows, find_manifest, read_manifest, read_rows
 
     path = find_manifest(name)
     return read_rows(path) if path.suffix == ".parquet" else build_rows(read_manifest(path))
 
 
 def _inspect(manifest: "Manifest", listing: list[Path] | None, form: str | None, partial: bool) -> "Built":
-    from pipelines.manifest import inspect
+    from pipelines.manifest.build import inspect
 
     return inspect(manifest, listing, form=form, partial=partial)
 
 
 def _show_warnings(built: "Built") -> None:
-    from pipelines.problems import summary
+    from pipelines.manifest.diagnostics import summary
 
     problems = built.problems
     if problems.warning_count:

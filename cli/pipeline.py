@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console, tables
-from pipelines.amounts import time_text
+from uniform.formatting import format_duration
 
 if TYPE_CHECKING:
-    from pipelines.prepare import Run
+    from pipelines.run.job import Run
 
 app = typer.Typer(help="Turn data sets into latent shards. Stop and restart at will.", no_args_is_help=True)
 
@@ -47,11 +47,11 @@ def plan(
     partial: Partial = False,
 ) -> None:
     """Show what a run would do: units that are done, stale (and why) or new. Writes nothing."""
-    from pipelines.plan import Surveyor
+    from pipelines.run.plan import PlanBuilder
 
     run = _run(targets, recipe, out, limit, listing, root, partial)
     units = run.units()
-    survey = Surveyor(run.folder, run.recipe, units).survey(run.recipe.until(until))
+    survey = PlanBuilder(run.folder, run.recipe, units).survey(run.recipe.until(until))
     table = tables.table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
     for stage in survey.states:
         tally = survey.tally(stage)
@@ -59,7 +59,11 @@ def plan(
         seconds = sum(state.commit.seconds for state in done if state.commit)
         pace = seconds / tally.clips if tally.clips else None
         left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
-        cells = (f"{pace:.3f}", time_text(pace * left)) if pace is not None else ("?", "?" if left else time_text(0))
+        cells = (
+            (f"{pace:.3f}", format_duration(pace * left))
+            if pace is not None
+            else ("?", "?" if left else format_duration(0))
+        )
         table.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
     console.show_table(table)
     total = len(units.last_unit)
@@ -87,8 +91,8 @@ def run(
 ) -> None:
     """Turn data sets into latent shards. Run it again and it goes on where it stopped."""
     _one_thread()
-    from pipelines.brackets import run_pipeline
-    from pipelines.outcome import compare_with_prediction
+    from pipelines.estimate.comparison import compare_with_prediction
+    from pipelines.run.pipeline import run_pipeline
 
     chosen = _run(targets, recipe, out, limit, listing, root, partial)
     with contextlib.ExitStack() as stack:
@@ -97,7 +101,7 @@ def run(
         outcome = run_pipeline(chosen, engine, listener, until=until, replace_stale=replace_stale)
     tables.show_tallies(outcome.stages, outcome.final)
     console.out.print(
-        f"{outcome.units_made} units made, {outcome.units_found} found done, in {time_text(outcome.seconds)}"
+        f"{outcome.units_made} units made, {outcome.units_found} found done, in {format_duration(outcome.seconds)}"
     )
     if outcome.indexed is not None:
         console.out.print(f"{outcome.indexed} clips in {chosen.folder.index}", markup=False)
@@ -123,7 +127,7 @@ def pilot(
 ) -> None:
     """Run a fair sample, and foretell time, bytes and survivors of the whole. The run goes on with its work."""
     _one_thread()
-    from pipelines.pilot import run_pilot
+    from pipelines.estimate.pilot import run_pilot
 
     chosen = _run(targets, recipe, out, None, listing, root, partial)
     with contextlib.ExitStack() as stack:
@@ -142,11 +146,11 @@ def status(
     hours: Annotated[int, typer.Option("--hours", min=0, help="Show the last so many hours of work.")] = 6,
 ) -> None:
     """Show how far a run is, what became of its clips, hour by hour, and when it will end."""
-    from pipelines.folder import RunFolder
-    from pipelines.forecast import forecasts
-    from pipelines.prepare import remembered
-    from pipelines.status import stage_statuses
-    from pipelines.units import Units
+    from pipelines.estimate.eta import forecasts
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import remembered
+    from pipelines.run.status import stage_statuses
+    from pipelines.run.units import Units
 
     place = RunFolder(folder)
     stages = remembered(place)["stages"]
@@ -172,9 +176,9 @@ def retry(
     ] = False,
 ) -> None:
     """Plan clips again that left for a reason that may have passed. The next run does them."""
-    from pipelines.folder import RunFolder
-    from pipelines.prepare import open_run, remembered
-    from pipelines.retry import plan_again
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import open_run, remembered
+    from pipelines.run.retry import plan_again
 
     place = RunFolder(folder)
     unit_clips = open_run(folder).recipe.unit_clips if remembered(place)["recipe_source"] else None
@@ -189,13 +193,13 @@ def retry(
 @app.command()
 def explain(folder: Folder, clip_id: Annotated[str, typer.Argument(metavar="CLIP", help="Id of a clip.")]) -> None:
     """Tell everything that happened to one clip."""
-    from pipelines.folder import RunFolder
-    from pipelines.prepare import remembered
-    from pipelines.story import story
-    from pipelines.units import Units
+    from pipelines.report.clip_history import story
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import remembered
+    from pipelines.run.units import Units
 
     place = RunFolder(folder)
-    tables.show_story(story(place, remembered(place)["stages"], Units.read(place), clip_id))
+    tables.show_clip_history(story(place, remembered(place)["stages"], Units.read(place), clip_id))
 
 
 @app.command()
@@ -204,11 +208,11 @@ def report(
     html: Annotated[Path | None, typer.Option("--html", help="Where the page goes; default OUT/report.html.")] = None,
 ) -> None:
     """Write an HTML page: the funnel of the stages, every code, survivors by split and label."""
-    from pipelines.folder import RunFolder
-    from pipelines.outcome import compare_with_prediction
-    from pipelines.prepare import remembered
-    from pipelines.report import write_report
-    from pipelines.units import Units
+    from pipelines.estimate.comparison import compare_with_prediction
+    from pipelines.report.page import write_report
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import remembered
+    from pipelines.run.units import Units
 
     place = RunFolder(folder)
     written = write_report(place, html)
@@ -225,8 +229,8 @@ def _run(
     root: Path | None,
     partial: bool,
 ) -> "Run":
-    from pipelines.manifest import find_manifest
-    from pipelines.prepare import new_run, open_run
+    from pipelines.manifest.build import find_manifest
+    from pipelines.run.job import new_run, open_run
     from uniform.errors import PipelineError
 
     if len(targets) == 1 and Path(targets[0]).is_dir():
@@ -250,20 +254,20 @@ def _one_thread() -> None:
 
 
 def _engine(stack: contextlib.ExitStack, inline: bool, workers: int | None, address: str | None) -> Any:
-    from pipelines.brackets import InlineEngine
+    from pipelines.run.pipeline import InlineBackend
     from uniform.errors import PipelineError
 
     if inline:
         if workers is not None or address is not None:
             raise PipelineError("--inline works in this process alone; leave out --workers and --address")
-        return InlineEngine()
-    from pipelines.runner import RayEngine
+        return InlineBackend()
+    from pipelines.cluster.backend import RayBackend
 
-    return stack.enter_context(RayEngine(workers=workers, address=address))
+    return stack.enter_context(RayBackend(workers=workers, address=address))
 
 
 def _listener(stack: contextlib.ExitStack) -> Any:
-    from pipelines.brackets import LogListener
+    from pipelines.run.pipeline import LogListener
 
     if not console.err.is_terminal:
         return LogListener()

@@ -19,8 +19,8 @@ from rich.text import Text
 from cli import console
 
 if TYPE_CHECKING:
-    from pipelines.commits import Commit
-    from pipelines.ledger import Tally
+    from pipelines.run.commits import Commit
+    from pipelines.run.ledger import Tally
     from uniform.sampling.sampler import Progress as SamplerProgress
 
 log = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ class _Rate(ProgressColumn):
 
 
 class Bars:
-    """One bar per stage. A listener of `pipelines.brackets`, and a context manager."""
+    """One bar per stage. A listener of `pipelines.run.pipeline`, and a context manager."""
 
     def __init__(self) -> None:
         self._bars = Progress(
@@ -67,7 +67,7 @@ class Bars:
         self._bars.stop()
 
     def stage_started(self, stage: str, units: int, clips: int, done: "Tally") -> None:
-        """See `pipelines.brackets.Listener`."""
+        """See `pipelines.run.pipeline.Listener`."""
         self._kept, self._rejected, self._failed = done.kept, done.rejected, done.failed
         self._bar = self._bars.add_task(
             stage,
@@ -79,7 +79,7 @@ class Bars:
         )
 
     def unit_done(self, commit: "Commit") -> None:
-        """See `pipelines.brackets.Listener`."""
+        """See `pipelines.run.pipeline.Listener`."""
         self._kept += commit.tally.kept
         self._rejected += commit.tally.rejected
         self._failed += commit.tally.failed
@@ -88,12 +88,12 @@ class Bars:
         )
 
     def stage_ended(self, stage: str, tally: "Tally", seconds: float) -> None:
-        """See `pipelines.brackets.Listener`."""
+        """See `pipelines.run.pipeline.Listener`."""
         self._bars.update(self._bar, completed=tally.clips, total=tally.clips)
         self._bars.stop_task(self._bar)
 
     def remark(self, text: str) -> None:
-        """See `pipelines.brackets.Listener`."""
+        """See `pipelines.run.pipeline.Listener`."""
         self._bars.console.print(text, style="yellow", markup=False)
 
 

@@ -127,6 +127,6 @@ def _requests(default: "Request", prompts: Path | None, manifest: Path | None, s
         raise InputError("--split goes with --manifest")
     if manifest is None:
         return read_prompts(prompts, default) if prompts else [default]
-    from pipelines.sample_list import sample_tables
+    from pipelines.manifest.prompts import sample_tables
 
     return requests_from(manifest, sample_tables(manifest, split, with_media=default.task is not Task.T2AV), default)

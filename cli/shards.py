@@ -17,7 +17,7 @@ Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with inde
 @app.command()
 def lint(folder: Folder) -> None:
     """Read every byte that the index names: whole tars, true offsets and sums, finite arrays of the right shape."""
-    from pipelines.lint import require_sound
+    from uniform.latents.shards.lint import require_sound
 
     console.out.print(f"{require_sound(folder)} clips, no problem found")
 
@@ -25,8 +25,8 @@ def lint(folder: Folder) -> None:
 @app.command()
 def info(folder: Folder) -> None:
     """Say what a folder of shards is: spec, codecs, captions, splits, sizes, statistics."""
-    from pipelines.lint import info as read_info
     from uniform.latents.format import identity
+    from uniform.latents.shards.lint import info as read_info
 
     found = read_info(folder)
     card = found.card
@@ -64,7 +64,7 @@ def explain(
     from rich.table import Table
     from rich.text import Text
 
-    from uniform.training.explain import explain_losses, write_hardness
+    from uniform.training.reporting.clip_difficulty import explain_losses, write_clip_difficulty
 
     found = explain_losses(folder, run, since)
     captions = _captions_of(folder)
@@ -79,14 +79,14 @@ def explain(
         f"twice it. Hard only with its text: the caption is wrong; hard without it too: the clip is unusual."
     )
     if out is not None:
-        write_hardness(out, found)
+        write_clip_difficulty(out, found)
         console.out.print(f"all of them: {out}", markup=False)
 
 
 def _captions_of(folder: Path) -> dict[tuple[str, str], str]:
     """(set, clip id) to caption, where the folder is a pipeline's run; copied shards hold features only."""
-    from pipelines.caption_sets import read_sets
-    from pipelines.folder import RunFolder
+    from pipelines.captions.sets import read_sets
+    from pipelines.run.folder import RunFolder
     from uniform.errors import PipelineError
 
     try:

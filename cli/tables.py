@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Any
 from rich.markup import escape
 
 from cli import console
-from pipelines.amounts import bytes_text, count_text, expected_text, time_text
+from pipelines.estimate.prediction import format_expected
+from uniform.formatting import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
-    from pipelines.forecast import Forecast
-    from pipelines.ledger import Tally
-    from pipelines.outcome import Comparison
-    from pipelines.prediction import Prediction
-    from pipelines.status import StageStatus
-    from pipelines.story import Story
+    from pipelines.estimate.comparison import Comparison
+    from pipelines.estimate.eta import Forecast
+    from pipelines.estimate.prediction import Prediction
+    from pipelines.report.clip_history import ClipHistory
+    from pipelines.run.ledger import Tally
+    from pipelines.run.status import StageStatus
 
 LEFT = ("stage", "why", "code", "reason", "kept in", "hour", "codes", "planned as", "began (UTC)")
 """Columns of words; the others are numbers and stand to the right."""
@@ -46,9 +47,11 @@ def show_statuses(statuses: "Sequence[StageStatus]", forecasts: "Sequence[Foreca
     for one, left in zip(statuses, forecasts, strict=True):
         pace = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
         numbers = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
-        time_left = "?" if left.seconds_left is None else time_text(left.seconds_left) if left.clips_left else "done"
+        time_left = (
+            "?" if left.seconds_left is None else format_duration(left.seconds_left) if left.clips_left else "done"
+        )
         units = f"{one.units_done}/{one.units}"
-        made.add_row(one.stage, units, *map(str, numbers), pace, bytes_text(one.bytes), time_left)
+        made.add_row(one.stage, units, *map(str, numbers), pace, format_bytes(one.bytes), time_left)
     console.show_table(made)
     for one in statuses:
         for code, count in one.tally.codes.items():
@@ -82,10 +85,12 @@ def _show_end(forecasts: "Sequence[Forecast]") -> None:
         return
     end = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
     but = f", without {', '.join(unknown)}, whose pace is not known yet" if unknown else ""
-    console.out.print(f"Expected end: {end} if it goes on now as it went ({time_text(seconds)}){but}", markup=False)
+    console.out.print(
+        f"Expected end: {end} if it goes on now as it went ({format_duration(seconds)}){but}", markup=False
+    )
 
 
-def show_story(story: "Story") -> None:
+def show_clip_history(story: "ClipHistory") -> None:
     """Everything that is known of one clip."""
     row = story.row
     end_ms = row.start_ms + row.duration_ms
@@ -96,7 +101,7 @@ def show_story(story: "Story") -> None:
         "span": f"{row.start_ms / 1000:g} s to {end_ms / 1000:g} s",
         "labels": "; ".join(row.labels),
         "caption": f"{row.caption} ({row.caption_origin})" if row.caption else "",
-        "file": f"{story.source} ({bytes_text(story.source_bytes or 0)})" if story.source else "",
+        "file": f"{story.source} ({format_bytes(story.source_bytes or 0)})" if story.source else "",
         "now": story.ending,
     }
     for name, value in facts.items():
@@ -133,20 +138,25 @@ def show_prediction(prediction: "Prediction") -> None:
     for stage in prediction.stages:
         made.add_row(
             stage.stage,
-            expected_text(stage.kept, count_text),
-            expected_text(stage.wall_s, time_text),
-            expected_text(stage.worker_s, time_text),
-            expected_text(stage.bytes, bytes_text),
+            format_expected(stage.kept, format_count),
+            format_expected(stage.wall_s, format_duration),
+            format_expected(stage.worker_s, format_duration),
+            format_expected(stage.bytes, format_bytes),
         )
     console.show_table(made)
     seconds, size = (sum(getattr(one, name).value for one in prediction.stages) for name in ("wall_s", "bytes"))
     workers = ", ".join(sorted({str(stage.workers) for stage in prediction.stages}))
-    console.out.print(f"In all about {time_text(seconds)} with as many workers as now ({workers}), {bytes_text(size)}.")
+    console.out.print(
+        f"In all about {format_duration(seconds)} with as many workers as now ({workers}), {format_bytes(size)}."
+    )
     for stage in prediction.stages:
         if stage.paced_host:
-            limit = "its pace decides" if stage.wall_s.value <= stage.paced_s else "the line or the workers decide"
+            limit = (
+                "its pace decides" if stage.wall_s.value <= stage.rate_limited_s else "the line or the workers decide"
+            )
             console.out.print(
-                f"{stage.stage}: at its pace {stage.paced_host} alone takes {time_text(stage.paced_s)}; {limit}",
+                f"{stage.stage}: at its rate limit {stage.paced_host} alone takes "
+                f"{format_duration(stage.rate_limited_s)}; {limit}",
                 markup=False,
             )
     _show_not_sampled(prediction.not_sampled)
@@ -173,12 +183,12 @@ def show_comparison(comparison: "Comparison | None") -> None:
         mark = "" if stage.done else " ..."
         made.add_row(
             expected.stage,
-            expected_text(expected.kept, count_text),
+            format_expected(expected.kept, format_count),
             f"{cost.kept:,}{mark}",
-            expected_text(expected.wall_s, time_text),
-            f"{time_text(cost.busy_s)}{mark}",
-            expected_text(expected.bytes, bytes_text),
-            f"{bytes_text(cost.bytes)}{mark}",
+            format_expected(expected.wall_s, format_duration),
+            f"{format_duration(cost.busy_s)}{mark}",
+            format_expected(expected.bytes, format_bytes),
+            f"{format_bytes(cost.bytes)}{mark}",
         )
     console.show_table(made)
 

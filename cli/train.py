@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console
-from cli.samples_aside import SamplesAside
 
 if TYPE_CHECKING:
-    from uniform.latents.pieces import Fetching
-    from uniform.training.config import TrainConfig
-    from uniform.training.observer import Observer, Progress
+    from uniform.latents.fetching.byte_ranges import Fetching
+    from uniform.training.reporting.observer import Observer, Progress
+    from uniform.training.settings.config import TrainConfig
     from uniform.training.trainer import Outcome
 
 
@@ -56,7 +55,7 @@ def train(
 ) -> None:
     """Train, or go on from the newest checkpoint. Stop it with Ctrl-C at will: it saves first."""
     from uniform.errors import ConfigError
-    from uniform.training.presets import load_config
+    from uniform.training.settings.presets import load_config
 
     words = [*(overrides or ()), *_as_overrides(shards, split, out)]
     if ray_address is not None and ray_workers is None:
@@ -96,7 +95,7 @@ def _on_ray(
     address: str | None,
     restarts: int,
 ) -> "Outcome":
-    from pipelines.train_cluster import train_on_ray
+    from pipelines.cluster.train import train_on_ray
 
     cores, gpus = config.compute.threads or 1, {"cpu": False, "cuda": True}.get(config.compute.device)
     return train_on_ray(work, workers=workers, cores=cores, gpus=gpus, address=address, restarts=restarts)
@@ -110,17 +109,18 @@ def _run(
     stop: threading.Event | None,
 ) -> "Outcome":
     """The run, in this process or in a worker of a cluster."""
+    from uniform.training.background_sampling import BackgroundSampling
     from uniform.training.trainer import train as run
 
     watchers: list[Observer] = [_Console()]
     if samples is not None:
-        watchers.append(SamplesAside(samples, config.out, samples_every or config.checkpoint.every))
+        watchers.append(BackgroundSampling(samples, config.out, samples_every or config.checkpoint.every))
     return run(config, watchers, accepted, stop)
 
 
 def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Sequence[str]) -> None:
     from uniform.training.plan import GUESSED_MFU, plan_run
-    from uniform.training.presets import base_of, differences
+    from uniform.training.settings.presets import base_of, differences
 
     plan = plan_run(config, processes, accepted)
     rows = {

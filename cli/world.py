@@ -9,9 +9,9 @@ import typer
 from cli import console
 
 if TYPE_CHECKING:
-    from uniform.avworld.gate import GateReport
-    from uniform.avworld.worlds import WorldClip
+    from uniform.evaluation.world.check import GateReport
     from uniform.spec import Spec
+    from uniform.synthetic.worlds import WorldClip
 
 app = typer.Typer(
     help="AV world: generated clips with exact truth, as a data set and as a measure.", no_args_is_help=True
@@ -36,8 +36,8 @@ def write(
     seed: Seed = 0,
 ) -> None:
     """Write a world as a data set: MP4, MOV, MKV and WebM files, a listing with the truth, a manifest."""
-    from uniform.avworld.write import write_world
     from uniform.spec import spec_by_name
+    from uniform.synthetic.write import write_world
 
     held_out = clips // 4 if test_clips is None else test_clips
     manifest = write_world(world, spec_by_name(spec), out, train_clips=clips, test_clips=held_out, seed=seed)
@@ -55,7 +55,7 @@ def gate(
     seed: Seed = 0,
 ) -> None:
     """Gate A: detectors on truth, a sound 80 ms late, exchanged partners. Exits with 1 where the gate does not hold."""
-    from uniform.avworld.gate import gate as judge
+    from uniform.evaluation.world.check import gate as judge
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)
@@ -80,9 +80,9 @@ def show(
     import numpy as np
 
     from uniform.atomic import write_bytes
-    from uniform.avworld.worlds import make_clip
     from uniform.sampling.render import png_bytes, strip
     from uniform.spec import spec_by_name
+    from uniform.synthetic.worlds import make_clip
 
     made = [make_clip(world, seed + number, spec_by_name(spec)) for number in range(clips)]
     write_bytes(out, png_bytes(np.concatenate([strip(clip.frames, clip.waveform) for clip in made])))
@@ -91,7 +91,7 @@ def show(
 
 
 def _clips(folder: Path | None, clips: int, seed: int, spec: "Spec", codecs: bool) -> "Iterator[WorldClip]":
-    from uniform.avworld.roads import from_files, made, through_codecs
+    from uniform.synthetic.clip_variants import from_files, made, through_codecs
 
     chosen = made("w1", range(seed, seed + clips), spec) if folder is None else from_files(folder, spec)
     if not codecs:

@@ -1,14 +1,11 @@
-"""A clip on its way through the stages: a manifest row that never changes, named fields, and a verdict.
+"""A clip on its way through the stages: a manifest row that never changes, named fields, and why it was dropped.
 
-Clips are values: `with_fields`, `reject` and `fail` return a new clip, so a retried stage starts
-from what it was given.
+Clips are values: `with_fields`, `note` and `drop` return a new clip, so a retried stage starts from what it was given.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
-
-Status = Literal["ok", "rejected", "failed"]
+from typing import Any
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,21 +35,23 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """Why a clip left the road. `code` is one of `pipelines.codes.CODES`."""
+class Drop:
+    """Why a clip was dropped."""
 
-    status: Status
     code: str
+    """One of `pipelines.codes.CODES`; its policy says whether asking again helps."""
     reason: str
+    """One sentence for people."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A row, what the stages made of it so far, and its verdict once it has left the road."""
+    """A row, what the stages made of it so far, and why it was dropped, if it was."""
 
     row: Row
     fields: Mapping[str, Any] = field(default_factory=dict)
-    verdict: Verdict | None = None
+    dropped: Drop | None = None
+    """None while the clip is kept."""
     notes: tuple[str, ...] = ()
     """Remarks for the ledger on a clip that stays, for instance "audio starts 1,476 ms late"."""
 
@@ -67,10 +66,11 @@ class Clip:
         """The same clip with one more remark for the ledger."""
         return replace(self, notes=(*self.notes, remark))
 
-    def reject(self, code: str, reason: str) -> "Clip":
-        """The clip is not wanted: its content is the reason. It leaves the road here."""
-        return replace(self, verdict=Verdict("rejected", code, reason))
+    def drop(self, code: str, reason: str) -> "Clip":
+        """The clip, dropped: no later stage sees it.
 
-    def fail(self, code: str, reason: str) -> "Clip":
-        """The clip could not be had or processed. It leaves the road here; the code's policy says whether for good."""
-        return replace(self, verdict=Verdict("failed", code, reason))
+        Args:
+            code: one of `pipelines.codes.CODES`.
+            reason: what was found and what was wanted, in one sentence.
+        """
+        return replace(self, dropped=Drop(code, reason))

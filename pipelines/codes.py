@@ -1,16 +1,16 @@
-"""Every reason why a clip may leave the road: a closed list, each code with its policy.
+"""Every reason why a clip may be dropped: a closed list, each code with its policy.
 
-rejected    the content is not wanted or not usable; asking again changes nothing
-permanent   it cannot be had any more; asking again changes nothing
-limit       over a limit of our own, which no provenance holds; with another one, `uniform pipeline retry` asks again
-locked      not for who asks now; with other cookies, proxy or token, `uniform pipeline retry --code CODE` asks again
-transient   it could not be had or processed this time; `uniform pipeline retry --code CODE` asks again
+rejected             the content is not wanted or not usable; asking again changes nothing
+permanent            the source cannot be had any more; asking again changes nothing
+over_limit           over a limit of the recipe; with another limit, `uniform pipeline retry` asks again
+needs_credentials    with other cookies, proxy or token, `uniform pipeline retry --code CODE` asks again
+retryable            could not be had or processed this time; `uniform pipeline retry --code CODE` asks again
 """
 
 from dataclasses import dataclass
 from typing import Literal
 
-Policy = Literal["rejected", "permanent", "limit", "locked", "transient"]
+Policy = Literal["rejected", "permanent", "over_limit", "needs_credentials", "retryable"]
 
 
 @dataclass(frozen=True)
@@ -27,16 +27,16 @@ class Code:
 
 
 _REMEDIES: dict[Policy, str] = {
-    "limit": "with another limit in the recipe, uniform pipeline retry",
-    "locked": "with other cookies, proxy or token, uniform pipeline retry",
-    "transient": "uniform pipeline retry",
+    "over_limit": "with another limit in the recipe, uniform pipeline retry",
+    "needs_credentials": "with other cookies, proxy or token, uniform pipeline retry",
+    "retryable": "uniform pipeline retry",
 }
 
 CODES: dict[str, Code] = {
     # the source cannot be had
-    "missing_source": Code("transient", "a local file that the listing names is not there"),
-    "unreadable_source": Code("transient", "a local file is there but cannot be read: permissions or a disk fault"),
-    "no_fetcher": Code("transient", "no part of the toolkit fetches this kind of source"),
+    "missing_source": Code("retryable", "a local file that the listing names is not there"),
+    "unreadable_source": Code("retryable", "a local file is there but cannot be read: permissions or a disk fault"),
+    "no_fetcher": Code("retryable", "no part of the toolkit fetches this kind of source"),
     "outside_root": Code("permanent", "the path leaves the data set's folder"),
     "digest_mismatch": Code("permanent", "the source's bytes are not those that the listing promises"),
     # the host refuses or has lost it
@@ -44,47 +44,47 @@ CODES: dict[str, Code] = {
     "removed": Code("permanent", "removed by its owner, by the site or by a claim"),
     "terminated": Code("permanent", "the account that it belonged to was closed"),
     "unavailable": Code("permanent", "the site says that it is unavailable, and not why"),
-    "region": Code("locked", "not shown in the country of this machine; another address may see it"),
-    "age": Code("locked", "asks for the age of the viewer; a cookies file of an adult may see it"),
-    "members": Code("locked", "for members or payers only"),
+    "region": Code("needs_credentials", "not shown in the country of this machine; another address may see it"),
+    "age": Code("needs_credentials", "asks for the age of the viewer; a cookies file of an adult may see it"),
+    "members": Code("needs_credentials", "for members or payers only"),
     "drm": Code("permanent", "protected by rights management"),
-    "live": Code("transient", "a live event or premiere that is not over"),
-    "sign_in": Code("transient", "the site takes this machine for a robot; the whole address must rest"),
-    "rate_limited": Code("transient", "the site says that this machine asks too often"),
-    "no_format": Code("transient", "no format with picture and sound was offered this time"),
-    "extractor": Code("transient", "the site changed and yt-dlp does not understand it: update yt-dlp"),
-    "http_401": Code("locked", "HTTP 401: a login is needed"),
-    "http_403": Code("locked", "HTTP 403: forbidden"),
+    "live": Code("retryable", "a live event or premiere that is not over"),
+    "sign_in": Code("retryable", "the site takes this machine for a robot; the whole address must rest"),
+    "rate_limited": Code("retryable", "the site says that this machine asks too often"),
+    "no_format": Code("retryable", "no format with picture and sound was offered this time"),
+    "extractor": Code("retryable", "the site changed and yt-dlp does not understand it: update yt-dlp"),
+    "http_401": Code("needs_credentials", "HTTP 401: a login is needed"),
+    "http_403": Code("needs_credentials", "HTTP 403: forbidden"),
     "http_404": Code("permanent", "HTTP 404: not found"),
     "http_410": Code("permanent", "HTTP 410: gone"),
-    "http_429": Code("transient", "HTTP 429: too many requests"),
+    "http_429": Code("retryable", "HTTP 429: too many requests"),
     "http_4xx": Code("permanent", "another HTTP status that blames the request"),
-    "http_5xx": Code("transient", "an HTTP status that blames the server"),
+    "http_5xx": Code("retryable", "an HTTP status that blames the server"),
     "http_redirects": Code("permanent", "redirects that lead in a circle or too far"),
-    "bad_response": Code("transient", "an answer that breaks HTTP or ignores what was asked"),
+    "bad_response": Code("retryable", "an answer that breaks HTTP or ignores what was asked"),
     "data_forbidden": Code(
-        "transient", "the page was fine, but the address of its data has expired, was refused or leads nowhere"
+        "retryable", "the page was fine, but the address of its data has expired, was refused or leads nowhere"
     ),
     # the way there
-    "dns": Code("transient", "the host's name could not be resolved"),
-    "connection": Code("transient", "no connection, or it broke"),
-    "timeout": Code("transient", "the host did not answer in time"),
-    "too_slow": Code("transient", "the data came slower than the limit"),
-    "tls": Code("transient", "the host's certificate or its TLS could not be trusted"),
-    "proxy": Code("transient", "the proxy refused or failed"),
-    "incomplete": Code("transient", "fewer bytes came than were promised"),
-    "changed": Code("transient", "the source changed while it was fetched"),
-    "address_refused": Code("limit", "a private, local or reserved address that is not allowed by name"),
+    "dns": Code("retryable", "the host's name could not be resolved"),
+    "connection": Code("retryable", "no connection, or it broke"),
+    "timeout": Code("retryable", "the host did not answer in time"),
+    "too_slow": Code("retryable", "the data came slower than the limit"),
+    "tls": Code("retryable", "the host's certificate or its TLS could not be trusted"),
+    "proxy": Code("retryable", "the proxy refused or failed"),
+    "incomplete": Code("retryable", "fewer bytes came than were promised"),
+    "changed": Code("retryable", "the source changed while it was fetched"),
+    "address_refused": Code("over_limit", "a private, local or reserved address that is not allowed by name"),
     "scheme_refused": Code("permanent", "an address of another scheme than http or https"),
-    "host_paused": Code("transient", "the host rests after it refused several times; the reason says until when"),
-    "daily_budget": Code("transient", "today's requests to this host are used up"),
-    "quiet_hours": Code("transient", "this host is not asked at this hour"),
+    "host_paused": Code("retryable", "the host rests after it refused several times; the reason says until when"),
+    "daily_budget": Code("retryable", "today's requests to this host are used up"),
+    "quiet_hours": Code("retryable", "this host is not asked at this hour"),
     # archives and hubs
     "archive_corrupt": Code("permanent", "the archive is damaged or of another kind than its name"),
     "archive_unsupported": Code(
         "permanent", "cannot be read member by member: decompress a compressed tar; make a Parquet file's groups small"
     ),
-    "no_driver": Code("transient", "the library that reads this kind of address is not installed"),
+    "no_driver": Code("retryable", "the library that reads this kind of address is not installed"),
     # the file is not usable media
     "empty_file": Code("rejected", "zero bytes"),
     "not_media": Code("rejected", "no container that any demuxer knows: HTML, text, a picture, random bytes"),
@@ -96,12 +96,12 @@ CODES: dict[str, Code] = {
     "unsupported": Code("rejected", "a codec, pixel format or transfer function that cannot be decoded faithfully"),
     "encrypted": Code("rejected", "the samples are encrypted"),
     "bad_timestamps": Code("rejected", "timestamps that no clock can make sense of"),
-    "too_large": Code("limit", "more pixels, channels or bytes than the limits allow"),
+    "too_large": Code("over_limit", "more pixels, channels or bytes than the limits allow"),
     # the sandbox ended the attempt
-    "decode_timeout": Code("limit", "decoding took longer than the limit"),
-    "decode_memory": Code("limit", "decoding wanted more memory than the limit"),
-    "decode_crash": Code("limit", "the decoder's process died"),
-    "kills_worker": Code("rejected", "the clip killed three workers and was found by isolation"),
+    "decode_timeout": Code("over_limit", "decoding took longer than the limit"),
+    "decode_memory": Code("over_limit", "decoding wanted more memory than the limit"),
+    "decode_crash": Code("over_limit", "the decoder's process died"),
+    "worker_crash": Code("rejected", "the clip killed three workers and was found by isolation"),
     # the content is not wanted
     "still": Code("rejected", "the picture does not move"),
     "black": Code("rejected", "the picture is black"),
@@ -120,12 +120,12 @@ CODES: dict[str, Code] = {
     "caption_refusal": Code("rejected", "the model refused or spoke of itself"),
     "caption_language": Code("rejected", "the caption is no language: signs, code or broken characters"),
     "caption_long": Code("rejected", "more words than the text encoder keeps"),
-    "caption_server": Code("transient", "the caption server did not answer, or not with a caption"),
+    "caption_server": Code("retryable", "the caption server did not answer, or not with a caption"),
     # encoding
     "roundtrip_poor": Code("rejected", "the decoded latent is too far from the clip"),
     "not_finite": Code("rejected", "the latent holds NaN or infinity"),
     # the machine
-    "disk_full": Code("transient", "no space left"),
-    "out_of_memory": Code("transient", "the machine or the accelerator ran out of memory"),
-    "unknown": Code("transient", "a reason that this list does not have yet"),
+    "disk_full": Code("retryable", "no space left"),
+    "out_of_memory": Code("retryable", "the machine or the accelerator ran out of memory"),
+    "unknown": Code("retryable", "a reason that this list does not have yet"),
 }

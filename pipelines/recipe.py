@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
-from pipelines.shipped import shipped_recipes
+from pipelines.builtin import shipped_recipes
 from pipelines.stage import Stage, check_order, stage_class
 from uniform.config import Document, build, convert, nearest, read_toml
 from uniform.errors import ConfigError
@@ -32,7 +32,7 @@ _KEYS = ("name", "spec", "unit_clips", "stage")
 
 
 @dataclass(frozen=True)
-class Instance:
+class StageStep:
     """One use of a stage in a recipe."""
 
     name: str
@@ -46,46 +46,46 @@ class Recipe:
     name: str
     spec: Spec
     unit_clips: int
-    instances: tuple[Instance, ...]
+    instances: tuple[StageStep, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of the instances, in order."""
         return tuple(instance.name for instance in self.instances)
 
-    def instance(self, name: str) -> Instance:
+    def instance(self, name: str) -> StageStep:
         """The instance called `name`. Raises ConfigError for an unknown name."""
         if name not in self.names:
             raise ConfigError(f"recipe '{self.name}' has no stage '{name}'{nearest(name, self.names)}")
         return self.instances[self.names.index(name)]
 
-    def before(self, name: str) -> Instance | None:
+    def before(self, name: str) -> StageStep | None:
         """The stage whose kept clips reach the stage `name`; None for the first."""
         place = self.names.index(name)
         return self.instances[place - 1] if place else None
 
-    def givers(self, name: str) -> dict[str, Instance]:
+    def producers(self, name: str) -> dict[str, StageStep]:
         """For each field that the stage `name` needs: the nearest stage before it that gives it."""
-        return self._givers[name]
+        return self._producers[name]
 
     @cached_property
-    def _givers(self) -> dict[str, dict[str, Instance]]:
-        given: dict[str, Instance] = {}
-        found: dict[str, dict[str, Instance]] = {}
+    def _producers(self) -> dict[str, dict[str, StageStep]]:
+        given: dict[str, StageStep] = {}
+        found: dict[str, dict[str, StageStep]] = {}
         for instance in self.instances:
             found[instance.name] = {field: given[field] for field in instance.stage.needs}
             given.update(dict.fromkeys(instance.stage.gives, instance))
         return found
 
-    def ancestors(self, name: str) -> tuple[Instance, ...]:
+    def ancestors(self, name: str) -> tuple[StageStep, ...]:
         """Every stage that the results of the stage `name` are made from, in order."""
-        wanted = {giver.name for giver in self.givers(name).values()}
+        wanted = {giver.name for giver in self.producers(name).values()}
         for earlier in reversed(self.instances[: self.names.index(name)]):
             if earlier.name in wanted:
-                wanted.update(giver.name for giver in self.givers(earlier.name).values())
+                wanted.update(giver.name for giver in self.producers(earlier.name).values())
         return tuple(instance for instance in self.instances if instance.name in wanted)
 
-    def until(self, name: str | None) -> tuple[Instance, ...]:
+    def until(self, name: str | None) -> tuple[StageStep, ...]:
         """The stages up to and with `name`; all of them for None."""
         if name is None:
             return self.instances
@@ -112,7 +112,7 @@ def make_recipe(name: str, spec: Spec, unit_clips: int, stages: Sequence[tuple[s
             raise ConfigError(f"recipe '{name}': two stages are called '{instance}'; give one another name with 'as'")
         _claim_store(name, instance, stage, stores)
     check_order(stages)
-    return Recipe(name, spec, unit_clips, tuple(Instance(*pair) for pair in stages))
+    return Recipe(name, spec, unit_clips, tuple(StageStep(*pair) for pair in stages))
 
 
 def _claim_store(recipe: str, instance: str, stage: Stage, taken: dict[str, str]) -> None:

@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
 from pipelines.clip import Clip
-from pipelines.fetching.book import FileBook
-from pipelines.fetching.pace import HostBook
+from pipelines.hosts import HostStates
 from uniform.config import nearest
 from uniform.errors import ConfigError
 from uniform.spec import Spec
@@ -53,8 +52,10 @@ class Context:
     """Data set name to the folder that its local paths are relative to."""
     folder: Path = Path()
     """The run's folder; the fetch stage keeps its media below it."""
-    host_book: Callable[[Path], HostBook] = FileBook
-    """Opens the book of hosts that is kept in a folder; an engine with many machines brings one for all of them."""
+    host_states: Callable[[Path], HostStates] | None = None
+    """Opens the host states kept in a folder; None uses files in it. The Ray backend gives one store for all nodes."""
+    unblocked_at_s: Mapping[str, float] = field(default_factory=dict)
+    """Policy of a drop code -> seconds since 1970: a refusal of that policy from before this time does not count."""
 
 
 @runtime_checkable
@@ -96,9 +97,7 @@ class Stage(Protocol):
 
 def known_stages() -> list[str]:
     """Names of the files in `pipelines/stages/`."""
-    import pipelines.stages
-
-    return sorted(module.name for module in pkgutil.iter_modules(pipelines.stages.__path__))
+    return sorted(module.name for module in pkgutil.iter_modules([str(Path(__file__).with_name("stages"))]))
 
 
 def stage_class(name: str) -> type:

@@ -11,8 +11,8 @@ import pytest
 import typer
 
 from cli.main import app
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[1]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "data_manifests").glob("*.md")])
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 

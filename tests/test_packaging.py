@@ -7,8 +7,7 @@ import zipfile
 from pathlib import Path
 
 import uniform
-
-ROOT = Path(__file__).parents[1]
+from tests.support.paths import ROOT
 
 
 def test_the_wheel_holds_exactly_uniform_pipelines_and_cli(tmp_path: Path) -> None:

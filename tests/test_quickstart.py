@@ -8,10 +8,11 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from uniform.media.clipfile import probe
+from tests.support.paths import ROOT
+from uniform.media.clip_file import probe
 from uniform.spec import TOY
 
-PAGE = Path(__file__).parents[1] / "docs" / "quickstart.md"
+PAGE = ROOT / "docs" / "quickstart.md"
 SMALLER = {
     "--clips 160": "--clips 32",
     "--workers 2": "--inline",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from uniform.errors import ConfigError
+from uniform.renamed import KEYS, current, warn_renamed
 
 T = TypeVar("T")
 
@@ -66,6 +67,7 @@ def build(cls: type[T], values: Mapping[str, Any], document: Document, prefix: s
     Raises: ConfigError that names file, line, key, what was found and what was wanted.
     """
     fields = {field.name: field for field in dataclasses.fields(typing.cast(Any, cls)) if field.init}
+    values = {_renamed(key, fields): value for key, value in values.items()}
     for key in values:
         if key not in fields:
             raise ConfigError(
@@ -82,6 +84,15 @@ def build(cls: type[T], values: Mapping[str, Any], document: Document, prefix: s
         return cls(**arguments)
     except ConfigError as error:
         raise ConfigError(f"{document.path}: {error}") from error
+
+
+def _renamed(key: str, fields: Mapping[str, Any]) -> str:
+    """The present name of a key, where `fields` has it under another name since 0.3.0."""
+    new = current(key, KEYS)
+    if key in fields or new not in fields:
+        return key
+    warn_renamed(key, new)
+    return new
 
 
 def convert(wanted: Any, value: Any, document: Document, key: str) -> Any:

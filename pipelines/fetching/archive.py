@@ -8,11 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from pipelines.archive_table import ArchiveTable, MemberError, reading
 from pipelines.clip import Row
 from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.store import Made, MediaStore, kept_suffix
-from pipelines.local_paths import OutsideRootError, RootFolder
+from pipelines.sources.archive import ArchiveTable, MemberError, reading
+from pipelines.sources.paths import OutsideRootError, RootFolder
 
 CHUNK_BYTES = 1 << 20
 SEPARATOR = "#"

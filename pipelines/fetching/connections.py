@@ -9,8 +9,8 @@ from functools import cached_property
 
 from pipelines.fetching.address import Target
 from pipelines.fetching.base import FetchError
-from pipelines.fetching.identity import Proxy
-from pipelines.fetching.watch import deadline
+from pipelines.fetching.credentials import Proxy
+from pipelines.fetching.stall_guard import deadline
 
 IDLE_S = 10.0
 """How long an open connection is believed in: hosts close theirs after 5 to 75 s."""

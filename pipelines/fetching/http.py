@@ -20,13 +20,13 @@ from pipelines.codes import CODES
 from pipelines.fetching.address import checked_target, split_address
 from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.connections import Connections, Way, request_line
-from pipelines.fetching.identity import Cookies, ProxyList, environment_proxy, require_files
+from pipelines.fetching.credentials import Cookies, ProxyList, environment_proxy, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace, retry_after_s
-from pipelines.fetching.part import Part
+from pipelines.fetching.partial_download import Part
 from pipelines.fetching.probe import check_media
+from pipelines.fetching.rate_limit import RateLimiter, retry_after_s
+from pipelines.fetching.stall_guard import Deadline, ThroughputMonitor, deadline
 from pipelines.fetching.store import Made, MediaStore
-from pipelines.fetching.watch import Deadline, Meter, deadline
 
 CHUNK_BYTES = 1 << 19
 HOPS = 5
@@ -80,14 +80,14 @@ class HttpFetcher:
     def __init__(
         self,
         store: MediaStore,
-        pace: Pace,
+        pace: RateLimiter,
         options: HttpOptions,
         allow_hosts: tuple[str, ...] = (),
         *,
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._store, self._pace, self._options = store, pace, options
+        self._store, self._rate_limiter, self._options = store, pace, options
         self._allowed = frozenset(host.lower() for host in allow_hosts)
         self._clock, self._sleep = clock, sleep
         self._connections = Connections(options.timeout_s, options.deadline_s)
@@ -105,7 +105,7 @@ class HttpFetcher:
             try:
                 return self._attempt(uri, key, Part(work))
             except FetchError as error:
-                final = CODES[error.code].policy != "transient" or error.code in _FINAL
+                final = CODES[error.code].policy != "retryable" or error.code in _FINAL
                 if final or attempt == self._options.attempts:
                     raise
                 if error.code not in _REFUSALS:  # after those the pace itself makes us wait
@@ -142,7 +142,7 @@ class HttpFetcher:
         """Follow redirects to an answer with content; its status and headers are checked."""
         for _ in range(HOPS + 1):
             way = self._way(uri, key)
-            self._pace.take(way.target.host)
+            self._rate_limiter.take(way.target.host)
             connection, response = self._ask(way, self._headers(way, part))
             try:
                 location = response.headers.get("Location")
@@ -153,7 +153,7 @@ class HttpFetcher:
                 connection.close()
                 raise
             connection.close()
-            self._pace.report(way.target.host, None)
+            self._rate_limiter.report(way.target.host, None)
             uri = _joined(uri, location)
         raise FetchError("http_redirects", f"more than {HOPS} redirects, the last to {clean_reason(uri)}")
 
@@ -194,9 +194,9 @@ class HttpFetcher:
         """Judge status and headers, and set up the part. Raises FetchError."""
         status, headers = response.status, response.headers
         if status in (429, 503):
-            self._pace.report(way.target.host, f"HTTP {status}", retry_after_s(headers.get("Retry-After")))
+            self._rate_limiter.report(way.target.host, f"HTTP {status}", retry_after_s(headers.get("Retry-After")))
         elif status < 500:
-            self._pace.report(way.target.host, None)
+            self._rate_limiter.report(way.target.host, None)
         if status == 407:
             raise FetchError("proxy", f"{way.proxy}: HTTP 407 {response.reason}")
         if status == 416:
@@ -223,7 +223,7 @@ class HttpFetcher:
     def _receive(self, response: http.client.HTTPResponse, part: Part, watch: Deadline) -> None:
         """Append the answer's content to the part, within the options."""
         options, size = self._options, part.offset
-        meter = Meter(options.slowest_bytes_per_s, options.window_s, size, self._clock)
+        meter = ThroughputMonitor(options.slowest_bytes_per_s, options.window_s, size, self._clock)
         with part.growing() as append:
             while chunk := response.read1(CHUNK_BYTES):
                 watch.put_off()

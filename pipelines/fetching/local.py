@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipelines.clip import Row
 from pipelines.fetching.base import Fetched, FetchError
-from pipelines.local_paths import OutsideRootError, RootFolder
+from pipelines.sources.paths import OutsideRootError, RootFolder
 
 REMEMBERED = 1_024
 """Files whose digest is kept: the clips of one long video follow each other in no fixed order."""

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from pipelines.clip import Row
 from pipelines.fetching.base import Fetched, FetchError
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace
+from pipelines.fetching.rate_limit import RateLimiter
+from pipelines.fetching.stall_guard import ThroughputMonitor
 from pipelines.fetching.store import Made, MediaStore, kept_suffix
-from pipelines.fetching.watch import Meter
 
 CHUNK_BYTES = 1 << 22
 """Also what a driver asks for at a time: in larger steps, up to 50 MB, the pace could not be told."""
@@ -34,14 +34,14 @@ class RemoteFetcher:
     def __init__(
         self,
         store: MediaStore,
-        pace: Pace,
+        pace: RateLimiter,
         largest_bytes: int,
         slowest_bytes_per_s: float = 2_000.0,
         window_s: float = 60.0,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._pace, self._largest = store, pace, largest_bytes
+        self._store, self._rate_limiter, self._largest = store, pace, largest_bytes
         self._slowest, self._window_s, self._clock = slowest_bytes_per_s, window_s, clock
 
     def fetch(self, row: Row) -> Fetched:
@@ -52,14 +52,14 @@ class RemoteFetcher:
     def _get(self, uri: str, work: Path) -> Made:
         parts = urlsplit(uri)
         host = "huggingface.co" if parts.scheme == "hf" else parts.netloc
-        self._pace.take(host)
+        self._rate_limiter.take(host)
         target = work / "remote"
         try:
             self._copy(uri, parts.scheme, target)
         except FetchError as error:
-            self._pace.report(host, error.reason if error.code == "http_429" else None)
+            self._rate_limiter.report(host, error.reason if error.code == "http_429" else None)
             raise
-        self._pace.report(host, None)
+        self._rate_limiter.report(host, None)
         return Made(target, kept_suffix(parts.path), {"uri": clean_reason(uri)})
 
     def _copy(self, uri: str, scheme: str, target: Path) -> None:
@@ -67,7 +67,7 @@ class RemoteFetcher:
 
         try:
             system, path = fsspec.core.url_to_fs(uri)
-            meter = Meter(self._slowest, self._window_s, clock=self._clock)
+            meter = ThroughputMonitor(self._slowest, self._window_s, clock=self._clock)
             with system.open(path, "rb", block_size=CHUNK_BYTES) as source, target.open("wb") as file:
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)

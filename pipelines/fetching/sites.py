@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 from pipelines.clip import Row
 from pipelines.fetching.address import checked_target, split_address
 from pipelines.fetching.base import Fetched, FetchError
-from pipelines.fetching.identity import ProxyList, require_files
+from pipelines.fetching.credentials import ProxyList, require_files
 from pipelines.fetching.messages import clean_reason, code_of_message, code_of_status
-from pipelines.fetching.pace import Pace, retry_after_s
 from pipelines.fetching.probe import check_media
+from pipelines.fetching.rate_limit import RateLimiter, retry_after_s
 from pipelines.fetching.store import Made, MediaStore
 from uniform.errors import ConfigError
 from uniform.media.ffmpeg import ffmpeg_program
@@ -87,8 +87,10 @@ class SiteFetcher:
         allow_hosts: names or addresses that may be private or local.
     """
 
-    def __init__(self, store: MediaStore, pace: Pace, options: SiteOptions, allow_hosts: tuple[str, ...] = ()) -> None:
-        self._store, self._pace, self._options = store, pace, options
+    def __init__(
+        self, store: MediaStore, pace: RateLimiter, options: SiteOptions, allow_hosts: tuple[str, ...] = ()
+    ) -> None:
+        self._store, self._rate_limiter, self._options = store, pace, options
         self._proxies = ProxyList(options.proxies_file) if options.proxies_file else None
         self._extractor_args = {
             table.lower(): {name: _from_environment(value).split(",") for name, value in arguments.items()}
@@ -108,7 +110,7 @@ class SiteFetcher:
         else:
             checked_target(uri, self._allowed)
         for attempt in range(1, self._options.attempts + 1):
-            self._pace.take(host)
+            self._rate_limiter.take(host)
             # Nothing of an earlier attempt may be gone on with: yt-dlp would sew strangers together.
             shutil.rmtree(work, ignore_errors=True)
             work.mkdir()
@@ -118,14 +120,14 @@ class SiteFetcher:
             except FetchError as error:
                 shutil.rmtree(work, ignore_errors=True)
                 if error.code in REFUSALS or error.retry_after_s is not None:
-                    self._pace.report(host, error.reason, error.retry_after_s)
+                    self._rate_limiter.report(host, error.reason, error.retry_after_s)
                 elif error.code not in BREAKS:  # a host that did not answer has not answered well
-                    self._pace.report(host, None)
+                    self._rate_limiter.report(host, None)
                 hopeless = error.code not in BREAKS and error.retry_after_s is None
                 if hopeless or attempt == self._options.attempts:
                     raise
             else:
-                self._pace.report(host, None)
+                self._rate_limiter.report(host, None)
                 return made
         raise AssertionError("unreachable: the last attempt returns or raises")
 

@@ -21,8 +21,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.codes import CODES
+from pipelines.disk import explain_disk_error, is_disk_full
 from pipelines.fetching.base import Fetched, FetchError
-from pipelines.folder import explain, is_full
 from uniform.atomic import TEMPORARY_PREFIX
 from uniform.fingerprint import canonical_json, file_sha256
 
@@ -59,7 +59,7 @@ class MediaStore:
     Args:
         folder: made where it is missing.
         refusals_h: how long a lasting refusal is remembered, in hours; None asks every time.
-        lifted_s: policy -> seconds since 1970; a refusal of that policy from before this time does not count.
+        unblocked_at_s: policy -> seconds since 1970; a refusal of that policy from before this time does not count.
         clock: seconds since 1970.
     """
 
@@ -67,11 +67,11 @@ class MediaStore:
         self,
         folder: Path,
         refusals_h: float | None = 24.0,
-        lifted_s: Mapping[str, float] | None = None,
+        unblocked_at_s: Mapping[str, float] | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._folder, self._refusals_h, self._clock = folder.absolute(), refusals_h, clock
-        self._lifted_s = lifted_s or {}
+        self._unblocked_at_s = unblocked_at_s or {}
 
     @staticmethod
     def key(kind: str, scope: str, uri: str) -> str:
@@ -116,7 +116,7 @@ class MediaStore:
                 work.mkdir(parents=True, exist_ok=True)
                 fetched = self._commit(key, make(work))
             except FetchError as error:
-                if CODES[error.code].policy != "transient":
+                if CODES[error.code].policy != "retryable":
                     if error.code not in UNASKED:
                         self._remember(key, error)
                     shutil.rmtree(work, ignore_errors=True)
@@ -152,7 +152,7 @@ class MediaStore:
         refusal = _read_json(self._place(key, ".refused.json"))
         if refusal is None or self._refusals_h is None:
             return
-        if refusal["time"] < self._lifted_s.get(CODES[refusal["code"]].policy, 0.0):
+        if refusal["time"] < self._unblocked_at_s.get(CODES[refusal["code"]].policy, 0.0):
             return
         if self._clock() - refusal["time"] < 3600 * self._refusals_h:
             raise FetchError(refusal["code"], f"{refusal['reason']} (asked before)")
@@ -187,9 +187,9 @@ def _stopping_when_full(folder: Path) -> Iterator[None]:
         full = error
         if isinstance(error, FetchError) and error.code == "disk_full":
             full = OSError(errno.ENOSPC, error.reason)
-        if not isinstance(full, OSError) or not is_full(full):
+        if not isinstance(full, OSError) or not is_disk_full(full):
             raise
-        explained = explain(full, folder)
+        explained = explain_disk_error(full, folder)
         assert explained is not None
         raise explained from error
 

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from pipelines.caption_file import read_captions
 from pipelines.clip import Clip, Row
 from pipelines.stage import Context, Resources, Store, Work
+from pipelines.stage_support.caption_table import read_captions
 from uniform.captioning.wording import check_template, clean, label_words
 from uniform.errors import ConfigError
 from uniform.fingerprint import file_sha256
@@ -101,21 +101,21 @@ class Stage:
         row = clip.row
         if self.source == "file":
             if row.clip_id not in written:
-                return clip.reject("caption_missing", f"{self.file} has no caption for it")
+                return clip.drop("caption_missing", f"{self.file} has no caption for it")
             text, origin = written[row.clip_id]
         elif self.source == "given":
             if row.caption is None:
-                return clip.reject("caption_missing", 'the listing gives no caption; use source = "labels"?')
+                return clip.drop("caption_missing", 'the listing gives no caption; use source = "labels"?')
             text, origin = row.caption, row.caption_origin or "given"
         elif self.source == "merge":
             text, origin = self._merged(row, clip["caption"]), "merge"
         else:
             if not row.labels:
-                return clip.reject("caption_missing", 'the row has no label; use source = "given"?')
+                return clip.drop("caption_missing", 'the row has no label; use source = "given"?')
             text, origin = self._from_labels(row), "label"
         text = clean(text)
         if not text:
-            return clip.reject("caption_empty", "nothing is left of the caption but spaces")
+            return clip.drop("caption_empty", "nothing is left of the caption but spaces")
         return clip.with_fields(caption=text, origin=origin)
 
     def _from_labels(self, row: Row, **more: str) -> str:

@@ -18,10 +18,10 @@ from typing import Any, ClassVar, Literal
 
 from pipelines.clip import Clip
 from pipelines.codes import CODES
-from pipelines.prefetch import Wait, prefetched
 from pipelines.stage import Context, Resources, Store, Work
-from uniform.captioning.asking import Asking, Outcome, Speed
+from pipelines.stage_support.prefetch import Wait, prefetched
 from uniform.captioning.base import Captioner, Question
+from uniform.captioning.caption_retry import CaptionRetry, Outcome, Speed
 from uniform.captioning.frames import chosen
 from uniform.captioning.gate import Rules
 from uniform.captioning.prompts import Prompt, read_prompt
@@ -29,7 +29,7 @@ from uniform.captioning.settings import Settings, read_captioner
 from uniform.captioning.wording import MOST_LABELS, label_words
 from uniform.config import nearest
 from uniform.errors import ConfigError, MediaError
-from uniform.media.clipfile import read_clip
+from uniform.media.clip_file import read_clip
 from uniform.media.sandbox import MediaSandbox
 from uniform.spec import Spec
 
@@ -183,7 +183,9 @@ class CaptionWork:
         """Part of the last unit's time that the model stood still for want of frames."""
         self._stage, self._spec = stage, spec
         settings = stage.settings
-        self._asking = Asking(captioner, settings.decoding, settings.again, stage.rules, settings.batch_clips)
+        self._caption_retry = CaptionRetry(
+            captioner, settings.decoding, settings.again, stage.rules, settings.batch_clips
+        )
         self._window = settings.batch_clips * stage.window_batches
         self._sandbox = MediaSandbox() if stage.frames_from == "source" else None
 
@@ -193,7 +195,7 @@ class CaptionWork:
         seen = prefetched(self._see, clips, ahead=stage.prefetch_clips, threads=stage.decode_threads, wait=wait)
         for window in _windows(seen, self._window):
             questions = [one.question for one in window if one.question is not None]
-            outcomes = iter(self._asking.ask(questions, speed))
+            outcomes = iter(self._caption_retry.ask(questions, speed))
             for one in window:
                 yield one.clip if one.question is None else _finished(one.clip, next(outcomes))
         speed.seconds = time.monotonic() - began
@@ -205,11 +207,10 @@ class CaptionWork:
         try:
             frames = chosen(self._frames(clip), stage.settings.frames)
         except MediaError as error:
-            leave = clip.reject if CODES[error.code].policy == "rejected" else clip.fail
-            return _Seen(leave(error.code, error.reason), None)
+            return _Seen(clip.drop(error.code, error.reason), None)
         words = {**label_words(clip.row.labels, most=MOST_LABELS), "dataset": clip.row.dataset}
         if stage.wording.names_labels and not clip.row.labels:
-            return _Seen(clip.reject("caption_missing", "the prompt names labels, and the row has none"), None)
+            return _Seen(clip.drop("caption_missing", "the prompt names labels, and the row has none"), None)
         return _Seen(clip, Question(self.captioner.prepare(frames), *stage.wording.filled(words)))
 
     def _frames(self, clip: Clip) -> Any:
@@ -222,10 +223,9 @@ class CaptionWork:
 
 def _finished(clip: Clip, outcome: Outcome | None) -> Clip:
     if outcome is None:
-        return clip.fail("out_of_memory", "one clip alone does not fit into the memory of the device")
+        return clip.drop("out_of_memory", "one clip alone does not fit into the memory of the device")
     if outcome.code is not None:
-        leave = clip.reject if CODES[outcome.code].policy == "rejected" else clip.fail
-        return leave(outcome.code, outcome.reason)
+        return clip.drop(outcome.code, outcome.reason)
     for remark in outcome.remarks:
         clip = clip.note(remark)
     return clip.with_fields(caption=outcome.caption, origin="model", attempt=outcome.attempt, finish=outcome.finish)

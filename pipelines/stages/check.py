@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipelines.clip import Clip
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.errors import ConfigError, MediaError
-from uniform.media.clipfile import read_clip
-from uniform.media.gaps import missing_sound_ms
+from uniform.media.audio_gaps import missing_sound_ms
+from uniform.media.clip_file import read_clip
 from uniform.spec import Spec
 
 BLOCKS = 32
@@ -76,33 +76,33 @@ class Stage:
         try:
             frames, waveform = read_clip(clip["mp4"], spec, longer=True)
         except MediaError as error:
-            return clip.reject(error.code, error.reason)
+            return clip.drop(error.code, error.reason)
         blocks = block_luma(frames)
         return self._judge_picture(clip, blocks) or self._judge_sound(clip, waveform) or self._judge_cover(clip) or clip
 
     def _judge_picture(self, clip: Clip, blocks: NDArray[np.float32]) -> Clip | None:
         brightest = float(blocks.max())
         if self.black_ceiling is not None and brightest <= self.black_ceiling:
-            return clip.reject("black", f"brightest block {brightest:.1f} of 255, ceiling {self.black_ceiling:g}")
+            return clip.drop("black", f"brightest block {brightest:.1f} of 255, ceiling {self.black_ceiling:g}")
         swing = float((blocks.max(axis=0) - blocks.min(axis=0)).max())
         if self.still_floor is not None and swing < self.still_floor:
-            return clip.reject("still", f"no block swings by more than {swing:.1f} of 255, floor {self.still_floor:g}")
+            return clip.drop("still", f"no block swings by more than {swing:.1f} of 255, floor {self.still_floor:g}")
         return None
 
     def _judge_sound(self, clip: Clip, waveform: NDArray[np.float32]) -> Clip | None:
         level = level_dbfs(waveform)
         if self.silence_floor_dbfs is not None and level < self.silence_floor_dbfs:
-            return clip.reject("silent", f"RMS {level:.1f} dBFS, floor {self.silence_floor_dbfs:g} dBFS")
+            return clip.drop("silent", f"RMS {level:.1f} dBFS, floor {self.silence_floor_dbfs:g} dBFS")
         share = float((np.abs(waveform) >= FULL_SCALE).mean())
         if self.clipped_share is not None and share > self.clipped_share:
-            return clip.reject("clipped", f"{share:.1%} of samples at full scale, limit {self.clipped_share:.1%}")
+            return clip.drop("clipped", f"{share:.1%} of samples at full scale, limit {self.clipped_share:.1%}")
         return None
 
     def _judge_cover(self, clip: Clip) -> Clip | None:
         missing_ms = missing_sound_ms(clip.notes)
         if self.missing_sound_ms is not None and missing_ms > self.missing_sound_ms:
             gaps = "; ".join(note for note in clip.notes if missing_sound_ms([note]))
-            return clip.reject("av_length", f"{gaps}; limit {self.missing_sound_ms:,} ms")
+            return clip.drop("av_length", f"{gaps}; limit {self.missing_sound_ms:,} ms")
         return None
 
 

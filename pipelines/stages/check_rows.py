@@ -1,7 +1,8 @@
 """Reject clips by what their listing says, before anything is fetched: duplicates, and labels in another language.
 
-The same source span in two data sets of a run is marked where the run is planned (`pipelines/same_span.py`). Copies
-under other names are found by `uniform manifest lookalikes`, whose table goes into `leave_out`.
+The same source span in two datasets of a run is marked when the run is planned
+(`pipelines/manifest/cross_dataset_duplicates.py`). `uniform manifest near-duplicates` finds copies under other names;
+its table goes into `leave_out`.
 """
 
 import unicodedata
@@ -11,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.clip import Clip
-from pipelines.manifest_sets import read_clip_ids
-from pipelines.same_span import MARK
+from pipelines.manifest.cross_dataset_duplicates import MARK
+from pipelines.manifest.set_operations import read_clip_ids
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.errors import ConfigError
 from uniform.latents.format import ids_digest
@@ -62,14 +63,14 @@ class Stage:
     def _judge(self, clip: Clip, left_out: frozenset[str]) -> Clip:
         row = clip.row
         if self.same_span and MARK in row.extra:
-            return clip.reject("duplicate", f"{row.source_id!r} at {row.start_ms / 1000:g} s is {row.extra[MARK]} too")
+            return clip.drop("duplicate", f"{row.source_id!r} at {row.start_ms / 1000:g} s is {row.extra[MARK]} too")
         if row.clip_id in left_out:
-            return clip.reject("duplicate", f"named by a table that is left out ({', '.join(self.leave_out)})")
+            return clip.drop("duplicate", f"named by a table that is left out ({', '.join(self.leave_out)})")
         for text in (*row.labels, *([row.caption] if row.caption else [])):
             strange = None if self.scripts is None else foreign_letter(text, self.scripts)
             if strange is not None:
                 found = f"{text!r} holds {strange!r} of the script {_script(strange)}"
-                return clip.reject("label_script", f"{found}; wanted {', '.join(self.scripts or ())}")
+                return clip.drop("label_script", f"{found}; wanted {', '.join(self.scripts or ())}")
         return clip
 
 

@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.clip import Clip
-from pipelines.codes import CODES
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.errors import ConfigError, MediaError
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET
-from uniform.media.picture import Fit
 from uniform.media.sandbox import MIN_MEMORY_MB, MediaSandbox
+from uniform.media.video import Fit
 from uniform.spec import Spec, long_spec
 
 MAX_CRF = 51
@@ -81,15 +80,13 @@ class Stage:
 
     def _normalise(self, clip: Clip, sandbox: MediaSandbox, spec: Spec) -> Clip:
         if clip.row.duration_ms < spec.duration_ms:  # what lies beyond may have nothing to do with the label
-            return clip.reject(
+            return clip.drop(
                 "too_short", f"the listing's span is {clip.row.duration_ms:,} ms, a clip is {spec.duration_ms:,} ms"
             )
         try:
             made = sandbox.normalise(Path(clip["source"]), spec, clip.row.start_ms, fit=self.fit, crf=self.crf)
         except MediaError as error:
-            if CODES[error.code].policy == "rejected":
-                return clip.reject(error.code, error.reason)
-            return clip.fail(error.code, error.reason)
+            return clip.drop(error.code, error.reason)
         for note in made.notes:
             clip = clip.note(note)
         return clip.with_fields(mp4=made.mp4)

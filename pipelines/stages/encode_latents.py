@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.clip import Clip
-from pipelines.encoding import (
+from pipelines.stage import Context, Store, Work
+from pipelines.stage_support.encoding import (
     Arrays,
     EncodeOptions,
     Media,
@@ -25,8 +26,7 @@ from pipelines.encoding import (
     npy,
     window_sounds,
 )
-from pipelines.prefetch import Wait
-from pipelines.stage import Context, Store, Work
+from pipelines.stage_support.prefetch import Wait
 from uniform.codecs.memory import MemoryBatches
 from uniform.codecs.score import Scores, round_trip
 from uniform.fingerprint import canonical_json
@@ -94,8 +94,8 @@ class Encoder:
         for batch in self._reader.batches(clips, wait):
             for one, latents in encoded(self._encode, batch):
                 score = to_score is None or kept < to_score
-                clip = one.clip if one.clip.verdict else self._finished(one, latents, score)
-                kept += clip.verdict is None
+                clip = one.clip if one.clip.dropped else self._finished(one, latents, score)
+                kept += clip.dropped is None
                 yield clip
         seconds = time.monotonic() - began
         self.waited_share = wait.seconds / seconds if seconds else 0.0
@@ -120,9 +120,9 @@ class Encoder:
         if score:
             (scores,) = self._batches.run(lambda pair: [self._scores(media, latents) for _ in pair], [media])
             if scores is None:
-                return clip.fail("out_of_memory", "one clip's latents alone do not decode in the memory of the device")
+                return clip.drop("out_of_memory", "one clip's latents alone do not decode in the memory of the device")
             if scores.psnr_db < self._stage.min_psnr_db or not scores.mel_error <= self._stage.max_mel_error:
-                return clip.reject("roundtrip_poor", self._poor(scores))
+                return clip.drop("roundtrip_poor", self._poor(scores))
         video, audio = (npy(latent) for latent in latents)
         meta = canonical_json(self._facts(clip, scores)).encode()
         return clip.with_fields(**{VIDEO_MEMBER: video, AUDIO_MEMBER: audio, META_MEMBER: meta})

@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 import torch
 
 from pipelines.clip import Clip
-from pipelines.encoding import (
+from pipelines.stage import Context, Store, Work
+from pipelines.stage_support.encoding import (
     KINDS,
     Arrays,
     EncodeOptions,
@@ -24,8 +25,7 @@ from pipelines.encoding import (
     npy,
     window_sounds,
 )
-from pipelines.prefetch import Wait
-from pipelines.stage import Context, Store, Work
+from pipelines.stage_support.prefetch import Wait
 from uniform.codecs.base import Posterior
 from uniform.codecs.memory import MemoryBatches
 from uniform.errors import ConfigError
@@ -67,10 +67,10 @@ class Stage(EncodeOptions):
 
     def open(self, context: Context) -> Work:
         """The work; it may be called for many units and keeps the codecs."""
-        return _Deviations(self, context.spec).work
+        return _PosteriorStds(self, context.spec).work
 
 
-class _Deviations:
+class _PosteriorStds:
     """A worker's codecs and how far its batches had to shrink."""
 
     def __init__(self, stage: Stage, spec: Spec) -> None:
@@ -85,7 +85,7 @@ class _Deviations:
         """Clips of one unit, in order; those that stay have deviations."""
         for batch in self._reader.batches(map(self._belonging, clips), Wait()):
             for one, deviations in encoded(self._encode, batch):
-                yield one.clip if one.clip.verdict else self._finished(one.clip, deviations)
+                yield one.clip if one.clip.dropped else self._finished(one.clip, deviations)
 
     def _belonging(self, clip: Clip) -> Clip:
         facts = json.loads(clip[META_MEMBER])

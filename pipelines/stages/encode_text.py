@@ -104,9 +104,9 @@ def _encode(window: Sequence[Clip], codec: TextCodec, batches: MemoryBatches) ->
 
 def _finished(clip: Clip, features: Tensor | None, tokens: int, max_tokens: int) -> Clip:
     if features is None:
-        return clip.fail("out_of_memory", "one caption alone does not fit into the memory of the device")
+        return clip.drop("out_of_memory", "one caption alone does not fit into the memory of the device")
     if not features.isfinite().all():
-        return clip.reject("not_finite", "the text features hold NaN, infinity, or more than float16 can hold")
+        return clip.drop("not_finite", "the text features hold NaN, infinity, or more than float16 can hold")
     if tokens > max_tokens:
         clip = clip.note(f"caption cut: {tokens:,} tokens, {max_tokens:,} kept")
     file = io.BytesIO()

@@ -6,18 +6,17 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.clip import Clip
-from pipelines.codes import CODES
 from pipelines.fetching.archive import ArchiveFetcher
 from pipelines.fetching.base import Fetched, Fetcher, FetchError
+from pipelines.fetching.host_state import FileHostStates
 from pipelines.fetching.http import HttpFetcher, HttpOptions
 from pipelines.fetching.local import LocalFetcher
 from pipelines.fetching.messages import clean_reason
-from pipelines.fetching.pace import HostPace, HostPolicy
+from pipelines.fetching.rate_limit import HostRateLimiter
 from pipelines.fetching.remote import RemoteFetcher
 from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
-from pipelines.folder import RunFolder
-from pipelines.retry import lifted_s
+from pipelines.hosts import HostPolicy
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.spec import Spec
 
@@ -58,8 +57,8 @@ class Stage:
     def open(self, context: Context) -> Work:
         """The fetchers of this worker, by kind."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
-        store = MediaStore(folder, self.refusals_h, lifted_s(RunFolder(context.folder)))
-        pace = HostPace(context.host_book(folder / "pace"), self.pace, self.hosts)
+        store = MediaStore(folder, self.refusals_h, context.unblocked_at_s)
+        pace = HostRateLimiter((context.host_states or FileHostStates)(folder / "pace"), self.pace, self.hosts)
         archive = ArchiveFetcher(store, context.roots, self.http.largest_bytes)
         limits = (self.http.largest_bytes, self.http.slowest_bytes_per_s, self.http.window_s)
         remote = RemoteFetcher(store, pace, *limits)
@@ -84,15 +83,14 @@ def _fetch_all(clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: 
 def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
     row = clip.row
     if row.source_kind not in fetchers:
-        return clip.fail("no_fetcher", f"source kind '{row.source_kind}'; this stage fetches {', '.join(fetchers)}")
+        return clip.drop("no_fetcher", f"source kind '{row.source_kind}'; this stage fetches {', '.join(fetchers)}")
     try:
         fetched = fetchers[row.source_kind].fetch(row)
     except FetchError as error:
-        leave = clip.reject if CODES[error.code].policy == "rejected" else clip.fail
-        return leave(error.code, error.reason)
+        return clip.drop(error.code, error.reason)
     if row.expected_digest is not None and fetched.sha256 != row.expected_digest:
         found = f"SHA-256 {fetched.sha256}, the listing promises {row.expected_digest}"
-        return clip.fail("digest_mismatch", f"{clean_reason(row.source_uri)}: {found}")
+        return clip.drop("digest_mismatch", f"{clean_reason(row.source_uri)}: {found}")
     return _with_source(clip, fetched)
 
 

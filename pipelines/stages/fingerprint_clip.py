@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipelines.clip import Clip
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.errors import MediaError
-from uniform.media.clipfile import read_clip
+from uniform.media.clip_file import read_clip
 from uniform.spec import Spec
 
 FRAMES = 16
@@ -47,7 +47,7 @@ def _look_at_all(clips: Iterator[Clip], spec: Spec) -> Iterator[Clip]:
         try:
             frames, _ = read_clip(clip["mp4"], spec, longer=True)
         except MediaError as error:
-            yield clip.reject(error.code, error.reason)
+            yield clip.drop(error.code, error.reason)
         else:
             yield clip.with_fields(look=look_of(frames))
 

@@ -9,13 +9,13 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.brackets import InlineEngine, LogListener, run_pipeline
-from pipelines.caption_file import read_captions
-from pipelines.prepare import new_run
-from tests.caption_server import caption_server, said
-from uniform.avworld.write import write_world
+from pipelines.run.job import new_run
+from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
+from pipelines.stage_support.caption_table import read_captions
+from tests.support.caption_server import caption_server, said
 from uniform.errors import InputError
 from uniform.spec import TOY
+from uniform.synthetic.write import write_world
 
 SCRIPT = "<script>alert('x')</script> stands on a sign, and a ball falls."
 RTL = "كرة حمراء تسقط على الأرض وتقفز."
@@ -79,7 +79,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with caption_server(lambda question, number: said(SAID[number])) as server:
         (folder / "local.toml").write_text(CAPTIONER.format(address=server.address))
         (folder / "recipe.toml").write_text(RECIPE.format(captioner=folder / "local.toml"))
-        run_pipeline(new_run([manifest], folder / "recipe.toml", folder / "out"), InlineEngine(), LogListener())
+        run_pipeline(new_run([manifest], folder / "recipe.toml", folder / "out"), InlineBackend(), LogListener())
     return folder / "out"
 
 
@@ -156,7 +156,7 @@ def test_an_imported_set_is_a_stage_like_any_other(run: Path, tmp_path: Path) ->
     head = (run.parent / "recipe.toml").read_text().partition('[[stage]]\nuse = "caption_video"')[0]
     recipe.write_text(head + block)
     made = run_pipeline(
-        new_run([next((run.parent / "world").glob("*.toml"))], recipe, tmp_path / "out"), InlineEngine(), LogListener()
+        new_run([next((run.parent / "world").glob("*.toml"))], recipe, tmp_path / "out"), InlineBackend(), LogListener()
     )
 
     rows = pq.read_table(tmp_path / "out" / "captions" / "human").to_pylist()
@@ -222,7 +222,7 @@ def test_a_small_sheet_shows_refused_clips_among_others(run: Path, tmp_path: Pat
 
 
 def test_csv_keeps_lines_commas_and_quotes(tmp_path: Path) -> None:
-    from pipelines.caption_file import COLUMNS, write_captions
+    from pipelines.stage_support.caption_table import COLUMNS, write_captions
 
     row = {**dict.fromkeys(COLUMNS, ""), "clip_id": "a", "caption": 'one, "two"\nthree; 犬', "origin": "model"}
     write_captions(tmp_path / "a.csv", [row])

@@ -5,15 +5,16 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.codec_bench import BenchReport
-from uniform.avworld.worlds import make_clip
+from pipelines.estimate.codec_bench import BenchReport
+from tests.support.paths import ROOT
 from uniform.codecs.options import parse_options
 from uniform.errors import ConfigError, InputError
-from uniform.media.clipfile import probe, write_clip
+from uniform.media.clip_file import probe, write_clip
 from uniform.spec import TOY
+from uniform.synthetic.worlds import make_clip
 
 RUNNER = CliRunner()
-CLIPS = Path(__file__).parents[3] / "shared" / "clips"
+CLIPS = ROOT.parent / "shared" / "clips"
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +122,7 @@ def test_codec_options_of_another_form_are_refused(item: str) -> None:
 
 
 def test_bench_of_no_clips_is_refused() -> None:
-    from pipelines.codec_bench import run_bench
+    from pipelines.estimate.codec_bench import run_bench
     from pipelines.stages.encode_latents import Stage
 
     with pytest.raises(ConfigError, match="ask for 1 or more"):

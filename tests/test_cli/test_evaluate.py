@@ -7,11 +7,11 @@ import typer
 from typer.testing import CliRunner
 
 from cli.evaluate import evaluate
-from uniform.avworld.scene import Truth
-from uniform.avworld.worlds import make_clip
-from uniform.avworld.write import write_world
-from uniform.media.clipfile import write_clip
+from uniform.media.clip_file import write_clip
 from uniform.spec import TOY
+from uniform.synthetic.scene import Truth
+from uniform.synthetic.worlds import make_clip
+from uniform.synthetic.write import write_world
 
 app = typer.Typer()
 app.command()(evaluate)

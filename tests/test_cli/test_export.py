@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.tiny_run import tiny_config
+from tests.support.tiny_run import tiny_config
 from uniform.model.checkpoint import load_model
 from uniform.training.trainer import train
 

@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard, constants
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.hub_cache import use_hub
-from tests.hub_upload_server import COMMIT, READER, TOKEN, UploadHub, taking_uploads
-from tests.tiny_run import tiny_config
+from tests.support.hub_cache import use_hub
+from tests.support.hub_upload_server import COMMIT, READER, TOKEN, UploadHub, taking_uploads
+from tests.support.tiny_run import tiny_config
 from uniform.model.checkpoint import load_model
 from uniform.training.trainer import train
 

@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from pipelines.manifest import read_rows
+from pipelines.manifest.build import read_rows
 
 
 @pytest.fixture

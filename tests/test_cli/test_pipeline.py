@@ -10,10 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from cli.main import app
-from uniform.avworld.write import write_world
+from tests.support.paths import ROOT
 from uniform.spec import TOY
-
-ROOT = Path(__file__).parents[2]
+from uniform.synthetic.write import write_world
 
 
 def uniform(*arguments: object, code: int = 0) -> Result:

@@ -7,9 +7,9 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.shard_folder import change_card, write_shard_folder
+from tests.support.shard_folder import change_card, write_shard_folder
 from uniform.codecs.base import open_audio_codec, open_video_codec
-from uniform.media.clipfile import probe
+from uniform.media.clip_file import probe
 from uniform.sampling.contact_sheet import Entry, contact_sheet, side_by_side
 from uniform.spec import TOY
 

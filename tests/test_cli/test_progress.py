@@ -9,9 +9,9 @@ from rich.console import Console
 
 from cli import console
 from cli.progress import Bars, SampleBars
-from pipelines.brackets import LogListener
-from pipelines.commits import Commit
-from pipelines.ledger import Tally
+from pipelines.run.commits import Commit
+from pipelines.run.ledger import Tally
+from pipelines.run.pipeline import LogListener
 from uniform.sampling.sampler import Progress
 
 COMMIT = Commit(

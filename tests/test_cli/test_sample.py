@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.small_sampler import write_given, write_model
+from tests.support.small_sampler import write_given, write_model
 
 
 @pytest.fixture(scope="module")

@@ -7,16 +7,16 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from pipelines.brackets import InlineEngine, LogListener, run_pipeline
-from tests.test_pipelines.fakes import fake_run
-from tests.tiny_run import tiny_config
+from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
+from tests.support.fake_stages import fake_run
+from tests.support.tiny_run import tiny_config
 from uniform.training.trainer import train
 
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "run"
-    run_pipeline(fake_run(out), InlineEngine(), LogListener())
+    run_pipeline(fake_run(out), InlineBackend(), LogListener())
     return out
 
 

@@ -8,8 +8,8 @@ from typer.testing import CliRunner
 
 from cli.main import app
 from cli.train import duration
-from tests.shard_folder import write_shard_folder
-from tests.tiny_run import tiny_words
+from tests.support.shard_folder import write_shard_folder
+from tests.support.tiny_run import tiny_overrides
 
 runner = CliRunner()
 
@@ -20,7 +20,7 @@ def _one_thread() -> None:
 
 
 def test_train_shows_its_progress_and_names_the_checkpoint(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=4")])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=4")])
 
     assert result.exit_code == 0, result.output
     assert f"checkpoint: {tmp_path / 'run' / 'checkpoints' / 'step-00000004'}" in result.output
@@ -37,7 +37,7 @@ def test_train_shows_its_progress_and_names_the_checkpoint(tmp_path: Path) -> No
 
 
 def test_shards_and_out_are_options(tmp_path: Path) -> None:
-    words = [word for word in tiny_words(tmp_path, "x", "steps=1") if not word.startswith(("data.sources", "out="))]
+    words = [word for word in tiny_overrides(tmp_path, "x", "steps=1") if not word.startswith(("data.sources", "out="))]
     command = ["train", "toy", *words, "--shards", str(tmp_path / "shards"), "--out", str(tmp_path / "run")]
     result = runner.invoke(app, command)
 
@@ -47,7 +47,7 @@ def test_shards_and_out_are_options(tmp_path: Path) -> None:
 
 def test_split_takes_the_clips_of_one_split(tmp_path: Path) -> None:
     write_shard_folder(tmp_path / "split", clips=20, splits={"train": 14, "test": 6})
-    words = [word for word in tiny_words(tmp_path, "run", "steps=1") if not word.startswith("data.sources")]
+    words = [word for word in tiny_overrides(tmp_path, "run", "steps=1") if not word.startswith("data.sources")]
     command = ["train", "toy", *words, "--shards", str(tmp_path / "split"), "--split", "train"]
     result = runner.invoke(app, command)
 
@@ -59,7 +59,7 @@ def test_split_takes_the_clips_of_one_split(tmp_path: Path) -> None:
 
 
 def test_a_dry_run_says_what_comes_over_the_network_and_goes_into_which_cache(tmp_path: Path) -> None:
-    words = [word for word in tiny_words(tmp_path, "run") if not word.startswith("data.sources")]
+    words = [word for word in tiny_overrides(tmp_path, "run") if not word.startswith("data.sources")]
     command = ["train", "toy", *words, "--shards", f"file://{tmp_path / 'shards'}"]
     command += [f"data.cache_folder={tmp_path / 'cache'}", "--dry-run"]
 
@@ -70,7 +70,7 @@ def test_a_dry_run_says_what_comes_over_the_network_and_goes_into_which_cache(tm
 
 
 def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=100"), "--dry-run"])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=100"), "--dry-run"])
 
     assert result.exit_code == 0, result.output
     for text in ("parameters", "tokens per clip      80", "4.5 steps per epoch, 22.2 epochs", "memory per device"):
@@ -90,17 +90,17 @@ def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> 
     ],
 )
 def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path, change: str, told: str) -> None:
-    runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=1")])
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "steps=1", change), "--dry-run"])
+    runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=1")])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=1", change), "--dry-run"])
 
     assert result.exit_code == 1
     assert told in result.output
-    accepted = [*tiny_words(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--accept", "model"]
+    accepted = [*tiny_overrides(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--accept", "model"]
     assert runner.invoke(app, ["train", "toy", *accepted]).exit_code == 0
 
 
 def test_a_mistake_is_told_in_words_with_exit_code_1(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run", "optimiser.learning_rte=1")])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "optimiser.learning_rte=1")])
 
     assert result.exit_code == 1
     assert "did you mean 'learning_rate'" in result.output

@@ -11,9 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.tiny_run import losses, tiny_config, tiny_words
+from tests.support.tiny_run import losses, tiny_config, tiny_overrides
 from uniform.errors import TrainingError
-from uniform.training.run_folder import LOCK_NAME, read_journal
+from uniform.training.saving.run_folder import LOCK_NAME, read_metrics_log
 from uniform.training.trainer import train
 
 pytestmark = [pytest.mark.ray, pytest.mark.usefixtures("ray_address")]
@@ -22,13 +22,13 @@ runner = CliRunner()
 
 def train_in_two(root: Path, out: str, *changes: str) -> str:
     """What the command shows; it must end well."""
-    result = runner.invoke(app, ["train", "toy", *tiny_words(root, out, *changes), "--ray-workers", "2"])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(root, out, *changes), "--ray-workers", "2"])
     assert result.exit_code == 0, result.output
     return result.output
 
 
 def chains(out: Path) -> list[str]:
-    return [line["chain"] for line in read_journal(out, "step")]
+    return [line["chain"] for line in read_metrics_log(out, "step")]
 
 
 def assert_same_run(one: Path, other: Path) -> None:
@@ -86,7 +86,7 @@ def test_sigterm_lets_the_workers_save_and_the_run_goes_on(tmp_path: Path) -> No
 
 @pytest.mark.slow
 def test_what_a_user_must_mend_is_told_once(tmp_path: Path) -> None:
-    words = [*tiny_words(tmp_path, "run", "data.global_batch=3"), "--ray-workers", "2"]
+    words = [*tiny_overrides(tmp_path, "run", "data.global_batch=3"), "--ray-workers", "2"]
     result = runner.invoke(app, ["train", "toy", *words])
 
     assert result.exit_code == 1
@@ -100,21 +100,21 @@ def die(stop: threading.Event) -> None:
 
 @pytest.mark.slow
 def test_workers_that_always_die_end_the_run() -> None:
-    from pipelines.train_cluster import train_on_ray
+    from pipelines.cluster.train import train_on_ray
 
     with pytest.raises(TrainingError, match=r"died too often; the last time: rank 0: .*--ray-restarts"):
         train_on_ray(die, workers=1, restarts=1)
 
 
 def test_a_cluster_that_is_too_small_is_refused(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run"), "--ray-workers", "64"])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run"), "--ray-workers", "64"])
 
     assert result.exit_code == 1
     assert "asks for 64 workers of 1 cores; Ray has 4 cores and 0 GPUs" in result.output
 
 
 def test_an_address_goes_with_workers(tmp_path: Path) -> None:
-    result = runner.invoke(app, ["train", "toy", *tiny_words(tmp_path, "run"), "--ray-address", "auto"])
+    result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run"), "--ray-address", "auto"])
 
     assert result.exit_code == 1
     assert "--ray-address goes with --ray-workers" in result.output

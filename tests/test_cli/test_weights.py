@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.hub_cache import COMMIT, put_in_cache, use_cache
+from tests.support.hub_cache import COMMIT, put_in_cache, use_cache
 
 
 @pytest.fixture

@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 
 from pipelines.recipe import make_recipe, read_recipe, recipe_path
-from tests.test_pipelines.fakes import Cut, Encode, Look, Say, Spell, recipe
+from tests.support.fake_stages import Cut, Encode, Look, Say, Spell, recipe
+from tests.support.paths import ROOT
 from uniform.errors import ConfigError
 from uniform.spec import PAPER, TOY
 
-ROOT = Path(__file__).parents[2]
 TEXT = """
 name = "mine"
 spec = "toy"
@@ -103,7 +103,7 @@ def test_a_stage_takes_a_field_from_the_nearest_stage_before_it() -> None:
         [("a", Say(set="a")), ("spell-a", Spell(set="a")), ("b", Say(set="b")), ("spell-b", Spell(set="b"))],
     )
 
-    assert [found.givers(name)["caption"].name for name in ("spell-a", "spell-b")] == ["a", "b"]
+    assert [found.producers(name)["caption"].name for name in ("spell-a", "spell-b")] == ["a", "b"]
 
 
 def test_ancestors_are_the_stages_that_results_are_made_from() -> None:

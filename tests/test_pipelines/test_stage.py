@@ -15,15 +15,14 @@ import pytest
 
 from pipelines.clip import Clip
 from pipelines.codes import CODES
-from pipelines.manifest import SCHEMA
+from pipelines.manifest.build import SCHEMA
 from pipelines.stage import Context, Resources, Stage, Store, known_stages, stage_class
-from tests.test_pipelines.fakes import rows
+from tests.support.fake_stages import rows
+from tests.support.paths import ROOT
 from uniform.errors import ConfigError, WeightsError
 from uniform.fingerprint import canonical_json
-from uniform.media.clipfile import write_clip
+from uniform.media.clip_file import write_clip
 from uniform.spec import TOY
-
-ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -88,18 +87,18 @@ def test_the_stage_in_the_documentation_works(tmp_path: Path) -> None:
     loud, quiet = stage.open(Context(spec=TOY))(iter(clips))
 
     assert isinstance(stage, Stage)
-    assert (loud.verdict, len(loud.notes)) == (None, 1)
-    assert quiet.verdict is not None
-    assert quiet.verdict.code == "silent"
+    assert (loud.dropped, len(loud.notes)) == (None, 1)
+    assert quiet.dropped is not None
+    assert quiet.dropped.code == "silent"
 
 
 def test_clips_are_values() -> None:
     clip = Clip(rows(1)[0], {"a": 1})
 
-    changed = clip.with_fields(b=2).note("late").reject("still", "does not move")
+    changed = clip.with_fields(b=2).note("late").drop("still", "does not move")
 
-    assert (clip.fields, clip.notes, clip.verdict) == ({"a": 1}, (), None)
-    assert (dict(changed.fields), changed.notes, changed.verdict and changed.verdict.code) == (
+    assert (clip.fields, clip.notes, clip.dropped) == ({"a": 1}, (), None)
+    assert (dict(changed.fields), changed.notes, changed.dropped and changed.dropped.code) == (
         {"a": 1, "b": 2},
         ("late",),
         "still",
@@ -108,6 +107,6 @@ def test_clips_are_values() -> None:
 
 def test_every_code_has_a_policy_and_a_meaning() -> None:
     assert all(
-        code.meaning and code.policy in ("rejected", "permanent", "limit", "locked", "transient")
+        code.meaning and code.policy in ("rejected", "permanent", "over_limit", "needs_credentials", "retryable")
         for code in CODES.values()
     )

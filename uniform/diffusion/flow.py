@@ -30,7 +30,7 @@ class Flow:
     logit_normal: bool = True
     """Times from a logit-normal distribution (most in the middle), or uniform."""
     noise_both: bool = False
-    own_times: bool = False
+    independent_timesteps: bool = False
 
     @property
     def first_time(self) -> float:

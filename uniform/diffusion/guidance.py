@@ -22,7 +22,7 @@ class Guidance:
     """Scale of the text for the sound."""
     given: float = 1.0
     """Scale of the given modality, at the cost of a third network call. For models that were trained with
-    `DiffusionConfig.own_times`: what is hidden is shown as pure noise beside what is half made."""
+    `DiffusionConfig.independent_timesteps`: what is hidden is shown as pure noise beside what is half made."""
 
     def __post_init__(self) -> None:
         for name in ("video", "audio", "given"):

@@ -95,7 +95,7 @@ class Iddpm:
     variational_weight: float = 1.0
     """Weight of the learned variance's term beside the squared error; with a low `min_snr`, give it that value."""
     noise_both: bool = False
-    own_times: bool = False
+    independent_timesteps: bool = False
     schedule: Schedule = field(default_factory=linear_schedule)
 
     @property

@@ -19,7 +19,7 @@ class DiffusionConfig:
     """IDDPM's noise (paper), IDDPM's velocity, or rectified flow."""
     noise_both: bool = False
     """Noise the given modality too, to the letter of equations (1) to (3); our default keeps it clean."""
-    own_times: bool = False
+    independent_timesteps: bool = False
     """T2AV: picture and sound at a time of their own, not at the same. Guidance by the given modality needs it."""
     min_snr: float | None = None
     """IDDPM: cap on the signal-to-noise weight, 5 in its paper."""
@@ -43,8 +43,10 @@ class DiffusionConfig:
                 f"diffusion.zero_terminal_snr needs objective 'v', found '{self.objective}': "
                 f"pure noise tells nothing about x_0 through its noise"
             )
-        if self.own_times and self.noise_both:
-            raise ConfigError("diffusion.own_times and diffusion.noise_both exclude each other; set one of them")
+        if self.independent_timesteps and self.noise_both:
+            raise ConfigError(
+                "diffusion.independent_timesteps and diffusion.noise_both exclude each other; set one of them"
+            )
         if self.zero_terminal_snr and self.min_snr is not None:
             raise ConfigError(
                 f"diffusion.min_snr is {self.min_snr} with zero_terminal_snr: pure noise, where every sample begins, "
@@ -70,7 +72,7 @@ def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Object
             shift=config.flow_shift,
             logit_normal=config.flow_logit_normal,
             noise_both=config.noise_both,
-            own_times=config.own_times,
+            independent_timesteps=config.independent_timesteps,
         )
     return Iddpm(
         prediction=config.objective,
@@ -78,6 +80,6 @@ def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Object
         min_snr=config.min_snr,
         variational_weight=config.variational_weight,
         noise_both=config.noise_both,
-        own_times=config.own_times,
+        independent_timesteps=config.independent_timesteps,
         schedule=linear_schedule(zero_terminal_snr=config.zero_terminal_snr),
     )

@@ -22,7 +22,7 @@ PASSING_CODES = ("unreadable_source", "disk_full", "missing_source")
 
 
 @dataclass(frozen=True, kw_only=True)
-class FileFacts:
+class FileState:
     """Of one file."""
 
     path: str
@@ -44,14 +44,14 @@ class FileFacts:
 
 def inspect(
     clips: ClipSet, cache: Path, *, workers: int, progress: Callable[[int, int], None], sandboxes: Sequence[MediaSandbox]
-) -> tuple[list[FileFacts], int]:
-    """Facts of every clip's file, in the set's order, and how many files were opened for them."""
+) -> tuple[list[FileState], int]:
+    """States of every clip's file, in the set's order, and how many files were opened for them."""
     known = {(row["path"], row["size"], row["changed_ns"]): row for row in read_records(cache / FOLDER_NAME)}
-    facts: list[FileFacts | None] = []
+    states: list[FileState | None] = []
     pending: list[tuple[int, ClipFile]] = []
     for number, clip in enumerate(clips.clips):
         row = _recorded(clip.path, known)
-        facts.append(row)
+        states.append(row)
         if row is None:
             pending.append((number, clip))
     done = len(clips.clips) - len(pending)
@@ -63,38 +63,38 @@ def inspect(
             found = []
             for (number, _), job in zip(part, jobs, strict=True):
                 found.append(job.result())
-                facts[number] = found[-1]
+                states[number] = found[-1]
                 done += 1
                 progress(done, len(clips.clips))
             write_records(
                 cache / FOLDER_NAME, [row.__dict__ for row in found if row.code not in PASSING_CODES]
             )
-    return [row for row in facts if row is not None], len(pending)
+    return [row for row in states if row is not None], len(pending)
 
 
-def _recorded(path: Path, known: dict[tuple[str, int, int], dict[str, Any]]) -> FileFacts | None:
+def _recorded(path: Path, known: dict[tuple[str, int, int], dict[str, Any]]) -> FileState | None:
     try:
         state = path.stat()
     except OSError:
         return None
     row = known.get((str(path.absolute()), state.st_size, state.st_mtime_ns))
-    return None if row is None else FileFacts(**row)
+    return None if row is None else FileState(**row)
 
 
-def _look(path: Path, sandbox: MediaSandbox) -> FileFacts:
+def _look(path: Path, sandbox: MediaSandbox) -> FileState:
     size = changed_ns = 0
     sha256, duration_s, fps, code, reason = "", None, None, "ok", ""
     try:
         state = path.stat()
         size, changed_ns = state.st_size, state.st_mtime_ns
         sha256 = file_sha256(path)
-        facts = sandbox.probe(path)
-        duration_s, fps = facts.duration_s, facts.fps
+        header = sandbox.probe(path)
+        duration_s, fps = header.duration_s, header.fps
     except MediaError as error:
         code, reason = error.code, error.reason
     except OSError as error:
         code, reason = "unreadable_source", f"cannot be read ({error.strerror})"
-    return FileFacts(
+    return FileState(
         path=str(path.absolute()),
         size=size,
         changed_ns=changed_ns,

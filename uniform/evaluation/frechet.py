@@ -108,14 +108,14 @@ def _line(inverse: np.ndarray, distances: np.ndarray, interval: Estimate | None)
     design = np.stack([np.ones_like(inverse), inverse], axis=1)
     solution, *_ = np.linalg.lstsq(design, distances, rcond=None)
     left = distances - design @ solution
-    spread = ((distances - distances.mean()) ** 2).sum()
+    total = ((distances - distances.mean()) ** 2).sum()
     variance = (left**2).sum() / max(1, len(distances) - 2)
     of_line = variance * np.linalg.pinv(design.T @ design)[0, 0]
     half = 1.96 * float(np.sqrt(of_line))
     if interval is not None and np.isfinite(interval.low):
         half = float(np.hypot(half, (interval.high - interval.low) / 2))
     value = float(solution[0])
-    r_squared = float(1 - (left**2).sum() / spread) if spread > 0 else float("nan")
+    r_squared = float(1 - (left**2).sum() / total) if spread > 0 else float("nan")
     return Extrapolated(value=value, low=value - half, high=value + half, r_squared=r_squared)
 
 

@@ -110,7 +110,7 @@ _MODALITY: Mapping[str, tuple[str, ...]] = {
     "passt": ("audio",),
     "yamnet": ("audio",),
     "i3d_tats": ("video",),
-    "i3d_mm": ("video",),
+    "i3d_mmd": ("video",),
     "i3d_sgv": ("video",),
     "c3d_tgan2": ("video",),
     "effnet_lite0": ("video",),
@@ -138,7 +138,7 @@ def _set_metrics(short: str, extractor: str, output: str, question: str, **names
 
 def _video() -> Iterable[Metric]:
     question = "Do the generated videos look and move like the real ones, as a set?"
-    for short, covariance in (("i3d_tats", "n-1"), ("i3d_mm", "n-1"), ("i3d_sgv", "n")):
+    for short, covariance in (("i3d_tats", "n-1"), ("i3d_mmd", "n-1"), ("i3d_sgv", "n")):
         yield from _set_metrics(
             short, short, "logits", question, frechet=f"fvd_{short}", kernel=f"kvd_{short}", covariance=covariance
         )

@@ -155,10 +155,10 @@ def _text_of(path: Path) -> str:
     try:
         if beside.stat().st_size > 1 << 20:
             return ""
-        facts = json.loads(beside.read_bytes())
+        content = json.loads(beside.read_bytes())
     except (OSError, ValueError):
         return ""
-    request = facts.get("request") if isinstance(facts, dict) else None
+    request = content.get("request") if isinstance(content, dict) else None
     text = request.get("text") if isinstance(request, dict) else None
     return text[:MAX_TEXT_CHARACTERS] if isinstance(text, str) else ""
 

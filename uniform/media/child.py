@@ -25,7 +25,7 @@ from uniform.errors import MediaError
 from uniform.media.container import refuse_unreadable
 from uniform.media.decode import Decoded, Request, decode, probe
 from uniform.media.encode import Mp4Settings, to_int16, write_mp4
-from uniform.media.picture import as_rgb
+from uniform.media.video import as_rgb
 from uniform.spec import Spec
 
 MP4_NAME, FRAMES_NAME, WAVEFORM_NAME = "clip.mp4", "frames.npy", "waveform.npy"
@@ -57,7 +57,7 @@ def serve(folder: Path, memory_limit_mb: int, time_limit_s: float) -> None:
 def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
         if job.get("probe"):
-            return {"notes": [], "facts": asdict(probe(Path(job["path"])))}
+            return {"notes": [], "header": asdict(probe(Path(job["path"])))}
         decoded = decode(Path(job["path"]), _request(job["request"]))
         if job["mp4"] is None:
             _save_arrays(decoded, folder)

@@ -13,7 +13,7 @@ import av
 
 from uniform.errors import MediaError
 from uniform.media.boxes import refuse_damaged_structure
-from uniform.media.ticks import SECOND, Timebase
+from uniform.media.frame_sampling import SECOND, Timebase
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2;matroska,webm;avi;mpegts;mpeg;ogg;flv;live_flv;asf;asf_o;gif;mxf;dv;rm;ivf;nut;wtv"

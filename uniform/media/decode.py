@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
+from uniform.media.audio import SoundCollector
 from uniform.media.container import (
     FILE_PREFIX,
     Source,
@@ -22,10 +23,9 @@ from uniform.media.container import (
     refuse_broken_promise,
     refuse_unreadable,
 )
-from uniform.media.picture import Fit
-from uniform.media.reel import Reel
-from uniform.media.sound import SoundCollector
-from uniform.media.ticks import SECOND, Timebase
+from uniform.media.frame_collector import FrameCollector
+from uniform.media.frame_sampling import SECOND, Timebase
+from uniform.media.video import Fit
 from uniform.spec import Spec
 
 PREROLLS_S: tuple[int | None, ...] = (1, 15, None)
@@ -51,7 +51,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
+class Header:
     """What a file's header says, before anything is decoded."""
 
     duration_s: float | None
@@ -104,14 +104,14 @@ def decode(path: Path, request: Request) -> Decoded:
         source.container.close()
 
 
-def probe(path: Path) -> Facts:
+def probe(path: Path) -> Header:
     """Read a file's header. Raises MediaError as `decode` does, where it cannot be opened."""
     source = open_source(path)
     try:
         video = source.video
         end_ns = promised_end_ns(source.container, video)
         rate = None if video is None else video.average_rate or video.guessed_rate
-        return Facts(
+        return Header(
             duration_s=None if end_ns is None else max(0, end_ns - source.zero_ns) / SECOND,
             fps=None if rate is None else float(rate),
             height_px=0 if video is None else int(video.height or 0),
@@ -137,9 +137,9 @@ class _Pass:
         spec = request.spec
         self._start_ns = source.zero_ns + request.start_ms * SECOND // 1000
         self._end_ns = self._start_ns + spec.duration_s * SECOND
-        self._reel: Reel | None = None
+        self._frame_collector: FrameCollector | None = None
         if request.want_video:
-            self._reel = Reel(source.video, self._start_ns, spec, request.fit)
+            self._frame_collector = FrameCollector(source.video, self._start_ns, spec, request.fit)
         self._sound = SoundCollector(self._start_ns, self._end_ns) if request.want_audio else None
         self._first_sound_ns: int | None = None
         self._bad_sound_packets = 0
@@ -148,7 +148,7 @@ class _Pass:
     def land(self, preroll_s: int | None) -> bool:
         """Go to the last key frame `preroll_s` or more before the clip, or to the beginning. False: not possible."""
         container = self._source.container
-        stream: Any = self._source.video if self._reel is not None else self._source.audio
+        stream: Any = self._source.video if self._frame_collector is not None else self._source.audio
         if preroll_s is None:
             if self._request.start_ms > 0:
                 container.seek(0, backward=True)
@@ -166,7 +166,7 @@ class _Pass:
         """Read packets until pictures and sound are complete or the file ends."""
         wanted: list[Any] = [
             stream
-            for stream, consumer in ((self._source.video, self._reel), (self._source.audio, self._sound))
+            for stream, consumer in ((self._source.video, self._frame_collector), (self._source.audio, self._sound))
             if consumer is not None
         ]
         timebases = {stream.index: Timebase(stream.time_base) for stream in wanted}
@@ -187,12 +187,14 @@ class _Pass:
         except (av.InvalidDataError, av.OSError) as error:
             refuse_unreadable(Path(self._source.container.name.removeprefix(FILE_PREFIX)), error)
             self._read_error = str(error).splitlines()[0]
-        if self._reel is not None:
-            self._reel.finish()
+        if self._frame_collector is not None:
+            self._frame_collector.finish()
 
     def reaches_back(self) -> bool:
         """True where both streams begin at or before the clip, so that the landing point was early enough."""
-        pictures = self._reel is None or (self._reel.first_ns is not None and self._reel.first_ns <= self._start_ns)
+        pictures = self._frame_collector is None or (
+            self._frame_collector.first_ns is not None and self._frame_collector.first_ns <= self._start_ns
+        )
         sound = self._sound is None or (self._first_sound_ns is not None and self._first_sound_ns <= self._start_ns)
         return pictures and sound
 
@@ -201,11 +203,11 @@ class _Pass:
         notes: list[str] = []
         pictures = waveform = None
         rate_hz: int | None = None
-        if self._reel is not None:
-            if self._reel.short_at_ns is not None:
-                raise self._ends_early(self._reel.short_at_ns)
-            notes += self._reel.remarks()
-            pictures = self._reel.pictures
+        if self._frame_collector is not None:
+            if self._frame_collector.short_at_ns is not None:
+                raise self._ends_early(self._frame_collector.short_at_ns)
+            notes += self._frame_collector.remarks()
+            pictures = self._frame_collector.pictures
         if self._sound is not None:
             if self._bad_sound_packets > MAX_BAD_SOUND_PACKETS:
                 code = "no_audio" if self._first_sound_ns is None else "decode_corrupt"
@@ -222,7 +224,7 @@ class _Pass:
 
     def _remarks_on_lead(self) -> list[str]:
         """Sound that the file plays before its first picture is not in the clip: the picture sets the clock."""
-        if self._reel is None or self._first_sound_ns is None or self._request.start_ms > 0:
+        if self._frame_collector is None or self._first_sound_ns is None or self._request.start_ms > 0:
             return []
         lead_ns = self._start_ns - self._first_sound_ns
         if lead_ns < SECOND // self._request.spec.fps:
@@ -230,16 +232,16 @@ class _Pass:
         return [f"audio begins {round(1000 * lead_ns / SECOND):,} ms before the picture; that much is left out"]
 
     def _take_picture(self, packet: Any) -> None:
-        assert self._reel is not None
-        if self._reel.done:
+        assert self._frame_collector is not None
+        if self._frame_collector.done:
             return
         try:
             frames = packet.decode()
         except av.InvalidDataError as error:
-            self._reel.damaged(str(error).splitlines()[0])
+            self._frame_collector.damaged(str(error).splitlines()[0])
             return
         for frame in frames:
-            self._reel.add(frame)
+            self._frame_collector.add(frame)
 
     def _take_sound(self, packet: Any, timebase: Timebase) -> None:
         assert self._sound is not None
@@ -259,7 +261,7 @@ class _Pass:
                 self._first_sound_ns = start_ns if start_ns is not None else self._start_ns
 
     def _complete(self) -> bool:
-        pictures = self._reel is None or self._reel.done
+        pictures = self._frame_collector is None or self._frame_collector.done
         sound = self._sound is None or (
             self._sound.end_ns is not None and self._sound.end_ns >= self._end_ns + RESAMPLER_TAIL_NS
         )

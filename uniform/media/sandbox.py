@@ -28,7 +28,7 @@ import uniform
 from uniform.errors import ConfigError, MediaError, PipelineError
 from uniform.media.child import FRAMES_NAME, MP4_NAME, READY, WAVEFORM_NAME
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET
-from uniform.media.picture import Fit
+from uniform.media.video import Fit
 from uniform.spec import Spec
 
 MIN_MEMORY_MB = 192
@@ -60,8 +60,8 @@ class Loaded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Facts:
-    """What a file's header says; see `uniform.media.decode.Facts`."""
+class Header:
+    """What a file's header says; see `uniform.media.decode.Header`."""
 
     duration_s: float | None
     fps: float | None
@@ -156,11 +156,11 @@ class MediaSandbox:
             notes = tuple(answer["notes"])
             return Loaded(frames=frames, waveform=waveform, notes=notes, rate_hz=answer["rate_hz"])
 
-    def probe(self, path: Path) -> Facts:
+    def probe(self, path: Path) -> Header:
         """What the header of `path` says. Raises: MediaError where the file cannot be opened."""
         with self._lock:
             answer = self._ask({"path": str(path), "probe": True})
-            return Facts(**answer["facts"])
+            return Header(**answer["header"])
 
     def close(self) -> None:
         """End the child and remove its folder. The sandbox cannot be used afterwards."""

@@ -14,7 +14,7 @@ from uniform.model.config import Checkpointing, ModelConfig
 from uniform.model.embed import CaptionEmbed, PatchEmbed, ScalarEmbed, drop_captions
 
 
-class TextMemory(NamedTuple):
+class TextKVCache(NamedTuple):
     """Captions as the blocks read them; they do not depend on the time."""
 
     captions: Sequence[Tensor | Memory]
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
         return [block for pair in pairs for block in pair if isinstance(block, Block)]
 
-    def read(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextMemory:
+    def read(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextKVCache:
         """Embed captions; each block makes its own keys and values of them.
 
         Args:
@@ -91,20 +91,20 @@ class Backbone(nn.Module):
             null = self.y_embedder.y_embedding[: self.config.null_tokens]
             text, mask = drop_captions(text, mask, drop_text, null)
         embedded: Tensor = self.y_embedder(text)  # (B, M, D)
-        return TextMemory([embedded] * len(self.blocks), mask[:, None, None])
+        return TextKVCache([embedded] * len(self.blocks), mask[:, None, None])
 
-    def remember(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextMemory:
+    def remember(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextKVCache:
         """As `read`, with every block's keys and values: make once, use for every sampling step."""
         captions, mask = self.read(text, text_mask, drop_text)
         pairs = zip(self.blocks, captions, strict=True)
-        return TextMemory([block.cross_attn.remember(each) for block, each in pairs if isinstance(each, Tensor)], mask)
+        return TextKVCache([block.cross_attn.remember(each) for block, each in pairs if isinstance(each, Tensor)], mask)
 
     def run_blocks(
         self,
         x: Tensor,
         levels: Tensor,
         level: Tensor,
-        memory: TextMemory,
+        memory: TextKVCache,
         fps: Tensor | None,
         visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:

@@ -6,7 +6,7 @@ A state dict of `STDiT3(SIZES["XL/2"])` has the 973 keys of the published checkp
 import torch
 from torch import Tensor
 
-from uniform.model.backbone import Backbone, TextMemory
+from uniform.model.backbone import Backbone, TextKVCache
 from uniform.model.config import ModelConfig
 from uniform.model.embed import position_code, unpatch
 from uniform.model.layout import Part, token_mesh, video_steps
@@ -28,7 +28,7 @@ class STDiT3(Backbone):
         self,
         noisy: Tensor,
         time: Tensor,
-        text: Tensor | TextMemory,
+        text: Tensor | TextKVCache,
         text_mask: Tensor | None = None,
         fps: Tensor | None = None,
         noised_frames: Tensor | None = None,

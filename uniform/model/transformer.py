@@ -13,14 +13,14 @@ import torch
 from torch import Tensor, nn
 
 from uniform.errors import InputError
-from uniform.model.backbone import Backbone, FinalLayer, TextMemory
+from uniform.model.backbone import Backbone, FinalLayer, TextKVCache
 from uniform.model.config import SIZES, ModelConfig, size_by_name
 from uniform.model.embed import PatchEmbed, position_code, unpatch
 from uniform.model.layout import CLEAN, GridLayout, Layout, TokensLayout
 from uniform.pair import Pair
 from uniform.tasks import Task
 
-__all__ = ["SIZES", "ModelConfig", "TextMemory", "UniForm", "make_layout", "size_by_name"]
+__all__ = ["SIZES", "ModelConfig", "TextKVCache", "UniForm", "make_layout", "size_by_name"]
 
 
 class UniForm(Backbone):
@@ -73,7 +73,7 @@ class UniForm(Backbone):
         noisy: Pair,
         time: Pair,
         task: Tensor,
-        text: Tensor | TextMemory,
+        text: Tensor | TextKVCache,
         text_mask: Tensor | None = None,
         fps: Tensor | None = None,
         drop_text: Tensor | None = None,

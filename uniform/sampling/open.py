@@ -56,7 +56,7 @@ def open_sampler(
         "objective": config.objective,
         "guidance": config.guidance,
         "flow_steps": config.flow_steps,
-        "own_times": config.own_times,
+        "independent_timesteps": config.independent_timesteps,
     }
     return Sampler(model.to(where), objective, codecs, origin, dtype)
 

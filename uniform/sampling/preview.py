@@ -12,10 +12,10 @@ from uniform.atomic import write_bytes
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.errors import InputError, SpecMismatchError
 from uniform.latents.format import codec_facts, require_same
-from uniform.latents.index import Index, Places, open_index
-from uniform.latents.members import Shards
-from uniform.latents.windows import Cut, cuts
-from uniform.media.clipfile import write_clip
+from uniform.latents.shards.index import Index, Places, open_index
+from uniform.latents.shards.members import Shards
+from uniform.latents.shards.windows import Cut, cuts
+from uniform.media.clip_file import write_clip
 from uniform.sampling.contact_sheet import Entry, contact_sheet
 
 SHEET_NAME = "contact_sheet.png"

@@ -14,7 +14,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from uniform.atomic import replacing, write_bytes
-from uniform.media.clipfile import write_clip
+from uniform.media.clip_file import write_clip
 from uniform.pair import Pair
 from uniform.sampling.results import FACTS_SUFFIX, LATENTS_SUFFIX, begun
 from uniform.spec import Spec

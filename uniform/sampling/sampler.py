@@ -128,10 +128,10 @@ class Sampler:
             raise InputError(
                 "t2av is given no modality to be guided by (--cfg-given). Leave it out, or use a2v or v2a."
             )
-        if config.guidance.of_given and not self.origin.get("own_times"):
+        if config.guidance.of_given and not self.origin.get("independent_timesteps"):
             log.warning(
-                "the model was not trained with diffusion.own_times, so it has never seen a hidden modality beside a "
-                "half-made one: guidance by the given modality may do harm"
+                "the model was not trained with diffusion.independent_timesteps, so it never saw one modality hidden "
+                "beside a partly noised one: guidance by the conditioning modality may lower quality"
             )
 
     def _mark(self, request: str, config: SampleConfig) -> str:

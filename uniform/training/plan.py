@@ -5,12 +5,12 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from uniform.latents.loader import Loader
-from uniform.latents.mixture import Mixture
-from uniform.latents.pieces import Fetching, fetching
+from uniform.latents.batches.mixture import Mixture
+from uniform.latents.fetching.byte_ranges import Fetching, fetching
+from uniform.latents.loader.loader import Loader
 from uniform.model.transformer import UniForm
-from uniform.training.config import TrainConfig
-from uniform.training.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
+from uniform.training.reporting.cost import activation_bytes, clip_flops, clip_tokens, peak_flops, state_bytes
+from uniform.training.settings.config import TrainConfig
 from uniform.training.setup import build_model, newest_checkpoint, require_text_width, with_frame_rate
 from uniform.training.state import fixed_facts, require_same_run
 from uniform.training.validation import open_clips

@@ -11,19 +11,19 @@ from torch import nn
 
 from uniform.diffusion.objective import Objective, make_objective
 from uniform.errors import SpecMismatchError
+from uniform.latents.batches.mixture import Mixture
 from uniform.latents.format import identity
-from uniform.latents.loader import Loader
-from uniform.latents.mixture import Mixture
+from uniform.latents.loader.loader import Loader
 from uniform.model.checkpoint import ModelFacts, initialise_from
 from uniform.model.transformer import UniForm
-from uniform.training.checkpoints import find_checkpoints
-from uniform.training.config import TrainConfig
-from uniform.training.distributed import Processes
-from uniform.training.ema import Ema
 from uniform.training.lora import add_adapters, weights_digest
-from uniform.training.optim import Optimiser
-from uniform.training.parallel import spread
-from uniform.training.run_folder import CHECKPOINTS_NAME
+from uniform.training.optimiser.ema import Ema
+from uniform.training.optimiser.optimiser import Optimiser
+from uniform.training.parallel.processes import Processes
+from uniform.training.parallel.sharding import spread
+from uniform.training.saving.checkpoints import find_checkpoints
+from uniform.training.saving.run_folder import CHECKPOINTS_NAME
+from uniform.training.settings.config import TrainConfig
 from uniform.training.state import State, describe, fixed_facts, require_same_run
 
 logger = logging.getLogger(__name__)

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor
 
 from uniform.errors import CheckpointError
+from uniform.latents.batches.mixture import Mixture
 from uniform.latents.format import identity, require_same
-from uniform.latents.mixture import Mixture
 from uniform.model.transformer import UniForm
-from uniform.training.checkpoints import ADAPTERS, EMA, MODEL, OPTIMISER, Snapshot, read_facts, read_tensors
-from uniform.training.config import TrainConfig
-from uniform.training.ema import Ema
 from uniform.training.lora import LoraConfig, merged
-from uniform.training.optim import Optimiser
-from uniform.training.parallel import like, whole
-from uniform.training.presets import as_json, flatten
+from uniform.training.optimiser.ema import Ema
+from uniform.training.optimiser.optimiser import Optimiser
+from uniform.training.parallel.sharding import like, whole
+from uniform.training.saving.checkpoints import ADAPTERS, EMA, MODEL, OPTIMISER, Snapshot, read_facts, read_tensors
+from uniform.training.settings.config import TrainConfig
+from uniform.training.settings.presets import as_json, flatten
 
 _MOVABLE = {"optimiser.accumulate", "optimiser.offload", "diffusion.guidance", "diffusion.flow_steps"}
 """Keys that change nothing that a run learns."""

@@ -7,12 +7,12 @@ import torch
 from torch import Tensor, nn
 
 from uniform.diffusion.objective import Objective
-from uniform.latents import draws
-from uniform.latents.batch import Batch
-from uniform.latents.draws import Stream
+from uniform.latents.batches import random_streams as draws
+from uniform.latents.batches.batch import Batch
+from uniform.latents.batches.random_streams import Stream
 from uniform.pair import Pair
 from uniform.tasks import MODALITIES, Task
-from uniform.training.config import TasksConfig
+from uniform.training.settings.config import TasksConfig
 
 GENERATES = {modality: [task.generates(modality) for task in Task] for modality in MODALITIES}
 
@@ -49,7 +49,7 @@ def draw(batch: Batch, objective: Objective, tasks: TasksConfig, seed: int, glob
     units = batch.positions if tasks.draw == "sample" else batch.positions // global_batch
     task = draws.tasks(seed, units, tasks.shares)
     generates = Pair(*(torch.from_numpy(np.array(GENERATES[m])[task]).to(device) for m in MODALITIES))
-    streams = (Stream.TIME, Stream.AUDIO_TIME if objective.own_times else Stream.TIME)
+    streams = (Stream.TIME, Stream.AUDIO_TIME if objective.independent_timesteps else Stream.TIME)
     uniforms = (torch.from_numpy(draws.uniforms(seed, stream, batch.positions)).to(device) for stream in streams)
     drop = torch.from_numpy(draws.uniforms(seed, Stream.TEXT_DROP, batch.positions) < tasks.text_drop).to(device)
     return Drawn(

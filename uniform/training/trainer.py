@@ -17,22 +17,22 @@ from typing import Any
 import torch
 
 from uniform.errors import TrainingError
-from uniform.latents.batch import Batch
-from uniform.training.config import TrainConfig
-from uniform.training.curve import draw_curve
-from uniform.training.distributed import join_processes
-from uniform.training.metrics import LossWindow
-from uniform.training.observer import Observer, Progress, TensorBoard
-from uniform.training.optim import clip_gradients, learning_rate
-from uniform.training.parallel import plain, without_sync
-from uniform.training.presets import as_json
-from uniform.training.run_folder import CHECKPOINTS_NAME, Journal, locked, write_config
-from uniform.training.sample_losses import SampleLosses
-from uniform.training.saver import Saver
+from uniform.latents.batches.batch import Batch
+from uniform.training.optimiser.optimiser import clip_gradients, learning_rate
+from uniform.training.parallel.processes import join_processes
+from uniform.training.parallel.sharding import plain, without_sync
+from uniform.training.reporting.curve import draw_curve
+from uniform.training.reporting.loss_window import LossWindow
+from uniform.training.reporting.observer import Observer, Progress, TensorBoard
+from uniform.training.reporting.sample_losses import SampleLosses
+from uniform.training.reporting.throughput import ThroughputTimer
+from uniform.training.reporting.trackers import open_trackers
+from uniform.training.saving.run_folder import CHECKPOINTS_NAME, MetricsLog, locked, write_config
+from uniform.training.saving.saver import Saver
+from uniform.training.settings.config import TrainConfig
+from uniform.training.settings.presets import as_json
 from uniform.training.setup import Prepared, prepare
-from uniform.training.speed import Speedometer
 from uniform.training.step import ClipLosses, clip_losses, draw
-from uniform.training.trackers import open_trackers
 from uniform.training.validation import Validation
 
 logger = logging.getLogger(__name__)
@@ -91,9 +91,9 @@ class Trainer:
         self.prepared, self.observers = prepared, observers
         self.window = LossWindow(self.config.log.time_bins, self.processes.device)
         self.saver = Saver(self.config.out / CHECKPOINTS_NAME, self.config.checkpoint)
-        self.speed = Speedometer(prepared.state.model, self.config, self.processes, prepared.precision)
+        self.speed = ThroughputTimer(prepared.state.model, self.config, self.processes, prepared.precision)
         self.validation = Validation(prepared) if self.config.validation.every else None
-        self.journal = Journal(self.config.out, self.state.step) if self.processes.first else None
+        self.metrics_log = MetricsLog(self.config.out, self.state.step) if self.processes.first else None
         self.sample_losses = (
             SampleLosses(self.config.out, self.processes.rank, self.state.step)
             if self.config.log.sample_losses
@@ -127,8 +127,8 @@ class Trainer:
             if self.validation is not None:
                 self.validation.loader.close()
             self.saver.close()
-            if self.journal is not None:
-                self.journal.close()
+            if self.metrics_log is not None:
+                self.metrics_log.close()
         return self._end(stopped)
 
     def _step(self, batches: tuple[Batch, ...]) -> None:
@@ -276,12 +276,12 @@ class Trainer:
         for line in self.steps_written:
             self._write(line)
         self.steps_written = []
-        if self.journal is not None:
-            self.journal.flush()
+        if self.metrics_log is not None:
+            self.metrics_log.flush()
 
     def _write(self, line: dict[str, Any]) -> None:
-        if self.journal is not None:
-            self.journal.write(line)
+        if self.metrics_log is not None:
+            self.metrics_log.write(line)
 
     def _summary(self) -> Mapping[str, Any]:
         loader = self.prepared.loader

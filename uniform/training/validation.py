@@ -7,12 +7,12 @@ from dataclasses import replace
 import torch
 
 from uniform.errors import ConfigError, SpecMismatchError
+from uniform.latents.batches.mixture import Mixture
 from uniform.latents.format import identity, require_same
-from uniform.latents.loader import Loader, LoaderConfig
-from uniform.latents.mixture import Mixture
+from uniform.latents.loader.loader import Loader, LoaderConfig
 from uniform.tasks import Task
-from uniform.training.config import TasksConfig, TrainConfig
-from uniform.training.metrics import LossWindow
+from uniform.training.reporting.loss_window import LossWindow
+from uniform.training.settings.config import TasksConfig, TrainConfig
 from uniform.training.setup import Prepared
 from uniform.training.state import State
 from uniform.training.step import clip_losses, draw

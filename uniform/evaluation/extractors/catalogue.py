@@ -35,6 +35,7 @@ class PublishedFile:
     hub_id: str | None = None
     """Repository on the Hugging Face hub that holds it, or a copy of it; with `hub_path`, the path inside."""
     hub_path: str | None = None
+    hub_type: Literal["model", "space"] = "model"
     sha256: str | None = None
     """Full digest where it is publicly known; otherwise the one that was found is recorded."""
     sha256_head: str | None = None

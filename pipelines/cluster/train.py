@@ -1,0 +1,241 @@
+"""Training on a Ray cluster: one function in every worker of Ray Train, begun again when a worker dies.
+
+The function knows nothing of Ray: it finds the other processes through torch.distributed as under torchrun, and goes on
+from its own checkpoints. So a dead worker costs the steps since the last one, and SIGTERM or Ctrl-C, passed on to all
+workers, lets the run save and end. Every node must see the same files under the same names.
+"""
+
+import asyncio
+import functools
+import io
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from contextlib import contextmanager, redirect_stderr
+from pathlib import Path
+from typing import Any, TypeVar
+
+import ray
+from ray.exceptions import RayError
+from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
+from ray.train.torch import TorchTrainer
+
+from pipelines.cluster.session import cluster_totals, join_ray
+from uniform.errors import TrainingError, UniformError
+
+logger = logging.getLogger(__name__)
+Answer = TypeVar("Answer")
+
+
+def train_on_ray(
+    work: Callable[[threading.Event], Answer],
+    *,
+    workers: int,
+    cores: int = 1,
+    gpus: bool | None = None,
+    address: str | None = None,
+    restarts: int = 3,
+) -> Answer:
+    """Call `work(stop)` in every worker, in this folder; collectives run over NCCL with GPUs, else over Gloo.
+
+    Args:
+        work: importable on every node. It must end soon once `stop` is set, and go on where it was when called again.
+        workers: processes; they find each other as torchrun's do.
+        cores: that Ray reserves for each worker.
+        gpus: one for each worker, or none; None takes them where the cluster has any.
+        address: of a running cluster; None starts Ray on this machine.
+        restarts: times that all workers are begun again after one of them died.
+    Returns: the answer of the worker of rank 0.
+    Raises: the UniformError that a worker raised; TrainingError where workers die too often; PipelineError without Ray.
+    """
+    instead = "Check --ray-address, or train without Ray: leave --ray-workers out, or use torchrun"
+    started = join_ray(address, cores=workers * cores, instead=instead)
+    try:
+        scaling = _scaling(workers, cores, gpus)
+        desk = _Desk.remote()
+        with _lines_shown(desk), _signals_go_to(desk), tempfile.TemporaryDirectory(prefix="uniform-ray-") as scratch:
+            for left in range(restarts, -1, -1):
+                try:
+                    answer: Answer = _attempt(functools.partial(_do, work, desk, Path.cwd()), scaling, scratch)
+                    return answer
+                except TrainingFailedError as error:
+                    _judge(error, ray.get(desk.refusal.remote()), left)
+    finally:
+        if started:
+            ray.shutdown()
+    raise AssertionError("the last attempt returns or raises")
+
+
+class _DeskActor:
+    """What the one who started the run and its workers tell each other."""
+
+    def __init__(self) -> None:
+        self._lines: asyncio.Queue[str | None] = asyncio.Queue()
+        self._stop = asyncio.Event()
+        self._refusal: UniformError | None = None
+
+    async def write(self, text: str | None) -> None:
+        """Something for the person who watches; None is the last."""
+        await self._lines.put(text)
+
+    async def read(self) -> str | None:
+        """What was written next."""
+        return await self._lines.get()
+
+    async def ask_to_stop(self) -> None:
+        """Let `until_stop` return, everywhere and from now on."""
+        self._stop.set()
+
+    async def until_stop(self) -> None:
+        """Return when somebody has asked."""
+        await self._stop.wait()
+
+    async def refuse(self, error: UniformError) -> None:
+        """Remember what a user must mend; to begin again would not help."""
+        self._refusal = self._refusal or error
+
+    async def refusal(self) -> UniformError | None:
+        """What was refused first."""
+        return self._refusal
+
+
+_Desk: Any = ray.remote(num_cpus=0)(_DeskActor)
+
+
+class _Lines(io.TextIOBase):
+    """A worker's standard error: it goes to the one who started the run, without what Ray says there about itself."""
+
+    def __init__(self, desk: Any) -> None:
+        self._desk = desk
+
+    def write(self, text: str) -> int:
+        self._desk.write.remote(text)
+        return len(text)
+
+
+def _do(work: Callable[[threading.Event], Answer], desk: Any, folder: Path) -> Answer:
+    """In a worker: the work, with an event that the desk sets."""
+    stop, lines = threading.Event(), _Lines(desk)
+    threading.Thread(target=_listen, args=(desk, stop), name="stop", daemon=True).start()
+    logging.getLogger("uniform").addHandler(logging.StreamHandler(lines))
+    try:
+        with redirect_stderr(lines):
+            _enter(folder)
+            return work(stop)
+    except UniformError as error:
+        ray.get(desk.refuse.remote(error))
+        raise
+
+
+def _enter(folder: Path) -> None:
+    try:
+        os.chdir(folder)
+    except OSError as error:
+        raise TrainingError(
+            f"{folder}: not on node {os.uname().nodename} ({error.strerror}). All nodes of a training cluster must see "
+            f"the same files under the same names: start from a folder of a shared file system."
+        ) from error
+
+
+def _listen(desk: Any, stop: threading.Event) -> None:
+    try:
+        ray.get(desk.until_stop.remote())
+    except RayError:
+        return  # whoever started the run is gone, and Ray ends its workers
+    stop.set()
+
+
+def _scaling(workers: int, cores: int, gpus: bool | None) -> ScalingConfig:
+    """Raises: TrainingError where the cluster is too small; Ray would wait for it for ever."""
+    have = cluster_totals()
+    with_gpus = have["num_gpus"] > 0 if gpus is None else gpus
+    if have["num_cpus"] < workers * cores or (with_gpus and have["num_gpus"] < workers):
+        wanted = f"{workers} workers of {cores} cores{' and a GPU each' if with_gpus else ''}"
+        raise TrainingError(
+            f"--ray-workers asks for {wanted}; Ray has {have['num_cpus']:g} cores and {have['num_gpus']:g} GPUs. "
+            f'Take fewer workers, fewer compute.threads, compute.device="cpu", or a larger cluster by --ray-address.'
+        )
+    return ScalingConfig(num_workers=workers, use_gpu=with_gpus, resources_per_worker={"CPU": cores})
+
+
+def _attempt(do: Callable[[], Any], scaling: ScalingConfig, scratch: str) -> Any:
+    """One life of all workers. In a thread, because Ray Train would take the main thread's Ctrl-C for an abort."""
+    trainer = TorchTrainer(
+        do,
+        scaling_config=scaling,
+        run_config=RunConfig(storage_path=scratch, failure_config=FailureConfig(max_failures=0)),
+    )
+    answer: Future[Any] = Future()
+
+    def fit() -> None:
+        try:
+            result: Any = trainer.fit()
+            answer.set_result(result.return_value)
+        except BaseException as error:
+            answer.set_exception(error)
+
+    threading.Thread(target=fit, name="ray-train", daemon=True).start()
+    return answer.result()
+
+
+def _judge(error: TrainingFailedError, refusal: UniformError | None, left: int) -> None:
+    """Return where it is worth a new attempt. Raises: UniformError."""
+    if refusal is not None:
+        raise refusal from error
+    if left == 0:
+        raise TrainingError(
+            f"workers of the run died too often; the last time: {_told(error)}. The checkpoints are whole: mend the "
+            f"cause (memory, a node), then start the same command again; or allow more by --ray-restarts."
+        ) from error
+    logger.warning("workers died (%s); they begin again, %d restarts left after this one", _told(error), left - 1)
+
+
+def _told(error: TrainingFailedError) -> str:
+    """By rank, the last line of what Ray says of it: the rest is a traceback."""
+    failures: dict[int, Exception] = getattr(error, "worker_failures", {})
+    parts = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in failures.items()]
+    return "; ".join(parts) or str(error).strip().splitlines()[-1]
+
+
+@contextmanager
+def _signals_go_to(desk: Any) -> Iterator[None]:
+    """The first SIGTERM or SIGINT asks the workers to save and end; the second is not caught."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # only the main thread may handle signals
+        return
+    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
+
+    def ask(number: int, _: object) -> None:
+        logger.warning("%s: the workers finish their step and save", signal.Signals(number).name)
+        desk.ask_to_stop.remote()
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _lines_shown(desk: Any) -> Iterator[None]:
+    """What workers write to their standard error appears on this process's."""
+
+    def show() -> None:
+        while (text := ray.get(desk.read.remote())) is not None:
+            sys.stderr.write(text)
+
+    thread = threading.Thread(target=show, name="lines", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        desk.write.remote(None)
+        thread.join()
