@@ -7,6 +7,7 @@ calls, so a peak at frame 1 comes and goes. Here it is computed once, on one thr
 """
 
 import importlib
+import importlib.util
 from dataclasses import dataclass
 from typing import Any
 
@@ -38,7 +39,9 @@ class AlignmentTimes:
 def available() -> str | None:
     """None where both libraries are installed; otherwise what is missing and how to get it."""
     missing = [name for name in ("librosa", "cv2") if importlib.util.find_spec(name) is None]
-    return f"AV-Align as published needs {' and '.join(missing)}, which is not installed. {INSTALL}" if missing else None
+    return (
+        f"AV-Align as published needs {' and '.join(missing)}, which is not installed. {INSTALL}" if missing else None
+    )
 
 
 def times(frames: np.ndarray, waveform: np.ndarray, rate_hz: int) -> AlignmentTimes:

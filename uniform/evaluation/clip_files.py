@@ -43,7 +43,12 @@ class FileState:
 
 
 def inspect(
-    clips: ClipSet, cache: Path, *, workers: int, progress: Callable[[int, int], None], sandboxes: Sequence[MediaSandbox]
+    clips: ClipSet,
+    cache: Path,
+    *,
+    workers: int,
+    progress: Callable[[int, int], None],
+    sandboxes: Sequence[MediaSandbox],
 ) -> tuple[list[FileState], int]:
     """States of every clip's file, in the set's order, and how many files were opened for them."""
     known = {(row["path"], row["size"], row["changed_ns"]): row for row in read_records(cache / FOLDER_NAME)}
@@ -66,9 +71,7 @@ def inspect(
                 states[number] = found[-1]
                 done += 1
                 progress(done, len(clips.clips))
-            write_records(
-                cache / FOLDER_NAME, [row.__dict__ for row in found if row.code not in PASSING_CODES]
-            )
+            write_records(cache / FOLDER_NAME, [row.__dict__ for row in found if row.code not in PASSING_CODES])
     return [row for row in states if row is not None], len(pending)
 
 

@@ -115,7 +115,7 @@ def _line(inverse: np.ndarray, distances: np.ndarray, interval: Estimate | None)
     if interval is not None and np.isfinite(interval.low):
         half = float(np.hypot(half, (interval.high - interval.low) / 2))
     value = float(solution[0])
-    r_squared = float(1 - (left**2).sum() / total) if spread > 0 else float("nan")
+    r_squared = float(1 - (left**2).sum() / total) if total > 0 else float("nan")
     return Extrapolated(value=value, low=value - half, high=value + half, r_squared=r_squared)
 
 
@@ -125,7 +125,9 @@ def _gaussian(x: np.ndarray, covariance: Covariance, *, want_rows: bool) -> _Gau
     if len(x) <= x.shape[1]:
         return _Gaussian(mean=mean, centred=centred, orthogonal=None, factor=centred)
     if not want_rows:
-        return _Gaussian(mean=mean, centred=centred, orthogonal=None, factor=np.linalg.qr(centred, mode="r"))
+        return _Gaussian(
+            mean=mean, centred=centred, orthogonal=None, factor=np.asarray(np.linalg.qr(centred, mode="r"))
+        )
     orthogonal, factor = np.linalg.qr(centred)
     return _Gaussian(mean=mean, centred=centred, orthogonal=orthogonal, factor=factor)
 

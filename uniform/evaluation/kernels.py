@@ -85,9 +85,7 @@ def median_distance(values: np.ndarray) -> float:
     return median
 
 
-def kid_subsets(
-    first: np.ndarray, second: np.ndarray, *, subsets: int, size: int, seed: int = 2020
-) -> SubsetScore:
+def kid_subsets(first: np.ndarray, second: np.ndarray, *, subsets: int, size: int, seed: int = 2020) -> SubsetScore:
     """KID as torch-fidelity and av-benchmark compute it: mean and deviation of the cubic MMD over random subsets.
 
     Subsets are drawn without replacement by RandomState(seed), the first set's before the second's.

@@ -1,8 +1,8 @@
 """Every metric by its name. A name carries the definition: two numbers under one name can be compared.
 
-    fvd_i3d_tats_16f     arithmetic, network with its input rule, and frames of each clip (any number: `_68f`)
-    kl_cnn14_16k_eps6    arithmetic and its variant
-    fad_vggish@2048      in reports: the number of clips behind the value
+fvd_i3d_tats_16f     arithmetic, network with its input rule, and frames of each clip (any number: `_68f`)
+kl_cnn14_16k_eps6    arithmetic and its variant
+fad_vggish@2048      in reports: the number of clips behind the value
 """
 
 import re
@@ -129,11 +129,19 @@ def _known() -> Mapping[str, Metric]:
 
 def _set_metrics(short: str, extractor: str, output: str, question: str, **names: str) -> Iterable[Metric]:
     """Frechet and kernel distances of one network's features; `names` gives the names of forms other than usual."""
-    common = {"extractor": extractor, "outputs": (output,), "better": "lower", "answers": question}
-    yield Metric(name=names.get("frechet", f"fd_{short}"), form="frechet", variant=names.get("covariance", "n-1"), **common)  # type: ignore[arg-type]
-    yield Metric(name=names.get("kernel", f"kd_{short}"), form="kernel", **common)  # type: ignore[arg-type]
-    yield Metric(name=f"kid_{short}", form="kid", variant="100x1000", **common)  # type: ignore[arg-type]
-    yield Metric(name=f"kad_{short}", form="kad", **common)  # type: ignore[arg-type]
+    kernel = Metric(
+        name=names.get("kernel", f"kd_{short}"),
+        form="kernel",
+        extractor=extractor,
+        outputs=(output,),
+        better="lower",
+        answers=question,
+    )
+    covariance = names.get("covariance", "n-1")
+    yield replace(kernel, name=names.get("frechet", f"fd_{short}"), form="frechet", variant=covariance)
+    yield kernel
+    yield replace(kernel, name=f"kid_{short}", form="kid")
+    yield replace(kernel, name=f"kad_{short}", form="kad")
 
 
 def _video() -> Iterable[Metric]:
@@ -143,7 +151,11 @@ def _video() -> Iterable[Metric]:
             short, short, "logits", question, frechet=f"fvd_{short}", kernel=f"kvd_{short}", covariance=covariance
         )
     question = "Are the videos sharp in class and varied? Says little of natural scenes: they have no class in UCF-101."
-    for name, variant in (("is_c3d_tgan2", "torch_fidelity"), ("is_c3d_tgan2_sgv", "stylegan_v"), ("is_c3d_tgan2_1s", "none")):
+    for name, variant in (
+        ("is_c3d_tgan2", "torch_fidelity"),
+        ("is_c3d_tgan2_sgv", "stylegan_v"),
+        ("is_c3d_tgan2_1s", "none"),
+    ):
         yield _inception(name, "c3d_tgan2", variant, question)
 
 
@@ -170,9 +182,7 @@ def _joint() -> Iterable[Metric]:
     yield _within("avh_score", "avh", "imagebind", ("frame_embeddings", "whole_audio_embedding"), "higher", fits)
     question = "Does the audio fit the video at every half second?"
     yield _within("javis_score", "javis", "imagebind", ("frame_embeddings", "window_embeddings"), "higher", question)
-    yield _within(
-        "pe_av_score", "cosine", "pe_audio_video", ("video_embedding", "audio_embedding"), "higher", fits
-    )
+    yield _within("pe_av_score", "cosine", "pe_audio_video", ("video_embedding", "audio_embedding"), "higher", fits)
     question = "How many seconds are audio and video apart?"
     yield replace(_within("desync_avb", "desync", "synchformer", ("logits_avb",), "lower", question), least_s=4.8)
     yield _within("desync_javis4s", "desync", "synchformer", ("logits_javis",), "lower", question)
@@ -182,9 +192,9 @@ def _joint() -> Iterable[Metric]:
         name = f"av_align_{variant}"
         yield replace(_within(name, "av_align", ALIGNMENT, outputs, "higher", question), variant=variant)
     for variant in ("v1", "v2", "pr"):
-        outputs = ("onsets_s", "motion")
         name = f"av_align_{BRIGHTNESS}_{variant}"
-        yield replace(_within(name, "av_align", BRIGHTNESS, outputs, "higher", question), variant=variant)
+        of_brightness = _within(name, "av_align", BRIGHTNESS, ("onsets_s", "motion"), "higher", question)
+        yield replace(of_brightness, variant=variant)
 
 
 def _offline() -> Iterable[Metric]:
@@ -203,7 +213,12 @@ def _divergences(short: str) -> Iterable[Metric]:
     forms: tuple[tuple[Form, str], ...] = (("kl_exact", "exact"), ("kl_eps6", "eps6"), ("kl_sigmoid", "sigmoid"))
     for form, suffix in forms:
         yield Metric(
-            name=f"kl_{short}_{suffix}", form=form, extractor=short, outputs=("logits",), better="lower", answers=question
+            name=f"kl_{short}_{suffix}",
+            form=form,
+            extractor=short,
+            outputs=("logits",),
+            better="lower",
+            answers=question,
         )
 
 
@@ -222,6 +237,4 @@ def _inception(name: str, extractor: str, variant: str, question: str) -> Metric
 def _within(
     name: str, form: Form, extractor: str, outputs: tuple[str, ...], better: Literal["lower", "higher"], question: str
 ) -> Metric:
-    return Metric(
-        name=name, form=form, extractor=extractor, outputs=outputs, better=better, answers=question
-    )
+    return Metric(name=name, form=form, extractor=extractor, outputs=outputs, better=better, answers=question)

@@ -42,9 +42,7 @@ class Reading:
         if self.size_px % 8 or not 16 <= self.size_px <= 1024:
             raise ConfigError(f"reading.size_px is {self.size_px}; wanted a multiple of 8 from 16 to 1024")
         if not 1 <= self.duration_s <= 60 or not 1 <= self.fps <= 120:
-            raise ConfigError(
-                f"reading is {self.duration_s} s at {self.fps} fps; wanted 1 to 60 s and 1 to 120 fps"
-            )
+            raise ConfigError(f"reading is {self.duration_s} s at {self.fps} fps; wanted 1 to 60 s and 1 to 120 fps")
 
     @property
     def spec(self) -> Spec:

@@ -8,13 +8,27 @@ import csv
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from uniform.errors import InputError
 
-VIDEO_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".m4v", ".mpg", ".mpeg", ".ts", ".3gp", ".ogv", ".flv", ".gif")
+VIDEO_SUFFIXES = (
+    ".mp4",
+    ".mov",
+    ".mkv",
+    ".webm",
+    ".avi",
+    ".m4v",
+    ".mpg",
+    ".mpeg",
+    ".ts",
+    ".3gp",
+    ".ogv",
+    ".flv",
+    ".gif",
+)
 AUDIO_SUFFIXES = (".wav", ".flac", ".mp3", ".m4a", ".ogg", ".opus", ".aac", ".aiff")
 LIST_SUFFIXES = (".parquet", ".jsonl", ".csv")
 COLUMNS = ("clip_id", "path", "sample", "start_ms", "task", "text", "label")
@@ -54,7 +68,9 @@ class ClipSet:
     @property
     def cache(self) -> Path:
         """Where features of this set are kept: beside it."""
-        return self.place / CACHE_NAME if self.place.is_dir() else self.place.with_name(f"{self.place.name}{CACHE_NAME}")
+        return (
+            self.place / CACHE_NAME if self.place.is_dir() else self.place.with_name(f"{self.place.name}{CACHE_NAME}")
+        )
 
     @property
     def clip_ids(self) -> tuple[str, ...]:
@@ -102,19 +118,22 @@ def require_join(generated: ClipSet, real: ClipSet, *, same_clips: bool, allow_u
         if len(ours) != len(theirs) and not allow_unequal:
             raise InputError(
                 f"{len(ours):,} generated clips ({generated.place}) and {len(theirs):,} real ones ({real.place}): a "
-                f"distance depends on N, so both sides must have as many. Make the sets equal; --allow-unequal compares "
-                f"them as they are, and then no value can stand beside another N's."
+                f"distance depends on N, so both sides must have as many. Make the sets equal; --allow-unequal "
+                f"compares them as they are, and then no value can stand beside another N's."
             )
         return ()
     both = tuple(sorted(ours & theirs))
-    alone = [(f"{len(left):,} {of} without a partner ({names(left)})") for of, left in (
-        ("generated", ours - theirs), ("real", theirs - ours)) if left]
+    alone = [
+        (f"{len(left):,} {of} without a partner ({names(left)})")
+        for of, left in (("generated", ours - theirs), ("real", theirs - ours))
+        if left
+    ]
     if not both:
         raise InputError(f"no generated clip has a real partner of its clip_id: {'; '.join(alone)}. Check the names.")
     if alone and not allow_unequal:
         raise InputError(
             f"{len(ours):,} generated and {len(theirs):,} real clips: {'; '.join(alone)}. Give the same clips on both "
-            f"sides; --allow-unequal leaves the ones without a partner out and compares the {len(both):,} that have one."
+            f"sides; --allow-unequal leaves those without a partner out and compares the {len(both):,} that have one."
         )
     return both
 
@@ -171,7 +190,7 @@ def _list(place: Path, root: Path) -> Iterator[ClipFile]:
         if not path.resolve().is_relative_to(root):
             outside.append(str(clip.path))
             continue
-        yield ClipFile(**{**clip.__dict__, "path": path})
+        yield replace(clip, path=path)
     if outside:
         raise InputError(
             f"{place}: {len(outside):,} paths lie outside {root} ({names(outside)}). Name the folder that holds all of "
@@ -217,7 +236,9 @@ def _clip(row: Mapping[str, Any], place: Path, number: int) -> ClipFile:
     given = {key: value for key, value in row.items() if value is not None and value != ""}
     for column in ("clip_id", "path"):
         if column not in given:
-            raise InputError(f"{where} has no {column}; columns: {', '.join(map(str, row)) or 'none'}. Wanted: {COLUMNS}")
+            raise InputError(
+                f"{where} has no {column}; columns: {', '.join(map(str, row)) or 'none'}. Wanted: {COLUMNS}"
+            )
     whole = {}
     for column in ("sample", "start_ms"):
         try:
@@ -230,7 +251,15 @@ def _clip(row: Mapping[str, Any], place: Path, number: int) -> ClipFile:
     if len(clip_id) > MAX_ID_CHARACTERS or "\0" in str(given["path"]):
         raise InputError(f"{where}: clip_id or path is no name ({len(clip_id)} characters)")
     words = {key: str(given.get(key, ""))[:MAX_TEXT_CHARACTERS] for key in ("task", "text", "label")}
-    return ClipFile(clip_id=clip_id, path=Path(str(given["path"])), **whole, **words)
+    return ClipFile(
+        clip_id=clip_id,
+        path=Path(str(given["path"])),
+        sample=whole["sample"],
+        start_ms=whole["start_ms"],
+        task=words["task"],
+        text=words["text"],
+        label=words["label"],
+    )
 
 
 def _refuse_doubles(clips: Sequence[ClipFile], name: str, place: Path) -> None:

@@ -34,6 +34,8 @@ class Run:
     form: tuple[int, str, tuple[str, ...]]
     """Rate in Hz, sample format, names of the speakers."""
     queue: av.AudioFifo = field(default_factory=av.AudioFifo)
+    not_finite: int = 0
+    """Samples that are no finite numbers; counted when `channels` is first read."""
 
     @property
     def rate_hz(self) -> int:
@@ -58,6 +60,7 @@ class Run:
             return ((joined.astype(np.float32) - 128) / 128).astype(np.float32)
         if joined.dtype.kind == "i":
             return (joined / -float(np.iinfo(joined.dtype).min)).astype(np.float32)
+        self.not_finite = int(joined.size - np.isfinite(joined).sum())
         return np.nan_to_num(joined.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
 
 
@@ -145,7 +148,9 @@ class SoundCollector:
                 covered[begin:end] = True
         if not covered.any():
             raise MediaError("no_audio", "the sound track holds nothing inside the clip")
-        return channels, rate_hz, _remarks_on_gaps(covered, rate_hz)
+        remarks = _remarks_on_gaps(covered, rate_hz)
+        broken = sum(run.not_finite for run in self._runs)
+        return channels, rate_hz, [*remarks, *([f"{broken:,} samples are not finite numbers"] if broken else [])]
 
     def _channel_instead_of_sum(self) -> int | None:
         """The loudest channel's number where the mono sum is far below it (antiphase stereo); None where it is not."""

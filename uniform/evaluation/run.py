@@ -1,0 +1,459 @@
+"""`evaluate`: two sets of clips and a protocol in; result.json, clips.parquet and index.html out.
+
+Stages, each kept on disk as it goes: the files' digests and headers, features, then the arithmetic in seconds. A second
+run opens no media file, and other seeds or draws compute no feature.
+"""
+
+import logging
+import os
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+
+from uniform.errors import InputError, WeightsError
+from uniform.evaluation.clip_files import FileState, inspect
+from uniform.evaluation.extract import ClipJob, Codec, ExtractionTimes, Target, extract
+from uniform.evaluation.feature_store import PART_CLIPS, FeatureStore
+from uniform.evaluation.metric_names import Metric
+from uniform.evaluation.metric_values import Arrays
+from uniform.evaluation.protocol import Protocol, ProtocolFile, Row
+from uniform.evaluation.reading import SILENT_DBFS
+from uniform.evaluation.sets import ClipFile, ClipSet, names, read_set, require_join
+from uniform.evaluation.streams import Extractors, Stream, StreamPlan, plan_streams
+from uniform.evaluation.table import Member, Table, make_table
+from uniform.fingerprint import digest
+from uniform.media.sandbox import MediaSandbox
+
+log = logging.getLogger(__name__)
+
+Side = Literal["generated", "real"]
+Progress = Callable[[str, int, int], None]
+"""Stage, done, total."""
+DURATION_TOLERANCE_S = 0.25
+"""Sets whose usual length differs by more are of unequal duration."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """How to evaluate; nothing here changes what a number means, but for `codec`."""
+
+    weights: Path = Path("weights")
+    """Folder of the published weights files."""
+    device: str = "cpu"
+    workers: int = 2
+    """Processes that decode."""
+    root: Path | None = None
+    """Folder that the paths of lists may lie in."""
+    allow_unequal: bool = False
+    skip_missing: bool = False
+    """Leave out metrics whose network or library is not there, and name them."""
+    require_known: bool = False
+    """Refuse weights whose digest no publisher states."""
+    codec: Codec | None = None
+    part_clips: int = PART_CLIPS
+    cache: Path | None = None
+    """Folder for features, in place of the ones beside the sets."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Drop:
+    """A clip that does not count, and why."""
+
+    side: Side
+    clip_id: str
+    sample: int
+    code: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClipRecord:
+    """A clip of a set, as far as it was looked at."""
+
+    clip: ClipFile
+    state: FileState
+    rms_dbfs: float | None = None
+    motion: float | None = None
+    drop: Drop | None = None
+
+    @property
+    def member(self) -> Member:
+        """clip_id and sample."""
+        return self.clip.clip_id, self.clip.sample
+
+    @property
+    def content(self) -> str:
+        """The file's digest and the clip's start."""
+        return f"{self.state.sha256}-{self.clip.start_ms}"
+
+    @property
+    def silent(self) -> bool:
+        """Whether the audio lies below -60 dBFS."""
+        return self.rms_dbfs is not None and self.rms_dbfs < SILENT_DBFS
+
+    @property
+    def frozen(self) -> bool:
+        """Whether nothing moves."""
+        return self.motion == 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Everything that a run found."""
+
+    protocol: ProtocolFile
+    metrics: tuple[Metric, ...]
+    """Those that could be computed."""
+    plan: StreamPlan
+    generated: tuple[ClipRecord, ...]
+    real: tuple[ClipRecord, ...]
+    places: Mapping[Side, str]
+    table: Table
+    rows: tuple[Row, ...]
+    alignment: Mapping[Member, Arrays]
+    """Onsets and motion of generated clips, where the protocol has AV-Align."""
+    device: str
+    codec: str
+    times: ExtractionTimes
+    wall_s: float
+    stage_s: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def drops(self) -> tuple[Drop, ...]:
+        """Of both sides."""
+        return tuple(record.drop for record in (*self.generated, *self.real) if record.drop is not None)
+
+
+def evaluate(
+    samples: Path,
+    real: Path,
+    protocol: ProtocolFile,
+    options: Options,
+    *,
+    progress: Progress,
+    given: Extractors | None = None,
+) -> Evaluation:
+    """Compare two sets of clips under a protocol.
+
+    Args:
+        samples, real: folders or lists; see `sets.read_set`.
+        progress: called with a stage, how many of its items are done, and how many there are.
+        given: extractors of one's own, in place of those of the catalogue.
+    Raises: InputError for sets that cannot be compared; WeightsError, ConfigError for networks that cannot be run.
+    """
+    started = time.monotonic()
+    rules = protocol.protocol
+    audio_only = not rules.needs_video
+    generated_set = read_set(samples, "generated", root=options.root, audio_only=audio_only)
+    real_set = read_set(real, "real", root=options.root, audio_only=audio_only)
+    both = require_join(generated_set, real_set, same_clips=rules.sets.same_clips, allow_unequal=options.allow_unequal)
+    extractors = given or Extractors(options.weights, options.device)
+    plan = plan_streams(
+        rules.chosen,
+        rules.reading,
+        extractors,
+        need_all=not options.skip_missing,
+        video=rules.needs_video,
+        audio=rules.needs_audio,
+    )
+    _require_known(plan, options)
+    metrics = tuple(metric for metric in rules.chosen if metric.extractor not in plan.unavailable)
+    if not metrics:
+        raise WeightsError(
+            f"no metric of {protocol.name} can be computed: {'; '.join(plan.unavailable.values())}. "
+            f"See 'uniform evaluate doctor'."
+        )
+    rows = tuple(row for row in rules.rows if row != "codec" or options.codec is not None)
+    run = _Run(rules, metrics, plan, options, extractors, rows, progress)
+    with _sandboxes(options.workers) as sandboxes:
+        sides = run.read(generated_set, real_set, both, sandboxes)
+    table, alignment = run.table(sides)
+    return Evaluation(
+        protocol=protocol,
+        metrics=metrics,
+        plan=plan,
+        generated=sides["generated"],
+        real=sides["real"],
+        places={"generated": str(samples), "real": str(real)},
+        table=table,
+        rows=rows,
+        alignment=alignment,
+        device=options.device,
+        codec="" if options.codec is None else options.codec.name,
+        times=run.times,
+        wall_s=time.monotonic() - started,
+        stage_s=run.stage_s,
+    )
+
+
+class _Run:
+    """The stages of one evaluation."""
+
+    def __init__(
+        self,
+        protocol: Protocol,
+        metrics: Sequence[Metric],
+        plan: StreamPlan,
+        options: Options,
+        extractors: Extractors,
+        rows: Sequence[Row],
+        progress: Progress,
+    ) -> None:
+        self._protocol, self._metrics, self._plan, self._options = protocol, metrics, plan, options
+        self._extractors, self._rows, self._progress = extractors, rows, progress
+        self._stores: dict[tuple[str, str, str], FeatureStore] = {}
+        self.times = ExtractionTimes()
+        self.stage_s: dict[str, float] = {}
+
+    def read(
+        self, generated: ClipSet, real: ClipSet, both: Sequence[str], sandboxes: Sequence[MediaSandbox]
+    ) -> dict[Side, tuple[ClipRecord, ...]]:
+        """Bring files and features up to date, and find out which clips count."""
+        wanted = set(both)
+        sets: dict[Side, ClipSet] = {}
+        states: dict[Side, list[FileState]] = {}
+        for side, clips in (("generated", generated), ("real", real)):
+            chosen = tuple(clip for clip in clips.clips if not wanted or clip.clip_id in wanted)
+            key: Side = "generated" if side == "generated" else "real"
+            sets[key] = ClipSet(name=side, place=clips.place, clips=chosen)
+            started = time.monotonic()
+            states[key], opened = inspect(
+                sets[key],
+                self._cache(clips),
+                workers=len(sandboxes),
+                progress=lambda done, total, side=side: self._progress(f"{side}: files", done, total),  # type: ignore[misc]
+                sandboxes=sandboxes,
+            )
+            self.times.decoded += opened
+            self.stage_s[f"{side}: files"] = time.monotonic() - started
+        self._refuse_unequal_durations(sets, states)
+        records: dict[Side, tuple[ClipRecord, ...]] = {}
+        for key, clips in sets.items():
+            self._extract(key, clips, states[key], sandboxes)
+            records[key] = self._records(key, clips, states[key])
+        return records if not self._protocol.sets.same_clips else _without_partners(records)
+
+    def table(self, sides: Mapping[Side, Sequence[ClipRecord]]) -> tuple[Table, dict[Member, Arrays]]:
+        """The arithmetic, and the times behind AV-Align for the page."""
+        started = time.monotonic()
+        kept = {side: [record for record in records if record.drop is None] for side, records in sides.items()}
+        for side, records in kept.items():
+            if len(records) < 2:
+                counts = Counter(record.drop.code for record in sides[side] if record.drop is not None)
+                raise InputError(
+                    f"{len(records)} of {len(sides[side])} {side} clips are left ({dict(counts)}); wanted 2 or more"
+                )
+        cached: dict[tuple[str, str], dict[Member, Arrays]] = {}
+
+        def features(metric: Metric, row: Row) -> Mapping[Member, Arrays]:
+            stream = self._plan.of(metric)
+            key = (stream.key, row)
+            if key not in cached:
+                if any(other != stream.key for other, _ in cached):
+                    cached.clear()
+                cached[key] = self._features(stream, row, kept)
+            return cached[key]
+
+        table = make_table(
+            self._protocol,
+            self._metrics,
+            features,
+            self._rows,
+            lambda done, total: self._progress("arithmetic", done, total),
+        )
+        self.stage_s["arithmetic"] = time.monotonic() - started
+        shown = next((metric for metric in self._metrics if metric.form == "av_align"), None)
+        return table, {} if shown is None else dict(features(shown, "generated"))
+
+    def _features(self, stream: Stream, row: Row, kept: Mapping[Side, Sequence[ClipRecord]]) -> dict[Member, Arrays]:
+        side: Side = "generated" if row == "generated" else "real"
+        variant = self._variant(row)
+        store = self._store(side, stream, variant)
+        target = Target(stream=stream, variant=variant, store=store)
+        found = [
+            (record, target.content(_job(record)))
+            for record in kept[side]
+            if target.content(_job(record)) in store and store.drop(target.content(_job(record))) is None
+        ]
+        outputs = self._outputs(stream)
+        arrays = store.read([content for _, content in found], outputs)
+        return {record.member: array for (record, _), array in zip(found, arrays, strict=True)}
+
+    def _outputs(self, stream: Stream) -> list[str]:
+        chosen = [metric.outputs for metric in self._metrics if self._plan.of(metric).key == stream.key]
+        return sorted({output for outputs in chosen for output in outputs})
+
+    def _variant(self, row: Row) -> str:
+        if row == "worst":
+            return "worst"
+        return f"codec-{digest(self._options.codec.name)}" if row == "codec" and self._options.codec else ""
+
+    def _cache(self, clips: ClipSet) -> Path:
+        if self._options.cache is not None:
+            return self._options.cache / digest(str(clips.place.absolute()))
+        place = clips.cache
+        writable = os.access(place if place.exists() else place.parent, os.W_OK)
+        if not writable:
+            raise InputError(
+                f"{clips.name}: features are kept in {place}, which cannot be written. Name another folder with --cache."
+            )
+        return place
+
+    def _store(self, side: Side, stream: Stream, variant: str) -> FeatureStore:
+        return self._stores[side, stream.key, variant]
+
+    def _extract(
+        self, side: Side, clips: ClipSet, states: Sequence[FileState], sandboxes: Sequence[MediaSandbox]
+    ) -> None:
+        started = time.monotonic()
+        cache = self._cache(clips)
+        variants = [""]
+        if side == "real":
+            variants += [self._variant(row) for row in ("codec", "worst") if row in self._rows]
+        targets = []
+        for variant in variants:
+            for stream in self._plan.streams.values():
+                if variant and stream is self._plan.levels:
+                    continue
+                store = stream.store(cache, variant)
+                self._stores[side, stream.key, variant] = store
+                targets.append(Target(stream=stream, variant=variant, store=store))
+        jobs = [
+            _job(ClipRecord(clip=clip, state=state))
+            for clip, state in zip(clips.clips, states, strict=True)
+            if state.usable
+        ]
+        found = extract(
+            jobs,
+            targets,
+            self._protocol.reading,
+            self._extractors,
+            sandboxes,
+            want_video=self._protocol.needs_video,
+            want_audio=self._protocol.needs_audio,
+            codec=self._options.codec,
+            part_clips=self._options.part_clips,
+            progress=lambda done, total: self._progress(f"{side}: features", done, total),
+        )
+        self.times.decoded += found.decoded
+        self.times.waited_s += found.waited_s
+        self.times.networks_s += found.networks_s
+        self.times.failed.update(found.failed)
+        self.stage_s[f"{side}: features"] = time.monotonic() - started
+
+    def _records(self, side: Side, clips: ClipSet, states: Sequence[FileState]) -> tuple[ClipRecord, ...]:
+        store = self._store(side, self._plan.levels, "")
+        records = []
+        for clip, state in zip(clips.clips, states, strict=True):
+            record = ClipRecord(clip=clip, state=state)
+            drop = None if state.usable else (state.code, state.reason)
+            drop = drop or self.times.failed.get(record.content) or store.drop(record.content)
+            if drop is not None:
+                made = Drop(side=side, clip_id=clip.clip_id, sample=clip.sample, code=drop[0], reason=drop[1])
+                records.append(ClipRecord(clip=clip, state=state, drop=made))
+                continue
+            outputs = [
+                name
+                for name, on in (("rms_dbfs", self._protocol.needs_audio), ("motion", self._protocol.needs_video))
+                if on
+            ]
+            (arrays,) = store.read([record.content], outputs)
+            numbers = {name: float(array[0]) for name, array in arrays.items()}
+            records.append(
+                ClipRecord(clip=clip, state=state, rms_dbfs=numbers.get("rms_dbfs"), motion=numbers.get("motion"))
+            )
+        return tuple(records)
+
+    def _refuse_unequal_durations(
+        self, sets: Mapping[Side, ClipSet], states: Mapping[Side, Sequence[FileState]]
+    ) -> None:
+        """Refuse sets whose usual clip lengths differ within what the protocol reads."""
+        wanted_s = self._protocol.reading.duration_s
+        usual: dict[Side, float] = {}
+        for side, of in states.items():
+            lengths = [
+                min(state.duration_s - clip.start_ms / 1000, wanted_s)
+                for clip, state in zip(sets[side].clips, of, strict=True)
+                if state.duration_s is not None
+            ]
+            if not lengths:
+                return
+            usual[side] = float(median(lengths))
+        if abs(usual["generated"] - usual["real"]) <= DURATION_TOLERANCE_S or self._options.allow_unequal:
+            return
+        short: Side = "generated" if usual["generated"] < usual["real"] else "real"
+        named = [
+            clip.clip_id
+            for clip, state in zip(sets[short].clips, states[short], strict=True)
+            if state.duration_s is not None
+            and state.duration_s - clip.start_ms / 1000 < wanted_s - DURATION_TOLERANCE_S
+        ]
+        raise InputError(
+            f"the protocol reads {wanted_s} s; {len(sets['generated'].clips):,} generated clips are usually "
+            f"{usual['generated']:.2f} s long and {len(sets['real'].clips):,} real ones {usual['real']:.2f} s. "
+            f"{len(named):,} {short} clips are shorter than {wanted_s} s ({names(named)}). Make both sets equally long, "
+            f"or take a protocol of that length; --allow-unequal drops the short clips as too_short."
+        )
+
+
+def _without_partners(records: Mapping[Side, Sequence[ClipRecord]]) -> dict[Side, tuple[ClipRecord, ...]]:
+    """Clips count in pairs: where one side is dropped, its partner is too, with a code of its own."""
+    usable = {side: {record.clip.clip_id for record in of if record.drop is None} for side, of in records.items()}
+    both = usable["generated"] & usable["real"]
+    result: dict[Side, tuple[ClipRecord, ...]] = {}
+    for side, of in records.items():
+        result[side] = tuple(
+            record
+            if record.drop is not None or record.clip.clip_id in both
+            else ClipRecord(
+                clip=record.clip,
+                state=record.state,
+                rms_dbfs=record.rms_dbfs,
+                motion=record.motion,
+                drop=Drop(
+                    side=side,
+                    clip_id=record.clip.clip_id,
+                    sample=record.clip.sample,
+                    code="partner_dropped",
+                    reason="the clip of the same clip_id on the other side is dropped",
+                ),
+            )
+            for record in of
+        )
+    return result
+
+
+def _job(record: ClipRecord) -> ClipJob:
+    return ClipJob(content=record.content, path=record.clip.path, start_ms=record.clip.start_ms, text=record.clip.text)
+
+
+def _require_known(plan: StreamPlan, options: Options) -> None:
+    unknown = [record for record in plan.weights if not record.known]
+    if unknown and options.require_known:
+        raise WeightsError(
+            "; ".join(f"{record.extractor}: {record.file} has sha256 {record.sha256}" for record in unknown)
+            + ": no publisher states these digests, and --require-known was given. Leave it out to record them only."
+        )
+    for record in unknown:
+        log.warning("%s: %s has sha256 %s, which no publisher states", record.extractor, record.file, record.sha256)
+
+
+class _sandboxes:  # noqa: N801 - a context manager, used like a function
+    """Several media sandboxes that end together."""
+
+    def __init__(self, count: int) -> None:
+        if count < 1:
+            raise InputError(f"workers is {count}; wanted 1 or more")
+        self._all = [MediaSandbox() for _ in range(count)]
+
+    def __enter__(self) -> Sequence[MediaSandbox]:
+        return self._all
+
+    def __exit__(self, *error: object) -> None:
+        for sandbox in self._all:
+            sandbox.close()
