@@ -8,6 +8,7 @@ calls, so a peak at frame 1 comes and goes. Here it is computed once, on one thr
 
 import importlib
 import importlib.util
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,7 +93,7 @@ def flow(grey: np.ndarray) -> np.ndarray:
     cv2.setNumThreads(1)
     try:
         amounts = []
-        for before, after in zip(grey[:-1], grey[1:], strict=True):
+        for before, after in itertools.pairwise(grey):
             field = cv2.calcOpticalFlowFarneback(before, after, None, *_FARNEBACK)
             magnitude, _ = cv2.cartToPolar(field[..., 0], field[..., 1])
             amounts.append(float(np.mean(magnitude)))

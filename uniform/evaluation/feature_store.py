@@ -101,7 +101,7 @@ class FeatureStore:
                         found[position] = {output: file.get_tensor(f"{row}/{output}") for output in outputs}
             except (SafetensorError, OSError) as error:
                 raise InputError(
-                    f"{self.folder / name}: damaged ({error}). Remove the folder {self.folder}; its features are made again."
+                    f"{self.folder / name}: damaged ({error}). Remove {self.folder}; its features are made again."
                 ) from error
         return found
 

@@ -9,21 +9,18 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import median
-from typing import Literal
-
 
 from uniform.errors import InputError, WeightsError
 from uniform.evaluation.clip_files import FileState, inspect
-from uniform.evaluation.extract import ClipJob, Codec, ExtractionTimes, Target, extract
+from uniform.evaluation.extract import Codec, ExtractionTimes, Target, extract
 from uniform.evaluation.feature_store import PART_CLIPS, FeatureStore
 from uniform.evaluation.metric_names import Metric
 from uniform.evaluation.metric_values import Arrays
 from uniform.evaluation.protocol import Protocol, ProtocolFile, Row
-from uniform.evaluation.reading import SILENT_DBFS
-from uniform.evaluation.sets import ClipFile, ClipSet, names, read_set, require_join
+from uniform.evaluation.records import ClipRecord, Drop, Side, job_of, refuse_unequal_durations, without_partners
+from uniform.evaluation.sets import ClipSet, read_set, require_join
 from uniform.evaluation.streams import Extractors, Stream, StreamPlan, plan_streams
 from uniform.evaluation.table import Member, Table, make_table
 from uniform.fingerprint import digest
@@ -31,11 +28,8 @@ from uniform.media.sandbox import MediaSandbox
 
 log = logging.getLogger(__name__)
 
-Side = Literal["generated", "real"]
 Progress = Callable[[str, int, int], None]
 """Stage, done, total."""
-DURATION_TOLERANCE_S = 0.25
-"""Sets whose usual length differs by more are of unequal duration."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,48 +52,6 @@ class Options:
     part_clips: int = PART_CLIPS
     cache: Path | None = None
     """Folder for features, in place of the ones beside the sets."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Drop:
-    """A clip that does not count, and why."""
-
-    side: Side
-    clip_id: str
-    sample: int
-    code: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClipRecord:
-    """A clip of a set, as far as it was looked at."""
-
-    clip: ClipFile
-    state: FileState
-    rms_dbfs: float | None = None
-    motion: float | None = None
-    drop: Drop | None = None
-
-    @property
-    def member(self) -> Member:
-        """clip_id and sample."""
-        return self.clip.clip_id, self.clip.sample
-
-    @property
-    def content(self) -> str:
-        """The file's digest and the clip's start."""
-        return f"{self.state.sha256}-{self.clip.start_ms}"
-
-    @property
-    def silent(self) -> bool:
-        """Whether the audio lies below -60 dBFS."""
-        return self.rms_dbfs is not None and self.rms_dbfs < SILENT_DBFS
-
-    @property
-    def frozen(self) -> bool:
-        """Whether nothing moves."""
-        return self.motion == 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,12 +183,13 @@ class _Run:
             )
             self.times.decoded += opened
             self.stage_s[f"{side}: files"] = time.monotonic() - started
-        self._refuse_unequal_durations(sets, states)
+        if not self._options.allow_unequal:
+            refuse_unequal_durations(self._protocol.reading.duration_s, sets, states)
         records: dict[Side, tuple[ClipRecord, ...]] = {}
         for key, clips in sets.items():
             self._extract(key, clips, states[key], sandboxes)
             records[key] = self._records(key, clips, states[key])
-        return records if not self._protocol.sets.same_clips else _without_partners(records)
+        return records if not self._protocol.sets.same_clips else without_partners(records)
 
     def table(self, sides: Mapping[Side, Sequence[ClipRecord]]) -> tuple[Table, dict[Member, Arrays]]:
         """The arithmetic, and the times behind AV-Align for the page."""
@@ -276,9 +229,9 @@ class _Run:
         store = self._store(side, stream, variant)
         target = Target(stream=stream, variant=variant, store=store)
         found = [
-            (record, target.content(_job(record)))
+            (record, target.content(job_of(record)))
             for record in kept[side]
-            if target.content(_job(record)) in store and store.drop(target.content(_job(record))) is None
+            if target.content(job_of(record)) in store and store.drop(target.content(job_of(record))) is None
         ]
         outputs = self._outputs(stream)
         arrays = store.read([content for _, content in found], outputs)
@@ -300,7 +253,7 @@ class _Run:
         writable = os.access(place if place.exists() else place.parent, os.W_OK)
         if not writable:
             raise InputError(
-                f"{clips.name}: features are kept in {place}, which cannot be written. Name another folder with --cache."
+                f"{clips.name}: features are kept in {place}, which cannot be written. Name another with --cache."
             )
         return place
 
@@ -324,7 +277,7 @@ class _Run:
                 self._stores[side, stream.key, variant] = store
                 targets.append(Target(stream=stream, variant=variant, store=store))
         jobs = [
-            _job(ClipRecord(clip=clip, state=state))
+            job_of(ClipRecord(clip=clip, state=state))
             for clip, state in zip(clips.clips, states, strict=True)
             if state.usable
         ]
@@ -351,85 +304,17 @@ class _Run:
         records = []
         for clip, state in zip(clips.clips, states, strict=True):
             record = ClipRecord(clip=clip, state=state)
-            drop = None if state.usable else (state.code, state.reason)
-            drop = drop or self.times.failed.get(record.content) or store.drop(record.content)
-            if drop is not None:
-                made = Drop(side=side, clip_id=clip.clip_id, sample=clip.sample, code=drop[0], reason=drop[1])
-                records.append(ClipRecord(clip=clip, state=state, drop=made))
-                continue
-            outputs = [
-                name
-                for name, on in (("rms_dbfs", self._protocol.needs_audio), ("motion", self._protocol.needs_video))
-                if on
-            ]
-            (arrays,) = store.read([record.content], outputs)
-            numbers = {name: float(array[0]) for name, array in arrays.items()}
-            records.append(
-                ClipRecord(clip=clip, state=state, rms_dbfs=numbers.get("rms_dbfs"), motion=numbers.get("motion"))
-            )
-        return tuple(records)
-
-    def _refuse_unequal_durations(
-        self, sets: Mapping[Side, ClipSet], states: Mapping[Side, Sequence[FileState]]
-    ) -> None:
-        """Refuse sets whose usual clip lengths differ within what the protocol reads."""
-        wanted_s = self._protocol.reading.duration_s
-        usual: dict[Side, float] = {}
-        for side, of in states.items():
-            lengths = [
-                min(state.duration_s - clip.start_ms / 1000, wanted_s)
-                for clip, state in zip(sets[side].clips, of, strict=True)
-                if state.duration_s is not None
-            ]
-            if not lengths:
-                return
-            usual[side] = float(median(lengths))
-        if abs(usual["generated"] - usual["real"]) <= DURATION_TOLERANCE_S or self._options.allow_unequal:
-            return
-        short: Side = "generated" if usual["generated"] < usual["real"] else "real"
-        named = [
-            clip.clip_id
-            for clip, state in zip(sets[short].clips, states[short], strict=True)
-            if state.duration_s is not None
-            and state.duration_s - clip.start_ms / 1000 < wanted_s - DURATION_TOLERANCE_S
-        ]
-        raise InputError(
-            f"the protocol reads {wanted_s} s; {len(sets['generated'].clips):,} generated clips are usually "
-            f"{usual['generated']:.2f} s long and {len(sets['real'].clips):,} real ones {usual['real']:.2f} s. "
-            f"{len(named):,} {short} clips are shorter than {wanted_s} s ({names(named)}). Make both sets equally long, "
-            f"or take a protocol of that length; --allow-unequal drops the short clips as too_short."
-        )
-
-
-def _without_partners(records: Mapping[Side, Sequence[ClipRecord]]) -> dict[Side, tuple[ClipRecord, ...]]:
-    """Clips count in pairs: where one side is dropped, its partner is too, with a code of its own."""
-    usable = {side: {record.clip.clip_id for record in of if record.drop is None} for side, of in records.items()}
-    both = usable["generated"] & usable["real"]
-    result: dict[Side, tuple[ClipRecord, ...]] = {}
-    for side, of in records.items():
-        result[side] = tuple(
-            record
-            if record.drop is not None or record.clip.clip_id in both
-            else ClipRecord(
-                clip=record.clip,
-                state=record.state,
-                rms_dbfs=record.rms_dbfs,
-                motion=record.motion,
-                drop=Drop(
-                    side=side,
-                    clip_id=record.clip.clip_id,
-                    sample=record.clip.sample,
-                    code="partner_dropped",
-                    reason="the clip of the same clip_id on the other side is dropped",
-                ),
-            )
-            for record in of
-        )
-    return result
-
-
-def _job(record: ClipRecord) -> ClipJob:
-    return ClipJob(content=record.content, path=record.clip.path, start_ms=record.clip.start_ms, text=record.clip.text)
+            why = None if state.usable else (state.code, state.reason)
+            why = why or self.times.failed.get(record.content) or store.drop(record.content)
+            if why is not None:
+                drop = Drop(side=side, clip_id=clip.clip_id, sample=clip.sample, code=why[0], reason=why[1])
+                record = replace(record, drop=drop)
+            records.append(record)
+        kept = [record for record in records if record.drop is None]
+        needs = (("rms_dbfs", self._protocol.needs_audio), ("motion", self._protocol.needs_video))
+        levels = store.read([record.content for record in kept], [name for name, needed in needs if needed])
+        numbers = iter([{name: float(array[0]) for name, array in arrays.items()} for arrays in levels])
+        return tuple(record if record.drop is not None else replace(record, **next(numbers)) for record in records)
 
 
 def _require_known(plan: StreamPlan, options: Options) -> None:
