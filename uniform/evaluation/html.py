@@ -10,16 +10,19 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 STYLE = """
-body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;color:#1c1c1e;background:#fff}
+body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;
+color:#1c1c1e;background:#fff}
 h1{font-size:1.5rem}h2{font-size:1.15rem;margin-top:2rem}.lead{max-width:50rem}code{font-size:.85em}
-table{border-collapse:collapse}th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:left;vertical-align:top}
+table{border-collapse:collapse}th,td{padding:.35rem .6rem;border-bottom:1px solid #ddd;text-align:left;
+vertical-align:top}
 table.main td,table.clips td{text-align:right}table.clips td:first-child{text-align:left}
 th small,td small{color:#666;font-weight:normal}.scroll{overflow-x:auto}
 tr.real_halves{background:#fdf3d8}tr.generated{background:#eaf2fd}tr.paper{color:#555;font-style:italic}
 .warn{color:#9a4b00;font-weight:600}.note{color:#9a4b00}.none{color:#888}
 .charts{display:flex;flex-wrap:wrap;gap:1rem}.players{display:flex;flex-wrap:wrap;gap:1rem}
 figure{margin:0;max-width:430px}.players figure{max-width:260px}video{width:240px;background:#000}
-svg text{font:12px system-ui,sans-serif;fill:#333}rect{fill:#9aa4b1}rect.generated{fill:#2f6fd0}rect.real_halves{fill:#e0b23c}
+svg text{font:12px system-ui,sans-serif;fill:#333}rect{fill:#9aa4b1}rect.generated{fill:#2f6fd0}
+rect.real_halves{fill:#e0b23c}
 rect.codec{fill:#5fa777}.axis{stroke:#999}.whisker{stroke:#111;stroke-width:2}.curve{fill:none;stroke:#2f6fd0}
 .onset{stroke:#c0392b;opacity:.6}th[data-column]{cursor:pointer;text-decoration:underline dotted}
 """

@@ -123,16 +123,18 @@ def mmd_estimate(
 ) -> Estimate:
     """`mmd` with its 95% interval over clips.
 
-    Every draw weights the clips and counts a pair of one and the same clip once, not squared: repeated clips would
-    otherwise add the kernel's diagonal. Right in first and second order, so also where both sets are alike.
+    Every draw is a mean over pairs of different vectors, weighted by how often their clips were drawn. A clip that is
+    drawn twice makes no pair with itself, which would add the kernel's diagonal. Right in first and second order, so
+    also where both sets are alike.
     """
     require_vectors(first.values, second.values)
     sums = _sums(first, second, kernel)
     value = scale * _mmd(sums, first.count, second.count)
     one, two = draw_counts(first.clips, draws, seed), draw_counts(second.clips, draws, seed + 1)
-    n, m = one @ first.sizes, two @ second.sizes
-    own = _weighted(sums.xx, one) / (n * np.maximum(n - 1, 1)) + _weighted(sums.yy, two) / (m * np.maximum(m - 1, 1))
-    cross = np.einsum("bi,bi->b", one @ sums.xy, two) / (n * m)
+    own = _weighted(sums.xx, one) / _weighted(_pairs(first), one) + _weighted(sums.yy, two) / _weighted(
+        _pairs(second), two
+    )
+    cross = np.einsum("bi,bi->b", one @ sums.xy, two) / ((one @ first.sizes) * (two @ second.sizes))
     return interval(value, scale * (own - 2 * cross))
 
 
@@ -167,6 +169,14 @@ def _clip_sums(first: Vectors, second: Vectors, kernel: Kernel, *, same: bool) -
 
 def _mmd(sums: _Sums, n: int, m: int) -> float:
     return float(sums.xx.sum() / (n * (n - 1)) + sums.yy.sum() / (m * (m - 1)) - 2 * sums.xy.sum() / (n * m))
+
+
+def _pairs(vectors: Vectors) -> np.ndarray:
+    """How many pairs of different vectors each two clips have, (n, n)."""
+    sizes = vectors.sizes.astype(np.float64)
+    pairs: np.ndarray = np.outer(sizes, sizes)
+    np.fill_diagonal(pairs, sizes * (sizes - 1))
+    return pairs
 
 
 def _weighted(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:

@@ -120,7 +120,7 @@ def chart(name: str, result: Mapping[str, Any]) -> dict[str, Any]:
     scale = _WIDTH_PX / (high - low) if high > low else 0.0
 
     def x(value: float) -> float:
-        return round(_LEFT_PX + (value - low) * scale, 1)
+        return float(round(_LEFT_PX + (value - low) * scale, 1))
 
     bars = []
     for number, (row, cell) in enumerate(cells.items()):

@@ -1,6 +1,7 @@
-"""What an evaluation leaves behind: result.json, clips.parquet, index.html. Equal inputs give equal bytes but for times.
+"""What an evaluation leaves behind: result.json, clips.parquet, index.html.
 
-Everything that differs from run to run stands under "times" in result.json, and in run.json.
+Equal inputs give equal bytes but for times: what differs from run to run stands under "times" in result.json, and in
+run.json.
 """
 
 import json

@@ -313,8 +313,13 @@ class _Run:
         kept = [record for record in records if record.drop is None]
         needs = (("rms_dbfs", self._protocol.needs_audio), ("motion", self._protocol.needs_video))
         levels = store.read([record.content for record in kept], [name for name, needed in needs if needed])
-        numbers = iter([{name: float(array[0]) for name, array in arrays.items()} for arrays in levels])
-        return tuple(record if record.drop is not None else replace(record, **next(numbers)) for record in records)
+        found = iter(levels)
+        return tuple(record if record.drop is not None else _with_levels(record, next(found)) for record in records)
+
+
+def _with_levels(record: ClipRecord, levels: Arrays) -> ClipRecord:
+    numbers = {name: float(array[0]) for name, array in levels.items()}
+    return replace(record, rms_dbfs=numbers.get("rms_dbfs"), motion=numbers.get("motion"))
 
 
 def _require_known(plan: StreamPlan, options: Options) -> None:

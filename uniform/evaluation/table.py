@@ -49,9 +49,11 @@ class Cell:
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; numbers that are not finite become None."""
-        return {
-            key: _finite(value) for key, value in asdict(self).items() if value not in (None, (), 0) or key == "value"
-        }
+        plain = {key: _finite(value) for key, value in asdict(self).items()}
+        empty = {key for key, value in plain.items() if value is None or value == []} | (
+            {key for key in ("vectors", "left_out") if not plain[key]}
+        )
+        return {key: value for key, value in plain.items() if key not in empty or key == "value"}
 
 
 @dataclass(kw_only=True)
