@@ -18,9 +18,10 @@ $(READY): requirements.lock pyproject.toml
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --editable .
 	touch $(READY)
 
-demo: setup ## The whole road on generated clips: manifest, shards, training, samples, one page
+demo: setup ## Everything end to end on generated clips: manifest, shards, training, samples, one page
 	$(BIN)/uniform demo --out demo
 
+# One thread per process: the tests run side by side, and no sum depends on the number of cores.
 test: setup ## All tests (no network, no GPU)
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadgroup -m "not slow"
 
@@ -28,7 +29,7 @@ test-slow: setup ## Full-size networks and minutes of fuzzing
 	$(BIN)/pytest -m slow
 
 check: setup ## What CI and people run before a commit: format, lint, types, tests
-	PATH="$(CURDIR)/$(BIN):$$PATH" scripts/check
+	scripts/check
 
 format: setup ## Format the code and sort the imports
 	$(BIN)/ruff format .

@@ -1,4 +1,4 @@
-"""`uniform captions`: look at the sets of captions of a run, compare, edit and take them back."""
+"""`uniform captions`: show, compare, review, export and import the caption sets of a run."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,22 +6,26 @@ from typing import Annotated
 import typer
 
 from cli import console
+from cli.group import Group
+from cli.options import RunOut
 
-app = typer.Typer(help="Show, compare, export, import and judge sets of captions.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="Caption sets of a run: show, compare, review, edit.", no_args_is_help=True)
 
-Folder = Annotated[Path, typer.Argument(metavar="OUT", help="Folder of a run.")]
-SetName = Annotated[str, typer.Option("--set", help="Name of a set of captions.")]
+SetName = Annotated[str, typer.Option("--set", help="Name of a caption set.")]
+SetNames = Annotated[list[str] | None, typer.Option("--set", help="Only this set; may be repeated.")]
 
 
 @app.command()
 def show(
-    folder: Folder,
-    name: Annotated[list[str] | None, typer.Option("--set", help="Only this set; may be given more than once.")] = None,
+    folder: RunOut,
+    name: SetNames = None,
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show.")] = 10,
     clip: Annotated[str | None, typer.Option(help="Only this clip, by its id.")] = None,
-    refused: Annotated[bool, typer.Option("--refused", help="Only clips that were refused, with the reason.")] = False,
+    dropped: Annotated[
+        bool, typer.Option("--dropped", help="Only clips that the stage dropped, with the reason.")
+    ] = False,
 ) -> None:
-    """Show captions, set by set."""
+    """Show captions, one set after the other."""
     from pipelines.captions.sets import read_sets
     from pipelines.run.folder import RunFolder
     from uniform.errors import InputError
@@ -30,15 +34,12 @@ def show(
     for one in read_sets(RunFolder(folder), name).values():
         codes = ", ".join(f"{count} {code}" for code, count in sorted(one.codes.items()))
         console.out.print(f"{one.name} (stage {one.stage}): {codes}", markup=False, style="bold")
-        wanted = [c for c in one.captions.values() if clip in (None, c.clip_id) and (c.code != "ok" or not refused)]
+        wanted = [c for c in one.captions.values() if clip in (None, c.clip_id) and (c.code != "ok" or not dropped)]
         for caption in wanted[:number]:
             again = f", attempt {caption.attempt}" if caption.attempt and caption.attempt > 1 else ""
-            told = (
-                f"{caption.origin}{again}: {caption.caption}"
-                if caption.code == "ok"
-                else f"{caption.code}: {caption.reason}"
-            )
-            console.out.print(f"  {caption.clip_id}  {told}", markup=False)
+            kept = f"{caption.origin}{again}: {caption.caption}"
+            text = kept if caption.code == "ok" else f"{caption.code}: {caption.reason}"
+            console.out.print(f"  {caption.clip_id}  {text}", markup=False)
             shown += 1
         if len(wanted) > number:
             console.out.print(f"  and {len(wanted) - number} more (-n {len(wanted)})", markup=False)
@@ -48,12 +49,12 @@ def show(
 
 @app.command()
 def diff(
-    folder: Folder,
-    first: Annotated[str, typer.Argument(metavar="SET", help="A set of captions.")],
-    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another one.")],
+    folder: RunOut,
+    first: Annotated[str, typer.Argument(metavar="SET", help="A caption set.")],
+    second: Annotated[str, typer.Argument(metavar="OTHER", help="Another caption set.")],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show.")] = 10,
 ) -> None:
-    """Show which captions differ between two sets, word by word."""
+    """Show the captions that differ between two sets, word by word."""
     from rich.text import Text
 
     from pipelines.captions.sets import differences, read_sets
@@ -79,11 +80,11 @@ def diff(
 
 @app.command()
 def export(
-    folder: Folder,
+    folder: RunOut,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .parquet file to write.")],
     name: SetName,
 ) -> None:
-    """Write a set as a table for people to edit."""
+    """Write a caption set as a table for people to edit."""
     from pipelines.captions.sets import export_set
     from pipelines.run.folder import RunFolder
 
@@ -94,37 +95,40 @@ def export(
 
 @app.command("import")
 def import_captions(
-    folder: Folder,
+    folder: RunOut,
     path: Annotated[Path, typer.Argument(metavar="FILE", help="The edited table, .csv or .parquet.")],
     name: SetName,
     base: Annotated[
-        str | None, typer.Option(help="The set it was exported from: what was not edited keeps text and origin.")
+        str | None,
+        typer.Option(
+            help="The set that the table was exported from: captions that were not edited keep text and origin."
+        ),
     ] = None,
 ) -> None:
-    """Take an edited table into the run as a new set; changed captions have the origin "human"."""
+    """Import an edited table as a new caption set; changed captions get the origin "human"."""
     from pipelines.captions.sets import import_set
     from pipelines.run.folder import RunFolder
 
     made = import_set(RunFolder(folder), path, name, base)
-    console.out.print(f"{made.human} captions by people, {made.kept} as they were, in {made.path}", markup=False)
+    console.out.print(f"{made.human} captions edited, {made.kept} unchanged, in {made.path}", markup=False)
     if made.missing:
         console.out.print(
-            f"{made.missing} clips of the run have no caption in it: the stage would reject them as caption_missing."
-            + ("" if base else " Give --base to keep another set's."),
+            f"{made.missing} clips of the run have no caption in it: the stage would drop them as caption_missing."
+            + ("" if base else " Give --base to keep the captions of another set."),
             markup=False,
         )
     block = f'[[stage]]\nuse = "caption"\nas = "caption-{name}"\nset = "{name}"\nsource = "file"\nfile = "{made.path}"'
-    console.out.print(f"The stage that reads it, for the recipe:\n\n{block}", markup=False)
+    console.out.print(f"Add this stage to the recipe to use it:\n\n{block}", markup=False)
 
 
 @app.command()
-def sheet(
-    folder: Folder,
+def review(
+    folder: RunOut,
     out: Annotated[Path, typer.Option(help="Folder that receives captions.html and the clips.")] = Path("captions"),
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show.")] = 24,
-    name: Annotated[list[str] | None, typer.Option("--set", help="Only this set; may be given more than once.")] = None,
+    name: SetNames = None,
 ) -> None:
-    """Write a page with frames, players, and the captions of every set side by side."""
+    """Write an HTML page for review: frames, players, and the captions of every set side by side."""
     from pipelines.captions.review_page import write_sheet
     from pipelines.run.folder import RunFolder
 

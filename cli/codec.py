@@ -1,4 +1,4 @@
-"""`uniform codec`: look at what a codec keeps, and measure how fast it is."""
+"""`uniform codec`: what a codec reconstructs, and how fast it encodes."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,39 +6,37 @@ from typing import Annotated
 import typer
 
 from cli import console
+from cli.group import Group
+from cli.options import CodecOptions, Device
 
-app = typer.Typer(help="The frozen codecs: what they keep, and how fast they are.", no_args_is_help=True)
+app = typer.Typer(cls=Group, help="The frozen codecs: reconstruction quality and speed.", no_args_is_help=True)
 
 Video = Annotated[str, typer.Option(help="Video codec: dct or opensora-v1.2.")]
 Audio = Annotated[str, typer.Option(help="Audio codec: dct, audioldm-s-full-v2 and others.")]
 SpecName = Annotated[str, typer.Option("--spec", help="Geometry: paper or toy.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Options = Annotated[
-    list[str] | None, typer.Option("--codec", help="Option of a codec: KIND.OPTION=VALUE, e.g. video.weights=FOLDER.")
-]
 
 
 @app.command()
-def roundtrip(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any media file with picture and sound.", exists=True)],
+def reconstruct(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any media file with video and audio.", exists=True)],
     video: Video = "dct",
     audio: Audio = "dct",
     spec: SpecName = "paper",
     out: Annotated[Path, typer.Option(help="Folder that receives both.mp4, both.png and scores.json.")] = Path(
-        "roundtrip"
+        "reconstruction"
     ),
-    start: Annotated[float, typer.Option(help="Second of the file where the clip starts.")] = 0.0,
+    start: Annotated[float, typer.Option(help="Start of the clip in the file, in seconds.")] = 0.0,
     device: Device = "auto",
-    codec: Options = None,
+    codec: CodecOptions = None,
 ) -> None:
-    """Encode a clip, decode it, and write it before and after, side by side, with PSNR and log-mel distance."""
+    """Encode and decode a clip; write original and reconstruction side by side, with PSNR and log-mel error."""
     from uniform.codecs.base import open_audio_codec, open_video_codec
     from uniform.codecs.options import parse_options
     from uniform.sampling.reconstruct import roundtrip_file
     from uniform.spec import spec_by_name
 
     geometry, options = spec_by_name(spec), parse_options(codec or [])
-    facts = roundtrip_file(
+    result = roundtrip_file(
         file,
         open_video_codec(video, geometry, **{"device": device, **options["video"]}),
         open_audio_codec(audio, geometry, **{"device": device, **options["audio"]}),
@@ -46,10 +44,10 @@ def roundtrip(
         out,
         start_ms=round(1000 * start),
     )
-    for note in facts["notes"]:
+    for note in result["notes"]:
         console.out.print(f"note: {note}", markup=False)
-    scores = facts["scores"]
-    console.out.print(f"PSNR {scores['psnr_db']:.2f} dB; log-mel {scores['mel_error']:.3f} nepers off", markup=False)
+    scores = result["scores"]
+    console.out.print(f"PSNR {scores['psnr_db']:.2f} dB; log-mel error {scores['mel_error']:.3f} nepers", markup=False)
     console.out.print(f"written: {out / 'both.mp4'}, {out / 'both.png'}, {out / 'scores.json'}", markup=False)
 
 
@@ -58,14 +56,14 @@ def bench(
     video: Video = "dct",
     audio: Audio = "dct",
     spec: SpecName = "paper",
-    clips: Annotated[int, typer.Option(help="Clips to encode; generated, all different.")] = 16,
-    batch: Annotated[int, typer.Option(help="Clips that go to the codecs together.")] = 4,
+    clips: Annotated[int, typer.Option(help="Generated clips to encode, all different.")] = 16,
+    batch: Annotated[int, typer.Option(help="Clips per batch.")] = 4,
     threads: Annotated[int, typer.Option(help="Threads that read clips.")] = 1,
-    bf16: Annotated[bool, typer.Option("--bf16", help="Also encode in bfloat16, and compare with float32.")] = False,
+    bf16: Annotated[bool, typer.Option("--bf16", help="Also encode in bfloat16 and compare with float32.")] = False,
     device: Device = "auto",
-    codec: Options = None,
+    codec: CodecOptions = None,
 ) -> None:
-    """Clips per second, seconds per part, share of time waited for data, memory."""
+    """Measure clips per second, seconds per part, share of data wait, and memory."""
     from pipelines.estimate.codec_bench import run_bench
     from pipelines.stages.encode_latents import Stage
     from uniform.codecs.options import parse_options

@@ -1,4 +1,4 @@
-"""What the commands share: where text goes, how an error looks, how logging is switched on."""
+"""Output of the commands: standard output and error, tables, errors, logging."""
 
 import logging
 import sys
@@ -18,16 +18,16 @@ err = Console(stderr=True, soft_wrap=True, highlight=False)
 
 
 PIPE_WIDTH = 200
-"""Characters of a table's line where no terminal says how many it has: nobody wants a name folded in a pipe."""
+"""Characters of a table's line where there is no terminal, so that names are not folded in a pipe."""
 
 
 def show_table(table: "Table") -> None:
-    """Print a table on standard output, as wide as the terminal, or wide enough where there is none."""
+    """Print a table on standard output, as wide as the terminal, or `PIPE_WIDTH` without one."""
     (out if out.is_terminal else Console(width=PIPE_WIDTH)).print(table)
 
 
 def show_error(error: UniformError) -> None:
-    """Print an error that the user can mend; its text already says where, found, wanted and what to do next."""
+    """Print an error that the user can fix; its text holds where, found, wanted and what to do next."""
     err.print("error:", style="bold red", end=" ")
     err.print(str(error), markup=False)
 

@@ -1,4 +1,4 @@
-"""`uniform demo`: the documented commands, one after the other, on generated clips; then one page that shows it all."""
+"""`uniform demo`: run the documented commands on generated clips, then write one page with the results."""
 
 import json
 import shlex
@@ -22,15 +22,15 @@ class Step:
     """One command of the demo."""
 
     title: str
-    words: tuple[str, ...]
-    """The command's words after `uniform`."""
+    arguments: tuple[str, ...]
+    """The arguments after `uniform`."""
     makes: Path
-    """What is there once the command has run."""
+    """A file that the command writes last."""
 
     @property
     def line(self) -> str:
-        """The command as a person would type it."""
-        return shlex.join(["uniform", *self.words])
+        """The command line."""
+        return shlex.join(["uniform", *self.arguments])
 
 
 def demo(
@@ -39,9 +39,9 @@ def demo(
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 400,
     workers: Annotated[int, typer.Option(min=1, help="Ray workers for the preparation.")] = 2,
 ) -> None:
-    """The whole road on generated clips: manifest, shards, training, a sample for each task, one page to look at.
+    """Run everything end to end on generated clips: manifest, shards, training, one sample per task, one page.
 
-    Takes minutes on a laptop. What an earlier run finished is not done again.
+    Takes minutes on a laptop. Commands that an earlier demo finished are not run again.
     """
     from cli.demo_page import write_page
 
@@ -51,7 +51,7 @@ def demo(
         _do(step, out)
         shown.append((step.title, step.line))
     page = write_page(out, shown)
-    console.out.print(f"\nEverything on one page: {page.absolute()}", markup=False)
+    console.out.print(f"\nResults: {page.absolute()}", markup=False)
 
 
 def _do(step: Step, out: Path) -> None:
@@ -62,19 +62,19 @@ def _do(step: Step, out: Path) -> None:
     if step.line in done and step.makes.exists():
         console.out.print(f"  done before, in {done[step.line]:.1f} s", markup=False)
         return
-    done[step.line] = _run(step.words)
+    done[step.line] = _run(step.arguments)
     (out / MARKS_NAME).write_text(json.dumps(done, indent=2))
 
 
 def _steps(out: Path, clips: int, steps: int, workers: int) -> Iterator[Step]:
-    """The demo's commands. Later ones are made up from what earlier ones left, so each is run before the next comes."""
+    """The demo's commands. Later ones read results of earlier ones, so each runs before the next is built."""
     world, shards, run, samples = out / "world", out / "shards", out / "run", out / "samples"
     manifest, index, preview = world / "avworld_w1.toml", shards / "index.parquet", out / "preview"
 
-    def step(title: str, makes: Path, *words: object) -> Step:
-        return Step(title, tuple(str(word) for word in words), makes)
+    def step(title: str, makes: Path, *arguments: object) -> Step:
+        return Step(title, tuple(str(argument) for argument in arguments), makes)
 
-    yield step("Generate a small data set", manifest, "world", "write", world, "--clips", clips)
+    yield step("Generate a small dataset", manifest, "world", "write", world, "--clips", clips)
     yield step("Check its manifest", manifest, "manifest", "check", manifest)
     prepare = ("--recipe", "toy", "--out", shards, "--workers", workers)
     yield step("Prepare latent shards on local Ray", index, "pipeline", "run", manifest, *prepare)
@@ -86,25 +86,25 @@ def _steps(out: Path, clips: int, steps: int, workers: int) -> Iterator[Step]:
     common = ("--checkpoint", run, "--out", samples)
     text = "a red ball bounces on the floor with a low tone"
     yield step("Text to audible video", samples / "t2av.mp4", "sample", "--task", "t2av", "--text", text, *common)
-    given, start_s = _held_out_clip(world)
-    clip = (given, "--start", start_s)
-    yield step("Sound to video", samples / "a2v.mp4", "sample", "--task", "a2v", *clip, *common)
-    yield step("Video to sound", samples / "v2a.mp4", "sample", "--task", "v2a", *clip, *common)
+    media, start_s = _held_out_clip(world)
+    clip = (media, "--start", start_s)
+    yield step("Audio to video", samples / "a2v.mp4", "sample", "--task", "a2v", *clip, *common)
+    yield step("Video to audio", samples / "v2a.mp4", "sample", "--task", "v2a", *clip, *common)
 
 
 def _held_out_clip(world: Path) -> tuple[Path, float]:
-    """File and start, in seconds, of the first clip that training does not see."""
+    """File and start, in seconds, of the first clip of the test split."""
     rows = (json.loads(line) for line in (world / "listing.jsonl").read_text(encoding="utf-8").splitlines())
     row = next(row for row in rows if row["split"] == "test")
     return world / row["path"], row["start_ms"] / 1000
 
 
-def _run(words: Sequence[str]) -> float:
-    """Run one command in a process of its own. Returns seconds; ends the demo where the command fails."""
+def _run(arguments: Sequence[str]) -> float:
+    """Run one command in its own process. Returns its seconds; a failure ends the demo."""
     started = time.monotonic()
-    run = subprocess.run([sys.executable, "-m", "cli.main", *words])
+    run = subprocess.run([sys.executable, "-m", "cli.main", *arguments])
     if run.returncode != 0:
-        console.err.print(f"the command failed with code {run.returncode}; the demo goes on there next time")
+        console.err.print(f"the command failed with exit code {run.returncode}; the next demo resumes there")
         raise typer.Exit(run.returncode)
     return time.monotonic() - started
 

@@ -1,4 +1,4 @@
-"""The demo's page: players, pictures, the loss curve and the ledger's counts, from what the commands left."""
+"""The demo's page: players, contact sheet, loss curve and clip counts, from the results of its commands."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,7 +7,7 @@ PAGE_NAME = "index.html"
 
 
 def write_page(out: Path, commands: Sequence[tuple[str, str]]) -> Path:
-    """Write `index.html` over everything that the demo made. Returns its path.
+    """Write `index.html` with all results of the demo. Returns its path.
 
     Args:
         commands: title and command line of each step, in order.

@@ -1,4 +1,4 @@
-"""`uniform doctor`: does this machine have what the toolkit needs?"""
+"""`uniform doctor`: check that this machine has what the toolkit needs."""
 
 from pathlib import Path
 from typing import Annotated
@@ -11,17 +11,15 @@ _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
 def doctor(
-    folder: Annotated[
-        Path, typer.Option("--out", help="Where results would be written; its free space counts.")
-    ] = Path(),
+    folder: Annotated[Path, typer.Option("--out", help="Folder for results; its free space is checked.")] = Path(),
 ) -> None:
-    """Try every import and tool, and say how to repair what is missing (exit code 1 if something is)."""
+    """Check every import and tool, and show how to fix what is missing. Exits with 1 if something is missing."""
     from rich.markup import escape
     from rich.table import Table
 
     from uniform.doctor import examine
 
-    with console.err.status("trying imports; transformers and diffusers take some seconds"):
+    with console.err.status("importing; transformers and diffusers take some seconds"):
         findings = examine(folder)
     table = Table("check", "state", "found", "repair", box=None, pad_edge=False)
     for finding in findings:

@@ -1,24 +1,46 @@
-"""The `uniform` command: one group per wing of the house. No logic here, and nothing heavy is imported."""
+"""The `uniform` command: one module per group of commands. No logic here, and no heavy import."""
 
 import importlib
-import importlib.util
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from cli import console
+from cli.group import Group
 from uniform import __version__
 from uniform.errors import UniformError
 
-GROUPS = ("manifest", "pipeline", "shards", "codec", "weights", "captions", "world")
-"""Modules of this package that hold a group of commands (`app`)."""
-COMMANDS = ("train", "sample", "export", "evaluate", "demo", "doctor")
-"""Modules of this package that hold one command: a function of the module's name."""
+DATA, MODEL, MACHINE = "Build data", "Train, sample, evaluate", "This machine"
+"""Titles of the panels of the help."""
+GROUPS = {
+    "manifest": DATA,
+    "pipeline": DATA,
+    "captions": DATA,
+    "shards": DATA,
+    "codec": MODEL,
+    "world": MODEL,
+    "weights": MACHINE,
+}
+"""Modules of this package that hold a group of commands (`app`) -> panel."""
+COMMANDS = {
+    "train": MODEL,
+    "sample": MODEL,
+    "evaluate": MODEL,
+    "export": MODEL,
+    "doctor": MACHINE,
+    "demo": MACHINE,
+}
+"""Modules of this package that hold one command, a function of the module's name -> panel."""
 
 
-class _Group(TyperGroup):
-    """Shows errors that the user can mend as text, and exits with code 1: ours, and those of paths."""
+class Root(Group):
+    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with code 1."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        """The order of the help: that of the work."""
+        return [
+            name for panel in (DATA, MODEL, MACHINE) for name, own in {**GROUPS, **COMMANDS}.items() if own == panel
+        ]
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -29,17 +51,17 @@ class _Group(TyperGroup):
         except OSError as error:
             if error.filename is None or ctx.params.get("verbose"):
                 raise
-            told = f"{error.filename}: {error.strerror}. Check the path, or see where it comes from with --verbose."
-            console.show_error(UniformError(told))
+            message = f"{error.filename}: {error.strerror}. Check the path; --verbose shows where the error arose."
+            console.show_error(UniformError(message))
             raise typer.Exit(1) from error
 
 
 app = typer.Typer(
     name="uniform",
-    cls=_Group,
+    cls=Root,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    help="Prepare audio-video data sets as latent shards, train UniForm on them, sample audible video.",
+    help="Prepare audio-video datasets as latent shards, train UniForm on them, sample audible video.",
 )
 
 
@@ -51,25 +73,19 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def root(
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details too.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log details.")] = False,
     version: Annotated[
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and exit.")
     ] = False,
 ) -> None:
-    """Prepare audio-video data sets as latent shards, train UniForm on them, sample audible video."""
+    """Prepare audio-video datasets as latent shards, train UniForm on them, sample audible video."""
     console.start_logging(verbose)
 
 
-def _mount() -> None:
-    for name in GROUPS:
-        if importlib.util.find_spec(f"cli.{name}"):
-            app.add_typer(importlib.import_module(f"cli.{name}").app, name=name)
-    for name in COMMANDS:
-        if importlib.util.find_spec(f"cli.{name}"):
-            app.command(name)(getattr(importlib.import_module(f"cli.{name}"), name))
-
-
-_mount()
+for _name, _panel in GROUPS.items():
+    app.add_typer(importlib.import_module(f"cli.{_name}").app, name=_name, rich_help_panel=_panel)
+for _name, _panel in COMMANDS.items():
+    app.command(_name, rich_help_panel=_panel)(getattr(importlib.import_module(f"cli.{_name}"), _name))
 
 
 def main() -> None:

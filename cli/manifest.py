@@ -1,4 +1,4 @@
-"""`uniform manifest`: check, explain and build the table of clips of a data set."""
+"""`uniform manifest`: check and describe datasets, build and compare their tables of clips."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,53 +6,65 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.group import Group
+from cli.options import AllowPartial, Root
 
 if TYPE_CHECKING:
     from pipelines.clip import Row
     from pipelines.manifest.build import Built, Manifest
 
 app = typer.Typer(
-    help="A data set as data: check its listing, explain it, build its table of clips.", no_args_is_help=True
+    cls=Group,
+    help="Datasets: check a manifest and its listing, describe it, build its table of clips, compare tables.",
+    no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(metavar="MANIFEST", help="TOML file, or the name of one that comes with UniForm.")]
+Name = Annotated[str, typer.Argument(metavar="MANIFEST", help="TOML file, or the name of a built-in manifest.")]
 ListingFiles = Annotated[
-    list[Path] | None, typer.Option("--listing", help="Listing to read instead of the manifest's own; may be repeated.")
+    list[Path] | None, typer.Option("--listing", help="Listing to read instead of the manifest's; may be repeated.")
 ]
-Root = Annotated[Path | None, typer.Option("--root", help="Folder of the media files, instead of the manifest's.")]
 Exclude = Annotated[
     list[str] | None,
     typer.Option(
         "--exclude",
         metavar="TABLE",
-        help="Table of clips, or a manifest: leave out what shows the same source at the same time.",
+        help="Table of clips, or a manifest: leave out clips that overlap its clips in the same source.",
     ),
 ]
-Form = Annotated[str | None, typer.Option("--form", help="Form of the listing, where it is not recognised.")]
-Partial = Annotated[bool, typer.Option("--partial", help="Accept fewer or more lines than were published.")]
+Schema = Annotated[
+    str | None, typer.Option("--schema", help="Schema of the listing, where it is not detected from its columns.")
+]
 
 
 @app.command()
 def check(
-    manifest: Name, listing: ListingFiles = None, root: Root = None, form: Form = None, partial: Partial = False
+    manifest: Name,
+    listing: ListingFiles = None,
+    root: Root = None,
+    schema: Schema = None,
+    allow_partial: AllowPartial = False,
 ) -> None:
-    """Read everything, write nothing: every problem with file, line, column and fix. Exits with 1 on an error."""
-    built = _inspect(_read(manifest, root), listing, form, partial)
+    """Report every problem of a listing with file, line, column and fix. Writes nothing; exits with 1 on an error."""
+    built = _inspect(_read(manifest, root), listing, schema, allow_partial)
     _show_warnings(built)
     built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
     console.out.print(_counts(built), markup=False)
 
 
 @app.command()
-def explain(
-    manifest: Name, listing: ListingFiles = None, root: Root = None, form: Form = None, partial: Partial = False
+def describe(
+    manifest: Name,
+    listing: ListingFiles = None,
+    root: Root = None,
+    schema: Schema = None,
+    allow_partial: AllowPartial = False,
 ) -> None:
-    """What the data set is, how its listing is read, and what its first clips become."""
+    """Show what a dataset is, how its listing is read, and its first clips."""
     found = _read(manifest, root)
-    console.out.print(_facts(found), markup=False)
+    console.out.print(_properties(found), markup=False)
     table = found.table
     if listing or table.listing.file or table.listing.glob:
-        built = _inspect(found, listing, form, partial)
+        built = _inspect(found, listing, schema, allow_partial)
         console.out.print(_counts(built), markup=False)
         for row in built.rows[:3]:
             console.out.print(f"  {row}", markup=False)
@@ -66,20 +78,20 @@ def build(
     ),
     listing: ListingFiles = None,
     root: Root = None,
-    form: Form = None,
-    partial: Partial = False,
+    schema: Schema = None,
+    allow_partial: AllowPartial = False,
     exclude: Exclude = None,
 ) -> None:
-    """Turn a manifest and its listing into the table of clips that the pipeline runs on."""
+    """Write the table of clips of a manifest and its listing (Parquet)."""
     from pipelines.manifest.build import write_parquet
     from pipelines.manifest.set_operations import overlapping
 
-    built = _inspect(_read(manifest, root), listing, form, partial)
+    built = _inspect(_read(manifest, root), listing, schema, allow_partial)
     _show_warnings(built)
     built.problems.raise_if_any(f"{built.manifest.name}: its listing cannot be used")
     for table in exclude or ():
         shared = overlapping(built.rows, _rows(table))
-        built.rows[:] = [row for row, out_of_it in zip(built.rows, shared, strict=True) if not out_of_it]
+        built.rows[:] = [row for row, overlaps_it in zip(built.rows, shared, strict=True) if not overlaps_it]
         console.out.print(f"left out: {_number(sum(shared), 'clip')} that overlap {table}", markup=False)
     write_parquet(built.rows, out)
     console.out.print(_counts(built), markup=False)
@@ -87,33 +99,36 @@ def build(
 
 
 @app.command()
-def leaks(
-    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of clips of two or more data sets.")],
+def overlaps(
+    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of clips of two or more datasets.")],
 ) -> None:
-    """Find times of the same sources in several data sets, above all in training here and in testing there."""
+    """Find sources whose spans are in several datasets or splits, for example in train of one and test of another."""
     from pipelines.manifest.build import read_rows
     from pipelines.manifest.set_operations import shared_between
 
     found = shared_between([row for table in tables for row in read_rows(table)])
     for one in found:
-        (first, second), mark = (" ".join(group) for group in (one.first, one.second)), "  LEAK" if one.leaks else ""
+        (first, second), mark = (
+            (" ".join(group) for group in (one.first, one.second)),
+            "  SPLIT OVERLAP" if one.leaks else "",
+        )
         clips = f"{_number(one.first_clips, 'clip')} of {first} and {_number(one.second_clips, 'clip')} of {second}"
-        console.out.print(f"{clips} show the same times of the same sources{mark}", markup=False)
+        console.out.print(f"{clips} share spans of the same sources{mark}", markup=False)
     if not found:
-        console.out.print("No two data sets share a time of a source.")
+        console.out.print("No two datasets share a span of a source.")
     elif any(one.leaks for one in found):
-        console.out.print("Leave them out of the training set: uniform manifest build NAME --exclude TABLE")
+        console.out.print("Leave them out of the training split: uniform manifest build NAME --exclude TABLE")
 
 
 @app.command()
 def diff(
     first: Annotated[Path, typer.Argument(help="Folder of a finished run, index.parquet or manifest.parquet.")],
-    second: Annotated[Path, typer.Argument(help="Another one, for instance of another lab.")],
+    second: Annotated[Path, typer.Argument(help="Another one, for example of another lab.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Receives the table of clips that both have, to run or to train on.")
+        Path | None, typer.Option("--out", help="Write the table of clips that both have, to run or to train on.")
     ] = None,
 ) -> None:
-    """Compare two sets of clips by their ids; write what both have."""
+    """Compare two sets of clips by their ids, and write the clips that both have."""
     from pipelines.manifest.build import write_parquet
     from pipelines.manifest.set_operations import compare, read_clip_ids, rows_of
 
@@ -129,30 +144,30 @@ def diff(
         console.out.print(f"written: {out}", markup=False)
 
 
-@app.command()
-def lookalikes(
+@app.command("near-duplicates")
+def near_duplicates(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Folders of runs with the stage fingerprint_clip.")
+        list[Path], typer.Argument(metavar="RUN...", help="Run directories with the stage fingerprint_clip.")
     ],
-    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Share of frames that must agree.")] = 0.75,
+    share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least share of frames that must match.")] = 0.75,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Receives one clip of each pair, for `build --exclude`.")
+        Path | None, typer.Option("--out", help="Write one clip of each pair, for `build --exclude`.")
     ] = None,
 ) -> None:
-    """Find clips of different sources that look alike, also across data sets and splits."""
+    """Find clips of different sources that are perceptually the same, also across datasets and splits."""
     from pipelines.manifest.build import write_parquet
     from pipelines.manifest.near_duplicates import find_near_duplicates, read_hashes, to_leave_out
 
-    rows, looks = read_hashes(runs)
-    found = find_near_duplicates(rows, looks, share)
+    rows, hashes = read_hashes(runs)
+    found = find_near_duplicates(rows, hashes, share)
     for pair in found[:20]:
         names = (
             f"{row.dataset}/{row.split} {row.source_id!r} at {row.start_ms / 1000:g} s"
             for row in (pair.first, pair.second)
         )
         console.out.print(f"  {pair.share:4.0%}  {'  and  '.join(names)}", markup=False)
-    leaks = sum(pair.leaks for pair in found)
-    console.out.print(f"{_number(len(found), 'pair')} among {_number(len(rows), 'clip')}, {leaks:,} across splits")
+    across = sum(pair.leaks for pair in found)
+    console.out.print(f"{_number(len(found), 'pair')} among {_number(len(rows), 'clip')}, {across:,} across splits")
     if out is not None:
         write_parquet(to_leave_out(found), out)
         console.out.print(f"written: {out}", markup=False)
@@ -166,17 +181,17 @@ def _read(name: str, root: Path | None) -> "Manifest":
 
 
 def _rows(name: str) -> "list[Row]":
-    """The clips of a table, or of a manifest that brings its listing."""
+    """The clips of a table, or of a manifest that names its listing."""
     from pipelines.manifest.build import build_rows, find_manifest, read_manifest, read_rows
 
     path = find_manifest(name)
     return read_rows(path) if path.suffix == ".parquet" else build_rows(read_manifest(path))
 
 
-def _inspect(manifest: "Manifest", listing: list[Path] | None, form: str | None, partial: bool) -> "Built":
+def _inspect(manifest: "Manifest", listing: list[Path] | None, schema: str | None, allow_partial: bool) -> "Built":
     from pipelines.manifest.build import inspect
 
-    return inspect(manifest, listing, form=form, partial=partial)
+    return inspect(manifest, listing, form=schema, partial=allow_partial)
 
 
 def _show_warnings(built: "Built") -> None:
@@ -188,7 +203,7 @@ def _show_warnings(built: "Built") -> None:
 
 
 def _counts(built: "Built") -> str:
-    """Rows, length and splits, and which form each listing was read as."""
+    """Rows, length and splits, and the schema that each listing was read with."""
     splits: dict[str, int] = {}
     for row in built.rows:
         splits[row.split] = splits.get(row.split, 0) + 1
@@ -196,7 +211,7 @@ def _counts(built: "Built") -> str:
     sources = _number(len({row.source_id for row in built.rows}), "source")
     length = _length(sum(row.duration_ms for row in built.rows) / 1000)
     parts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
-    forms = "\n".join(f"  read as '{form}': {path}" for path, form in built.forms)
+    forms = "\n".join(f"  read with schema '{form}': {path}" for path, form in built.forms)
     return f"{built.manifest.name}: {clips} of {sources}, {length} ({parts})\n{forms}"
 
 
@@ -208,9 +223,9 @@ def _length(seconds: float) -> str:
     return f"{seconds:.1f} s" if seconds < 600 else f"{seconds / 3600:,.1f} h"
 
 
-def _facts(manifest: "Manifest") -> str:
+def _properties(manifest: "Manifest") -> str:
     table = manifest.table
-    facts = {
+    properties = {
         "name": table.name,
         "title": table.title,
         "manifest": str(manifest.path),
@@ -221,9 +236,9 @@ def _facts(manifest: "Manifest") -> str:
         "citation": table.citation.strip(),
         "homepage": table.homepage,
         "listing": table.obtain or table.listing.file or ", ".join(table.listing.glob),
-        "forms": ", ".join(f"{form.name}{f' ({form.rows:,} lines)' if form.rows else ''}" for form in manifest.forms),
+        "schemas": ", ".join(f"{form.name}{f' ({form.rows:,} lines)' if form.rows else ''}" for form in manifest.forms),
     }
-    lines = [f"{key:>9}  {value.replace(chr(10), chr(10) + ' ' * 11)}" for key, value in facts.items() if value]
+    lines = [f"{key:>9}  {value.replace(chr(10), chr(10) + ' ' * 11)}" for key, value in properties.items() if value]
     mapped = {**table.listing.columns.given(), **{f"extra.{key}": value for key, value in table.listing.extra.items()}}
     lines += [f"  {field:>14}  <-  {source}" for field, source in mapped.items()]
     return "\n".join(lines)

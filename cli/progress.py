@@ -1,4 +1,4 @@
-"""How long work looks while it goes on: live bars on a terminal, plain log lines elsewhere."""
+"""Progress of running work: live bars on a terminal, plain log lines elsewhere."""
 
 import logging
 from types import TracebackType
@@ -92,24 +92,24 @@ class Bars:
         self._bars.update(self._bar, completed=tally.clips, total=tally.clips)
         self._bars.stop_task(self._bar)
 
-    def remark(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """See `pipelines.run.pipeline.Listener`."""
         self._bars.console.print(text, style="yellow", markup=False)
 
 
 class SampleBars(Progress):
-    """Samples and solver steps with the time left; elsewhere than on a terminal, a line when samples are done."""
+    """Samples and solver steps with the time left; without a terminal, a line when samples are done."""
 
     def __init__(self, samples: int, steps: int) -> None:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         super().__init__(*columns, console=console.err, disable=not console.err.is_terminal)
         self._samples = self.add_task("samples", total=samples)
-        self._told = 0
+        self._reported = 0
         self._steps = self.add_task("steps", total=steps)
 
     def show(self, state: "SamplerProgress") -> None:
-        if self.disable and state.done != self._told:
-            log.info("%d of %d samples are done", state.done, state.total)
-            self._told = state.done
+        if self.disable and state.done != self._reported:
+            log.info("%d of %d samples done", state.done, state.total)
+            self._reported = state.done
         self.update(self._samples, completed=state.done)
         self.update(self._steps, completed=state.step)

@@ -1,4 +1,4 @@
-"""`uniform sample`: audible video from text, video from sound, sound from video."""
+"""`uniform sample`: audible video from text, video from audio, audio from video."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,55 +6,94 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.options import COMPUTE, INPUT, OUTPUT, SAMPLER, CodecOptions, Device
 
 if TYPE_CHECKING:
     from uniform.sampling.request import Request
 
 Media = Annotated[
-    Path | None, typer.Argument(help="A2V: any file with sound. V2A: any file with a picture. T2AV: leave it out.")
+    Path | None, typer.Argument(help="A2V: a file with audio. V2A: a file with video. T2AV: leave it out.")
 ]
 Checkpoint = Annotated[
-    Path, typer.Option("--checkpoint", "-c", help="Run folder, checkpoint folder, or exported .safetensors.")
+    Path,
+    typer.Option(
+        "--checkpoint", "-c", help="Run directory, checkpoint, or exported .safetensors.", rich_help_panel=INPUT
+    ),
 ]
-TaskName = Annotated[str, typer.Option("--task", help="t2av, a2v or v2a.")]
-Text = Annotated[str | None, typer.Option(help="Caption. A2V and V2A may go without.")]
+TaskName = Annotated[str, typer.Option("--task", help="t2av, a2v or v2a.", rich_help_panel=INPUT)]
+Text = Annotated[str | None, typer.Option(help="Caption. Optional for A2V and V2A.", rich_help_panel=INPUT)]
 Prompts = Annotated[
-    Path | None, typer.Option(help="File of prompts instead of --text: .txt, one a line, or .jsonl, one object a line.")
+    Path | None,
+    typer.Option(
+        help="File of prompts instead of --text: .txt, one per line, or .jsonl, one object per line.",
+        rich_help_panel=INPUT,
+    ),
 ]
 Manifest = Annotated[
     Path | None,
     typer.Option(
-        help="Manifest (TOML) or table of clips instead of --text: a sample per clip, from its caption and file."
+        help="Manifest (TOML) or table of clips instead of --text: one sample per clip, from its caption and file.",
+        rich_help_panel=INPUT,
     ),
 ]
-Split = Annotated[str | None, typer.Option(help="With --manifest: only clips of this split.")]
-Number = Annotated[int, typer.Option("-n", "--number", help="Samples per prompt, each with the next seed.")]
+Split = Annotated[str | None, typer.Option(help="With --manifest: only clips of this split.", rich_help_panel=INPUT)]
+Start = Annotated[float, typer.Option(help="Start of the clip in the media file, in seconds.", rich_help_panel=INPUT)]
+Number = Annotated[
+    int, typer.Option("-n", "--number", help="Samples per prompt, each with the next seed.", rich_help_panel=SAMPLER)
+]
 Seed = Annotated[
-    int, typer.Option(help="Seed of the first sample; the same seed gives the same bytes, in batches of one size.")
+    int,
+    typer.Option(
+        help="Seed of the first sample. The same seed and batch size give the same bytes.", rich_help_panel=SAMPLER
+    ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Solver steps. Default: the solver's usual number.")]
+Steps = Annotated[int | None, typer.Option(help="Solver steps. Default: those of the solver.", rich_help_panel=SAMPLER)]
 Solver = Annotated[
-    str | None, typer.Option(help="ancestral, ddim or dpm++; euler or heun for flow. Default: fits the model.")
+    str | None,
+    typer.Option(
+        help="ancestral, ddim or dpm++; euler or heun for flow models. Default: fits the model.",
+        rich_help_panel=SAMPLER,
+    ),
 ]
-Scale = Annotated[float | None, typer.Option("--cfg", help="Guidance by the text; 1 is none. Default: the model's.")]
-ScaleVideo = Annotated[float | None, typer.Option("--cfg-video", help="Guidance for the picture, instead of --cfg.")]
-ScaleAudio = Annotated[float | None, typer.Option("--cfg-audio", help="Guidance for the sound, instead of --cfg.")]
-ScaleGiven = Annotated[float, typer.Option("--cfg-given", help="Guidance by the given modality; 1 is none.")]
-Start = Annotated[float, typer.Option(help="Second of the media file where the given clip starts.")]
-Out = Annotated[Path, typer.Option(help="Folder that receives MP4, WAV, PNG, JSON and index.html.")]
+Scale = Annotated[
+    float | None,
+    typer.Option("--cfg", help="Text guidance scale; 1 is off. Default: the model's.", rich_help_panel=SAMPLER),
+]
+ScaleVideo = Annotated[
+    float | None,
+    typer.Option("--cfg-video", help="Text guidance scale of the video, instead of --cfg.", rich_help_panel=SAMPLER),
+]
+ScaleAudio = Annotated[
+    float | None,
+    typer.Option("--cfg-audio", help="Text guidance scale of the audio, instead of --cfg.", rich_help_panel=SAMPLER),
+]
+ScaleConditioning = Annotated[
+    float,
+    typer.Option(
+        "--cfg-conditioning", help="Guidance scale of the conditioning modality; 1 is off.", rich_help_panel=SAMPLER
+    ),
+]
+Out = Annotated[
+    Path, typer.Option(help="Folder that receives MP4, WAV, PNG, JSON and index.html.", rich_help_panel=OUTPUT)
+]
 Name = Annotated[
     str | None,
-    typer.Option(help="File name of the results; of many, what each name begins with. Default: the task, or nothing."),
+    typer.Option(
+        help="File name of the results; the prefix of each where there are several. Default: the task, or no prefix.",
+        rich_help_panel=OUTPUT,
+    ),
 ]
+Latents = Annotated[bool, typer.Option("--latents", help="Also keep latents (.safetensors).", rich_help_panel=OUTPUT)]
 Batch = Annotated[
-    int, typer.Option(help="Samples per call of the model; another number changes samples by rounding only.")
+    int,
+    typer.Option(
+        help="Samples per call of the model. Another size changes samples by rounding only.", rich_help_panel=COMPUTE
+    ),
 ]
-Latents = Annotated[bool, typer.Option("--latents", help="Keep the latents too (.safetensors).")]
-Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="Averaged weights, or the raw ones.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-Precision = Annotated[str, typer.Option(help="Of the network: bf16, fp32, or auto, which is bf16 on CUDA.")]
-CodecOptions = Annotated[
-    list[str] | None, typer.Option("--codec", help="Option of a codec: KIND.OPTION=VALUE, e.g. video.weights=FOLDER.")
+Ema = Annotated[bool, typer.Option("--ema/--no-ema", help="EMA or raw weights.", rich_help_panel=COMPUTE)]
+Precision = Annotated[
+    str,
+    typer.Option(help="Of the network: bf16, fp32, or auto (bf16 on CUDA).", rich_help_panel=COMPUTE),
 ]
 
 
@@ -73,7 +112,7 @@ def sample(
     cfg: Scale = None,
     cfg_video: ScaleVideo = None,
     cfg_audio: ScaleAudio = None,
-    cfg_given: ScaleGiven = 1.0,
+    cfg_conditioning: ScaleConditioning = 1.0,
     start: Start = 0.0,
     out: Out = Path("samples"),
     name: Name = None,
@@ -84,7 +123,7 @@ def sample(
     precision: Precision = "auto",
     codec: CodecOptions = None,
 ) -> None:
-    """Sample from a trained model. Stop and repeat the command at will: finished samples are kept."""
+    """Sample from a trained model. Repeat a stopped command to resume: finished samples are kept."""
     from cli.progress import SampleBars
     from uniform.sampling.gallery import require_no_other_page, write_gallery
     from uniform.sampling.open import check_choices, open_sampler, sample_config
@@ -96,8 +135,8 @@ def sample(
     )
     requests = _requests(default, prompts, manifest, split)
     requests = spread(requests, prefix=None if requests == [default] else name, count=number)
-    scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_given}
-    check_choices(solver, **scales)  # all this before the weights are loaded
+    scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_conditioning}
+    check_choices(solver, **scales)  # all checks come before the weights are loaded
     for request in requests:
         request.check()
     require_folder(out)
@@ -108,7 +147,7 @@ def sample(
         with SampleBars(len(requests), config.steps) as bars:
             files = sampler.run(requests, out, config, bars.show)
     finally:
-        if out.is_dir():  # what was made is shown, whatever stopped the rest
+        if out.is_dir():  # finished samples are shown, whatever stopped the rest
             page = write_gallery(out, "UniForm samples")
     for file in files:
         console.out.print(str(file), markup=False)
@@ -116,13 +155,13 @@ def sample(
 
 
 def _requests(default: "Request", prompts: Path | None, manifest: Path | None, split: str | None) -> list["Request"]:
-    """What is asked for: one sample, or one for each line of a file or clip of a manifest."""
+    """One request, or one for each line of a prompt file or clip of a manifest."""
     from uniform.errors import InputError
     from uniform.sampling.request import read_prompts, requests_from
     from uniform.tasks import Task
 
     if prompts is not None and manifest is not None:
-        raise InputError("--prompts and --manifest both say what to sample; give one of them")
+        raise InputError("--prompts and --manifest exclude each other; give one of them")
     if split is not None and manifest is None:
         raise InputError("--split goes with --manifest")
     if manifest is None:

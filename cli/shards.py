@@ -1,30 +1,30 @@
-"""`uniform shards`: check a folder of latent shards, and say what it holds."""
+"""`uniform shards`: check folders of latent shards, and show what they hold."""
 
-import importlib
-import importlib.util
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from cli import console
+from cli.group import Group
+from cli.options import ShardFolder
+from cli.preview import preview
 
-app = typer.Typer(help="Look at finished latent shards.", no_args_is_help=True)
-
-Folder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with index.parquet and card.json.")]
+app = typer.Typer(cls=Group, help="Finished latent shards: check, describe, decode.", no_args_is_help=True)
+app.command("preview")(preview)
 
 
 @app.command()
-def lint(folder: Folder) -> None:
-    """Read every byte that the index names: whole tars, true offsets and sums, finite arrays of the right shape."""
+def lint(folder: ShardFolder) -> None:
+    """Read and check every byte that the index names: tars, offsets, checksums, shapes, finite values."""
     from uniform.latents.shards.lint import require_sound
 
     console.out.print(f"{require_sound(folder)} clips, no problem found")
 
 
 @app.command()
-def info(folder: Folder) -> None:
-    """Say what a folder of shards is: spec, codecs, captions, splits, sizes, statistics."""
+def info(folder: ShardFolder) -> None:
+    """Show spec, codecs, captions, splits, sizes and statistics of a folder of shards."""
     from uniform.latents.format import identity
     from uniform.latents.shards.lint import info as read_info
 
@@ -32,7 +32,7 @@ def info(folder: Folder) -> None:
     card = found.card
     lines = [f"{card.clips} clips of {', '.join(card.datasets)}; digest of their ids {card.ids_digest}"]
     if card.windows > 1:
-        lines.append(f"  {card.windows} windows in each clip, one beginning at each whole second")
+        lines.append(f"  {card.windows} windows in each clip, one starting at each whole second")
     lines += [f"  split {name}: {count} clips" for name, count in found.splits.items()]
     lines += [
         f"  {column}: {count} shards, {found.bytes[column] / 1e6:.1f} MB" for column, count in found.shards.items()
@@ -42,8 +42,8 @@ def info(folder: Folder) -> None:
         f"  captions '{name}': {text['codec']['name']} {text['codec']['fingerprint']}, made by {text['captions']}"
         for name, text in card.texts.items()
     ]
-    for modality, numbers in card.statistics.items():
-        for kind, values in numbers.items():
+    for modality, statistics in card.statistics.items():
+        for kind, values in statistics.items():
             lines.append(f"  {modality} {kind}: {' '.join(f'{value:.4f}' for value in values)}")
     lines += [f"  {code}: {count} clips" for code, count in card.counts.items()]
     for line in lines:
@@ -51,16 +51,16 @@ def info(folder: Folder) -> None:
 
 
 @app.command()
-def explain(
-    folder: Folder,
+def difficulty(
+    folder: ShardFolder,
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Run trained on it with log.sample_losses=true.")],
-    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show, the hardest first.")] = 20,
+    number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show, the most difficult first.")] = 20,
     since: Annotated[
-        int | None, typer.Option(min=1, help="Count samples of this step and later. Default: the second half.")
+        int | None, typer.Option(min=1, help="Count samples from this step on. Default: the second half of the run.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Write all clips to this Parquet file.")] = None,
 ) -> None:
-    """Say which clips a run found hard, with and without their captions: a caption that lies shows."""
+    """Show which clips a run found difficult, with and without their captions. It finds mismatched captions."""
     from rich.table import Table
     from rich.text import Text
 
@@ -75,16 +75,17 @@ def explain(
         table.add_row(row.clip_id, row.caption_set, f"{row.excess:+.3f} ({row.samples})", without, Text(caption))
     console.show_table(table)
     console.out.print(
-        f"{len(found)} clips and sets, the hardest first. Excess: 0 is the usual loss of its task and time, +0.693 is "
-        f"twice it. Hard only with its text: the caption is wrong; hard without it too: the clip is unusual."
+        f"{len(found)} clips and sets, the most difficult first. Excess loss: 0 is the usual loss of the task "
+        f"and timestep, +0.693 is twice it. Difficult with its text only: the caption is wrong; "
+        f"without text too: the clip is unusual."
     )
     if out is not None:
         write_clip_difficulty(out, found)
-        console.out.print(f"all of them: {out}", markup=False)
+        console.out.print(f"written: {out}", markup=False)
 
 
 def _captions_of(folder: Path) -> dict[tuple[str, str], str]:
-    """(set, clip id) to caption, where the folder is a pipeline's run; copied shards hold features only."""
+    """(set, clip id) to caption, where the folder is a run directory; copied shards hold text features only."""
     from pipelines.captions.sets import read_sets
     from pipelines.run.folder import RunFolder
     from uniform.errors import PipelineError
@@ -94,7 +95,3 @@ def _captions_of(folder: Path) -> dict[tuple[str, str], str]:
     except PipelineError:
         return {}
     return {(name, clip): one.caption for name, found in sets.items() for clip, one in found.kept.items()}
-
-
-if importlib.util.find_spec("cli.preview"):
-    app.command("preview")(importlib.import_module("cli.preview").preview)

@@ -1,13 +1,13 @@
-"""How a run looks as text: its tallies, and what a pilot foretold beside what came of it."""
+"""A run as text: tallies, plan, status, history of a clip, and predicted against actual figures."""
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.markup import escape
 
 from cli import console
-from pipelines.estimate.prediction import format_expected
 from uniform.formatting import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
@@ -15,11 +15,12 @@ if TYPE_CHECKING:
     from pipelines.estimate.eta import Forecast
     from pipelines.estimate.prediction import Prediction
     from pipelines.report.clip_history import ClipHistory
+    from pipelines.run.job import Run
     from pipelines.run.ledger import Tally
     from pipelines.run.status import StageStatus
 
 LEFT = ("stage", "why", "code", "reason", "kept in", "hour", "codes", "planned as", "began (UTC)")
-"""Columns of words; the others are numbers and stand to the right."""
+"""Columns of text; the others are numbers and are aligned to the right."""
 
 
 def table(*columns: str) -> Any:
@@ -33,25 +34,69 @@ def table(*columns: str) -> Any:
 
 
 def show_tallies(stages: "Mapping[str, Tally]", final: "Tally") -> None:
-    """What became of the clips, stage by stage and on the whole road."""
+    """Kept and dropped clips, stage by stage and for the whole run."""
     made = table("stage", "clips", "kept", "rejected", "failed", "why")
-    for name, tally in (*stages.items(), ("whole road", final)):
+    for name, tally in (*stages.items(), ("whole run", final)):
         codes = ", ".join(f"{count} {code}" for code, count in tally.codes.items() if code != "ok")
         made.add_row(name, str(tally.clips), str(tally.kept), str(tally.rejected), str(tally.failed), codes)
     console.show_table(made)
 
 
+def show_plan(run: "Run", until: str | None) -> None:
+    """Units per stage that are done, stale or new, with the time left as far as it is known."""
+    from pipelines.run.plan import PlanBuilder
+
+    units = run.units()
+    survey = PlanBuilder(run.folder, run.recipe, units).survey(run.recipe.until(until))
+    made = table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
+    for stage in survey.states:
+        tally = survey.tally(stage)
+        done, stale, new = (survey.of(stage, condition) for condition in ("done", "stale", "new"))
+        seconds = sum(state.commit.seconds for state in done if state.commit)
+        left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
+        if tally.clips:
+            cells = (f"{seconds / tally.clips:.3f}", format_duration(seconds / tally.clips * left))
+        else:
+            cells = ("?", "?" if left else format_duration(0))
+        made.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
+    console.show_table(made)
+    total = len(units.last_unit)
+    console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
+    for state in survey.stale[:10]:
+        console.out.print(f"stale: {state.stage}, unit {state.unit}: {'; '.join(state.reasons)}", markup=False)
+    if len(survey.stale) > 10:
+        console.out.print(f"and {len(survey.stale) - 10} more stale units")
+
+
+def show_run_status(path: Path, hours: int) -> None:
+    """Progress, drop codes, the last `hours` hours of work and the expected end of the run in `path`."""
+    from pipelines.estimate.eta import forecasts
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import remembered
+    from pipelines.run.status import stage_statuses
+    from pipelines.run.units import Units
+
+    folder = RunFolder(path)
+    stages = remembered(folder)["stages"]
+    units = Units.read(folder)
+    show_statuses(stage_statuses(folder, stages, units), forecasts(folder, stages, units), hours)
+    console.out.print(f"{len(units.last_unit)} clips planned in {len(units)} units")
+    unplanned = units.clips.num_rows - len(units.last_unit)
+    if unplanned:
+        console.out.print(f"{unplanned} clips of the manifest are not planned yet: run again with the manifests")
+
+
 def show_statuses(statuses: "Sequence[StageStatus]", forecasts: "Sequence[Forecast]", hours: int) -> None:
-    """How far each stage is, its codes, its last hours of work, and when the run will end."""
+    """Progress of each stage, its drop codes, its last hours of work, and the expected end of the run."""
     made = table("stage", "units", "clips", "kept", "rejected", "failed", "clips/s", "bytes", "time left")
     for one, left in zip(statuses, forecasts, strict=True):
-        pace = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
-        numbers = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
+        rate = f"{one.tally.clips / one.seconds:.1f}" if one.seconds else "-"
+        counts = (one.tally.clips, one.tally.kept, one.tally.rejected, one.tally.failed)
         time_left = (
             "?" if left.seconds_left is None else format_duration(left.seconds_left) if left.clips_left else "done"
         )
         units = f"{one.units_done}/{one.units}"
-        made.add_row(one.stage, units, *map(str, numbers), pace, format_bytes(one.bytes), time_left)
+        made.add_row(one.stage, units, *map(str, counts), rate, format_bytes(one.bytes), time_left)
     console.show_table(made)
     for one in statuses:
         for code, count in one.tally.codes.items():
@@ -73,7 +118,7 @@ def _show_hours(statuses: "Sequence[StageStatus]", hours: int) -> None:
             made.add_row(
                 f"{hour.replace('T', ' ')}:00", stage, str(sum(codes.values())), str(codes.get("ok", 0)), others
             )
-    console.out.print("Hours of work (UTC), the last ones:")
+    console.out.print("Last hours of work (UTC):")
     console.show_table(made)
 
 
@@ -84,33 +129,44 @@ def _show_end(forecasts: "Sequence[Forecast]") -> None:
         console.out.print("Nothing is left to do.")
         return
     end = time.strftime("%Y-%m-%d %H:%M", time.localtime(time.time() + seconds))
-    but = f", without {', '.join(unknown)}, whose pace is not known yet" if unknown else ""
+    without = f", not counting {', '.join(unknown)}, whose rate is not known yet" if unknown else ""
     console.out.print(
-        f"Expected end: {end} if it goes on now as it went ({format_duration(seconds)}){but}", markup=False
+        f"Expected end: {end} at the present rate ({format_duration(seconds)} left){without}", markup=False
     )
 
 
-def show_clip_history(story: "ClipHistory") -> None:
-    """Everything that is known of one clip."""
-    row = story.row
+def show_clip_history(path: Path, clip_id: str) -> None:
+    """Everything that happened to one clip of the run in `path`."""
+    from pipelines.report.clip_history import story
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import remembered
+    from pipelines.run.units import Units
+
+    folder = RunFolder(path)
+    history = story(folder, remembered(folder)["stages"], Units.read(folder), clip_id)
+    row = history.row
     end_ms = row.start_ms + row.duration_ms
-    facts = {
+    properties = {
         "clip": row.clip_id,
-        "data set": f"{row.dataset}, split {row.split}",
+        "dataset": f"{row.dataset}, split {row.split}",
         "source": f"{row.source_uri} ({row.source_kind})",
         "span": f"{row.start_ms / 1000:g} s to {end_ms / 1000:g} s",
         "labels": "; ".join(row.labels),
         "caption": f"{row.caption} ({row.caption_origin})" if row.caption else "",
-        "file": f"{story.source} ({format_bytes(story.source_bytes or 0)})" if story.source else "",
-        "now": story.ending,
+        "file": f"{history.source} ({format_bytes(history.source_bytes or 0)})" if history.source else "",
+        "now": history.ending,
     }
-    for name, value in facts.items():
+    for name, value in properties.items():
         if value:
             console.out.print(f"{name:>9}  {value}", markup=False)
-    if not story.steps:
+    _show_attempts(history)
+
+
+def _show_attempts(history: "ClipHistory") -> None:
+    if not history.steps:
         return
-    made = table("unit", "planned as", "stage", "try", "code", "began (UTC)", "seconds", "reason", "kept in")
-    for step in story.steps:
+    made = table("unit", "planned as", "stage", "attempt", "code", "began (UTC)", "seconds", "reason", "kept in")
+    for step in history.steps:
         began = step.started.strftime("%Y-%m-%d %H:%M:%S")
         code = step.code if step.counts else f"({step.code}: replaced)"
         reason, output = step.reason, step.output or ""
@@ -129,10 +185,12 @@ def show_clip_history(story: "ClipHistory") -> None:
 
 
 def show_prediction(prediction: "Prediction") -> None:
-    """What a pilot says about the whole manifest."""
+    """What a pilot predicts for the whole manifest."""
+    from pipelines.estimate.prediction import format_expected
+
     console.out.print(
-        f"Foretold for {prediction.clips:,} clips of {prediction.sources:,} sources, from {prediction.sample_clips:,} "
-        f"clips; in brackets what holds 19 times in 20:"
+        f"Predicted for {prediction.clips:,} clips of {prediction.sources:,} sources, from {prediction.sample_clips:,} "
+        f"clips; 95% intervals in brackets:"
     )
     made = table("stage", "clips kept", "time", "work", "bytes")
     for stage in prediction.stages:
@@ -147,15 +205,17 @@ def show_prediction(prediction: "Prediction") -> None:
     seconds, size = (sum(getattr(one, name).value for one in prediction.stages) for name in ("wall_s", "bytes"))
     workers = ", ".join(sorted({str(stage.workers) for stage in prediction.stages}))
     console.out.print(
-        f"In all about {format_duration(seconds)} with as many workers as now ({workers}), {format_bytes(size)}."
+        f"In total about {format_duration(seconds)} with as many workers as now ({workers}), {format_bytes(size)}."
     )
     for stage in prediction.stages:
         if stage.paced_host:
             limit = (
-                "its pace decides" if stage.wall_s.value <= stage.rate_limited_s else "the line or the workers decide"
+                "the rate limit decides"
+                if stage.wall_s.value <= stage.rate_limited_s
+                else "the network or the workers decide"
             )
             console.out.print(
-                f"{stage.stage}: at its rate limit {stage.paced_host} alone takes "
+                f"{stage.stage}: {stage.paced_host} alone takes at its rate limit "
                 f"{format_duration(stage.rate_limited_s)}; {limit}",
                 markup=False,
             )
@@ -166,18 +226,31 @@ def _show_not_sampled(groups: "Iterable[str]") -> None:
     names = list(groups)
     if names:
         shown = "; ".join(names[:5]) + (f"; and {len(names) - 5} more" if len(names) > 5 else "")
-        console.out.print(f"Too small to be in the sample, so not foretold: {shown}", markup=False)
+        console.out.print(f"Too small for the sample, so not predicted: {shown}", markup=False)
+
+
+def show_run_comparison(path: Path) -> None:
+    """Predicted beside actual figures of the run in `path`; nothing where there was no pilot."""
+    from pipelines.estimate.comparison import compare_with_prediction
+    from pipelines.run.folder import RunFolder
+    from pipelines.run.job import remembered
+    from pipelines.run.units import Units
+
+    folder = RunFolder(path)
+    show_comparison(compare_with_prediction(folder, remembered(folder)["stages"], Units.read(folder)))
 
 
 def show_comparison(comparison: "Comparison | None") -> None:
-    """What a pilot foretold beside what came of it; nothing where there was no pilot."""
+    """Predicted beside actual figures; nothing where there was no pilot."""
+    from pipelines.estimate.prediction import format_expected
+
     if comparison is None:
         return
     so_far = "" if comparison.done else ", so far"
-    console.out.print(f"Foretold by the pilot of {comparison.prediction.made}, and come of it{so_far}:")
+    console.out.print(f"Predicted by the pilot of {comparison.prediction.made}, and actual{so_far}:")
     if not comparison.same_manifest:
-        console.out.print("The manifest has changed since: compare with care.")
-    made = table("stage", "kept, foretold", "kept", "time, foretold", "time", "bytes, foretold", "bytes")
+        console.out.print("The manifest has changed since the pilot: compare with care.")
+    made = table("stage", "kept, predicted", "kept", "time, predicted", "time", "bytes, predicted", "bytes")
     for stage in comparison.stages:
         expected, cost = stage.expected, stage.cost
         mark = "" if stage.done else " ..."
@@ -194,7 +267,7 @@ def show_comparison(comparison: "Comparison | None") -> None:
 
 
 def policy(code: str) -> str:
-    """A remark on a code that a retry may mend."""
+    """How to ask again for clips with this code; empty where asking again changes nothing."""
     from pipelines.codes import CODES
 
     remedy = CODES[code].remedy if code in CODES else None

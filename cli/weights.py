@@ -1,4 +1,4 @@
-"""`uniform weights`: which published weights there are, how to get them, and whether they are still whole."""
+"""`uniform weights`: list, fetch and verify published weights."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -6,16 +6,19 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.group import Group
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-app = typer.Typer(help="List, fetch and verify the published weights of the frozen models.", no_args_is_help=True)
+app = typer.Typer(
+    cls=Group, help="List, fetch and verify the published weights of the frozen models.", no_args_is_help=True
+)
 
 
 @app.command("list")
 def list_weights() -> None:
-    """Show every known model: size, licence, hub id, and the commit that was fetched on this machine."""
+    """Show every known model: size, licence, hub id, and the commit fetched on this machine."""
     from uniform.codecs.catalogue import catalogue
     from uniform.codecs.record import cache_folder, read_records
 
@@ -34,10 +37,10 @@ def fetch(
     name: Annotated[str, typer.Argument(help="A name that `uniform weights list` shows.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     copy_to: Annotated[
-        Path | None, typer.Option(help="Copy the files there too, for a machine without the hub.")
+        Path | None, typer.Option(help="Also copy the files to this folder, for a machine without network.")
     ] = None,
 ) -> None:
-    """Download a model into the hub's cache and record commit and digests. Run it again to go on where it stopped."""
+    """Download a model into the hub's cache and record commit and digests. Run it again to resume."""
     from uniform.codecs import fetch as weights
     from uniform.codecs.catalogue import published
 
@@ -47,8 +50,8 @@ def fetch(
         console.err.print("These weights, and what is made with them, are not for commercial use.", style="bold yellow")
     record = weights.fetch(name, revision=revision, copy_to=copy_to)
     table = _table("file", "bytes", "sha256")
-    for file, facts in record.files.items():
-        table.add_row(file, f"{facts.bytes:,}", facts.sha256)
+    for file, fetched in record.files.items():
+        table.add_row(file, f"{fetched.bytes:,}", fetched.sha256)
     console.show_table(table)
     console.out.print(f"{name}: fetched at commit {record.commit}", markup=False)
     if copy_to is not None:
@@ -60,7 +63,7 @@ def verify(
     name: Annotated[str, typer.Argument(help="A name that `uniform weights list` shows.")],
     folder: Annotated[Path | None, typer.Option(help="Folder that holds the files, in place of the cache.")] = None,
 ) -> None:
-    """Read a model's files to the last byte and hold them against the record of their fetch. A fault exits with 1."""
+    """Compare all bytes of a model's files with the record of their fetch. Exits with 1 on a difference."""
     from uniform.codecs import fetch as weights
 
     verdicts = weights.verify(name, folder=folder)
@@ -78,7 +81,7 @@ def _table(*columns: str) -> "Table":
 
     table = Table(box=None, pad_edge=False)
     for column in columns:
-        table.add_column(column, overflow="fold")  # names and digests are there to be copied: never cut them short
+        table.add_column(column, overflow="fold")  # names and digests are copied by users: never cut them
     return table
 
 

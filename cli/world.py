@@ -1,4 +1,4 @@
-"""`uniform world`: generated clips whose every event is known, and the gate that proves them a fair measure."""
+"""`uniform world`: generated clips with known event times, and the check that the event detectors measure them."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.group import Group
 
 if TYPE_CHECKING:
     from uniform.evaluation.world.check import GateReport
     from uniform.spec import Spec
     from uniform.synthetic.worlds import WorldClip
 
-app = typer.Typer(
-    help="AV world: generated clips with exact truth, as a data set and as a measure.", no_args_is_help=True
-)
+app = typer.Typer(cls=Group, help="The synthetic world: generated clips with exact event times.", no_args_is_help=True)
 
 World = Annotated[
     str, typer.Option("--world", help="w1 bounce, w2 two balls, w3 motor, w4 ghost, w5 off-screen, w6 delay.")
@@ -35,7 +34,7 @@ def write(
     spec: SpecName = "toy",
     seed: Seed = 0,
 ) -> None:
-    """Write a world as a data set: MP4, MOV, MKV and WebM files, a listing with the truth, a manifest."""
+    """Write a world as a dataset: media files (MP4, MOV, MKV, WebM), a listing with the event times, a manifest."""
     from uniform.spec import spec_by_name
     from uniform.synthetic.write import write_world
 
@@ -45,22 +44,24 @@ def write(
 
 
 @app.command()
-def gate(
+def check(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder of `uniform world write --world w1`; none: clips as made.")
+        Path | None, typer.Argument(help="Folder of `uniform world write --world w1`. Default: clips in memory.")
     ] = None,
-    clips: Annotated[int, typer.Option("--clips", help="How many clips, where no folder is given.")] = 96,
-    codecs: Annotated[bool, typer.Option("--codecs", help="Send every clip through the embedded codecs.")] = False,
+    clips: Annotated[int, typer.Option("--clips", help="Number of clips, where no folder is given.")] = 96,
+    codecs: Annotated[
+        bool, typer.Option("--codecs", help="Encode and decode every clip with the weight-free codecs.")
+    ] = False,
     spec: SpecName = "toy",
     seed: Seed = 0,
 ) -> None:
-    """Gate A: detectors on truth, a sound 80 ms late, exchanged partners. Exits with 1 where the gate does not hold."""
-    from uniform.evaluation.world.check import gate as judge
+    """Check the event detectors on true clips, with late audio, and with exchanged audio. Exits with 1 on a fault."""
+    from uniform.evaluation.world.check import gate as run_check
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)
     chosen = _clips(folder, clips, seed, geometry, codecs)
-    report = judge(((clip.frames, clip.waveform, clip.truth) for clip in chosen), geometry)
+    report = run_check(((clip.frames, clip.waveform, clip.truth) for clip in chosen), geometry)
     console.out.print(_table(report), markup=False)
     for failure in report.failures:
         console.out.print(f"FAILS: {failure}", markup=False)
@@ -72,11 +73,11 @@ def gate(
 def show(
     out: Annotated[Path, typer.Argument(help="PNG file: frames over the spectrogram, one clip below the other.")],
     world: World = "w1",
-    clips: Annotated[int, typer.Option("--clips", help="How many clips.")] = 3,
+    clips: Annotated[int, typer.Option("--clips", help="Number of clips.")] = 3,
     spec: SpecName = "paper",
     seed: Seed = 0,
 ) -> None:
-    """Draw some clips of a world as a picture."""
+    """Draw clips of a world as one PNG."""
     import numpy as np
 
     from uniform.atomic import write_bytes
@@ -103,12 +104,12 @@ def _clips(folder: Path | None, clips: int, seed: int, spec: "Spec", codecs: boo
 
 def _table(report: "GateReport") -> str:
     rows = [
-        ("sound against truth", report.audio, ">= 0.98"),
-        ("picture against truth", report.video, ">= 0.98"),
-        ("sound against picture", report.joint, ">= 0.98"),
-        ("sound 80 ms late against truth", report.late, "<= 0.05"),
-        ("sound 80 ms late against picture", report.late_joint, "<= 0.05"),
-        ("picture with another clip's sound", report.shuffled, "0.15 to 0.30"),
+        ("audio against truth", report.audio, ">= 0.98"),
+        ("video against truth", report.video, ">= 0.98"),
+        ("audio against video", report.joint, ">= 0.98"),
+        ("audio 80 ms late against truth", report.late, "<= 0.05"),
+        ("audio 80 ms late against video", report.late_joint, "<= 0.05"),
+        ("video with another clip's audio", report.shuffled, "0.15 to 0.30"),
         ("colour right", report.colour, ""),
         ("pitch right", report.pitch, ""),
     ]

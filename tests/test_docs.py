@@ -57,10 +57,30 @@ def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page.name} links to {target}"
 
 
-def test_the_tree_in_the_readme_is_the_tree_of_today() -> None:
-    script = SourceFileLoader("readme_tree", str(ROOT / "scripts" / "readme_tree"))
-    module = module_from_spec(spec_from_loader("readme_tree", script))
+def test_the_file_tree_of_the_architecture_page_is_current() -> None:
+    script = SourceFileLoader("file_tree", str(ROOT / "scripts" / "file_tree"))
+    module = module_from_spec(spec_from_loader("file_tree", script))
     script.exec_module(module)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
 
-    assert readme == module.updated(readme), "run scripts/readme_tree"
+    assert page == module.updated(page), "run scripts/file_tree"
+
+
+def test_the_file_tree_names_every_folder_with_code() -> None:
+    script = SourceFileLoader("file_tree", str(ROOT / "scripts" / "file_tree"))
+    module = module_from_spec(spec_from_loader("file_tree", script))
+    script.exec_module(module)
+    tops = ("cli", "pipelines", "uniform")
+    folders = {str(path.parent.relative_to(ROOT)) for top in tops for path in (ROOT / top).rglob("[a-z]*.py")}
+
+    assert folders <= set(module.FOLDERS)
+
+
+def test_the_readme_has_at_most_120_lines() -> None:
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_ci_runs_the_script_that_people_run() -> None:
+    assert "make check" in (ROOT / ".ci" / "run").read_text()
+    assert "scripts/check" in (ROOT / "Makefile").read_text()
+    assert "make test" in (ROOT / "scripts" / "check").read_text()

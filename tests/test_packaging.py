@@ -1,4 +1,4 @@
-"""The wheel holds exactly the three packages, and the version is told once."""
+"""The wheel holds exactly the three packages, and the version stands in one place."""
 
 import re
 import subprocess

@@ -37,7 +37,19 @@ COMMANDS: Mapping[str, str] = {
     "codec roundtrip": "codec reconstruct",
     "world gate": "world check",
 }
-"""Commands, hidden in the help."""
+"""Commands, without `uniform`; the help shows the present names only."""
+
+OPTIONS: Mapping[str, Mapping[str, str]] = {
+    "manifest check": {"--form": "--schema", "--partial": "--allow-partial"},
+    "manifest describe": {"--form": "--schema", "--partial": "--allow-partial"},
+    "manifest build": {"--form": "--schema", "--partial": "--allow-partial"},
+    "pipeline plan": {"--partial": "--allow-partial"},
+    "pipeline run": {"--partial": "--allow-partial"},
+    "pipeline estimate": {"--partial": "--allow-partial"},
+    "captions show": {"--refused": "--dropped"},
+    "sample": {"--cfg-given": "--cfg-conditioning"},
+}
+"""Command -> its options."""
 
 
 def current(name: str, renamed: Mapping[str, str]) -> str:

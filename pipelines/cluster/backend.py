@@ -253,13 +253,13 @@ class _Pool:
         where = f"stage '{job.task.stage}', unit {unit}"
         if job.only is not None:
             suspect.banned[job.only] = f"{MAX_DEATHS} workers died on its unit, and one on this clip alone"
-            self._listener.remark(f"{where}: clip {job.only} kills its worker and is rejected")
+            self._listener.warning(f"{where}: clip {job.only} kills its worker and is rejected")
             self._looked_at(job)
             return
         suspect.deaths += 1
-        self._listener.remark(f"{where}: its worker died ({suspect.deaths} so far)")
+        self._listener.warning(f"{where}: its worker died ({suspect.deaths} so far)")
         if suspect.deaths == MAX_DEATHS:
-            self._listener.remark(f"{where}: looking at its clips one by one")
+            self._listener.warning(f"{where}: looking at its clips one by one")
             suspect.left = len(job.task.rows)
             self._again.extend(_Job(job.task, row.clip_id) for row in job.task.rows)
         elif suspect.deaths < 2 * MAX_DEATHS:
@@ -279,7 +279,7 @@ class _Pool:
         self._trouble = error
         if self.busy:
             first = f"what is under way ends first ({len(self.busy)} units)"
-            self._listener.remark(f"the run stops: nothing new is begun, and {first}. {error}")
+            self._listener.warning(f"the run stops: nothing new is begun, and {first}. {error}")
 
     def _looked_at(self, job: _Job) -> None:
         suspect = self._suspects[job.task.unit]

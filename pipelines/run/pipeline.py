@@ -55,7 +55,7 @@ class Listener(Protocol):
         """Every unit of the stage is committed."""
         ...
 
-    def remark(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """Something worth a line: a worker died, a unit is looked at clip by clip."""
         ...
 
@@ -75,7 +75,7 @@ class LogListener:
         """See Listener."""
         logger.info("%s: %s, %.1f s", stage, tally, seconds)
 
-    def remark(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         """See Listener."""
         logger.warning("%s", text)
 
@@ -204,7 +204,7 @@ def _run_stage(
     tally = _account(run, units, plan_builder, instance)
     listener.stage_ended(instance.name, tally, time.monotonic() - began)
     for text in remarks(run.folder, instance.name, commits):
-        listener.remark(text)
+        listener.warning(text)
     return len(pending)
 
 

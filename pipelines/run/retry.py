@@ -2,15 +2,23 @@
 
 import json
 import time
+from pathlib import Path
 
 from pipelines.codes import CODES
 from pipelines.run.folder import RunFolder
-from pipelines.run.job import remembered
+from pipelines.run.job import open_run, remembered
 from pipelines.run.status import clips_with_code
 from pipelines.run.units import Units
 from uniform.atomic import write_bytes
 from uniform.config import nearest
 from uniform.errors import PipelineError
+
+
+def retry_code(path: Path, code: str, *, force: bool = False) -> list[int]:
+    """Plan the clips of the run in `path` again that were dropped with `code`. See `plan_again`."""
+    folder = RunFolder(path)
+    unit_clips = open_run(path).recipe.unit_clips if remembered(folder)["recipe_source"] else None
+    return plan_again(folder, code, unit_clips, force=force)
 
 
 def plan_again(folder: RunFolder, code: str, unit_clips: int | None, *, force: bool = False) -> list[int]:

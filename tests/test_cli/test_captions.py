@@ -87,9 +87,9 @@ def ids(run: Path, name: str) -> list[str]:
     return [row["clip_id"] for row in pq.read_table(run / "captions" / name).to_pylist()]
 
 
-def test_show_tells_captions_counts_and_reasons(run: Path) -> None:
+def test_show_prints_captions_counts_and_reasons(run: Path) -> None:
     everything = invoke("show", run)
-    one = invoke("show", run, "--set", "model", "--refused")
+    one = invoke("show", run, "--set", "model", "--dropped")
 
     assert "model (stage caption_video): 1 caption_refusal, 4 ok" in everything
     assert SCRIPT in everything
@@ -109,12 +109,12 @@ def test_show_finds_one_clip_and_names_the_nearest_set(run: Path) -> None:
 
 
 def test_diff_shows_words_that_are_new_and_gone(run: Path) -> None:
-    told = invoke("diff", run, "given", "merged", "-n", "2")
+    output = invoke("diff", run, "given", "merged", "-n", "2")
     other = invoke("diff", run, "given", "model")
 
-    assert "5 clips have both: 5 differ, 0 are the same; only in given: 0, only in merged: 0" in told
-    assert told.count("{+Filed under") == 2
-    assert "[-" not in told
+    assert "5 clips have both: 5 differ, 0 are the same; only in given: 0, only in merged: 0" in output
+    assert output.count("{+Filed under") == 2
+    assert "[-" not in output
     assert "4 clips have both: 4 differ" in other
     assert "only in given: 1" in other
     assert "5 clips have both: 0 differ" in invoke("diff", run, "given", "given")
@@ -136,13 +136,13 @@ def test_an_exported_table_comes_back_with_edits_as_human_and_the_rest_as_it_was
         texts = [t if t != "A red ball jumps." else 'A ball, red; "loud".' for t in rows["caption"].to_pylist()]
         pq.write_table(rows.set_column(rows.column_names.index("caption"), "caption", [texts]), table)
 
-    told = invoke("import", run, table, "--set", "human", "--base", "model")
+    output = invoke("import", run, table, "--set", "human", "--base", "model")
 
     after = read_captions(run / "imported" / "human.parquet")
-    assert "1 captions by people, 3 as they were" in told
-    assert "1 clips of the run have no caption in it" in told
+    assert "1 captions edited, 3 unchanged" in output
+    assert "1 clips of the run have no caption in it" in output
     assert after == {**before, edited: ('A ball, red; "loud".', "human")}
-    assert 'source = "file"' in told
+    assert 'source = "file"' in output
 
 
 def test_an_imported_set_is_a_stage_like_any_other(run: Path, tmp_path: Path) -> None:
@@ -150,8 +150,8 @@ def test_an_imported_set_is_a_stage_like_any_other(run: Path, tmp_path: Path) ->
     table.write_text(
         "clip_id,caption\n" + "".join(f"{clip_id},clip {n}\n" for n, clip_id in enumerate(ids(run, "given")))
     )
-    told = invoke("import", run, table, "--set", "human")
-    block = told[told.index("[[stage]]") :]
+    output = invoke("import", run, table, "--set", "human")
+    block = output[output.index("[[stage]]") :]
     recipe = tmp_path / "recipe.toml"
     head = (run.parent / "recipe.toml").read_text().partition('[[stage]]\nuse = "caption_video"')[0]
     recipe.write_text(head + block)
@@ -166,7 +166,7 @@ def test_an_imported_set_is_a_stage_like_any_other(run: Path, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("clip_id,text\na,b\n", "there is no column 'caption'"),
         ("clip_id,caption\n{id},a\n{id},b\n", "the clip is there twice"),
@@ -176,11 +176,11 @@ def test_an_imported_set_is_a_stage_like_any_other(run: Path, tmp_path: Path) ->
         ('clip_id,caption\n{id},"a\n', "not a CSV table"),
     ],
 )
-def test_a_wrong_table_is_refused_with_its_line(text: str, told: str, run: Path, tmp_path: Path) -> None:
+def test_a_wrong_table_is_refused_with_its_line(text: str, message: str, run: Path, tmp_path: Path) -> None:
     table = tmp_path / "wrong.csv"
     table.write_text(text.replace("{id}", ids(run, "given")[0]))
 
-    assert told in refused("import", run, table, "--set", "x")
+    assert message in refused("import", run, table, "--set", "x")
     assert not (run / "imported" / "x.parquet").exists()
 
 
@@ -197,11 +197,11 @@ def test_names_and_files_that_cannot_be_are_refused(run: Path, tmp_path: Path) -
         read_captions(tmp_path / "latin.csv")
 
 
-def test_the_sheet_shows_frames_players_and_every_set_and_escapes_captions(run: Path, tmp_path: Path) -> None:
-    told = invoke("sheet", run, "--out", tmp_path / "sheet")
+def test_the_review_page_shows_frames_players_and_every_set_and_escapes_captions(run: Path, tmp_path: Path) -> None:
+    output = invoke("review", run, "--out", tmp_path / "review")
 
-    page = (tmp_path / "sheet" / "captions.html").read_text()
-    assert str(tmp_path / "sheet" / "captions.html") in told.replace("\n", "")
+    page = (tmp_path / "review" / "captions.html").read_text()
+    assert str(tmp_path / "review" / "captions.html") in output.replace("\n", "")
     assert "<script" not in page
     assert html.escape(SCRIPT, quote=False).replace("'", "&#39;") in page
     assert RTL in page
@@ -209,11 +209,11 @@ def test_the_sheet_shows_frames_players_and_every_set_and_escapes_captions(run: 
     assert page.count("data:image/jpeg") == 25  # four frames and a poster each
     assert "script-src 'none'" in page
     assert page.count('class="tag code"') == 1
-    assert len(list((tmp_path / "sheet").glob("*.mp4"))) == 5
+    assert len(list((tmp_path / "review").glob("*.mp4"))) == 5
 
 
-def test_a_small_sheet_shows_refused_clips_among_others(run: Path, tmp_path: Path) -> None:
-    invoke("sheet", run, "--out", tmp_path, "-n", "3", "--set", "model")
+def test_a_small_review_page_shows_dropped_clips_among_others(run: Path, tmp_path: Path) -> None:
+    invoke("review", run, "--out", tmp_path, "-n", "3", "--set", "model")
 
     page = (tmp_path / "captions.html").read_text()
     assert page.count("<article>") == 3

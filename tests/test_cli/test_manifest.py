@@ -38,8 +38,8 @@ def test_build_writes_the_table_that_the_pipeline_reads(home: Path) -> None:
     assert [(row.source_uri, row.labels) for row in read_rows(home / "clips.parquet")] == [("dog/a.mp4", ("dog",))]
 
 
-def test_explain_says_terms_and_what_becomes_of_a_line(home: Path) -> None:
-    result = uniform("explain", home / "own.toml")
+def test_describe_shows_terms_and_the_first_clips(home: Path) -> None:
+    result = uniform("describe", home / "own.toml")
 
     assert result.exit_code == 0, result.output
     assert "mine" in result.output

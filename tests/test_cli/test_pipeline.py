@@ -1,4 +1,4 @@
-"""`uniform pipeline` over real, generated clips: plan, run, status, explain, retry, report."""
+"""`uniform pipeline` over real, generated clips: plan, estimate, run, status, history, retry, report."""
 
 import json
 import subprocess
@@ -32,54 +32,54 @@ def finished(manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("shards") / "run"
     files = sorted(path for path in manifest.parent.rglob("*") if path.suffix in (".mp4", ".mov", ".mkv", ".webm"))
     files[0].rename(files[0].with_suffix(".away"))
-    told = uniform("pipeline", "run", manifest, "--recipe", "toy", "--out", out, "--inline")
+    result = uniform("pipeline", "run", manifest, "--recipe", "toy", "--out", out, "--inline")
     files[0].with_suffix(".away").rename(files[0])
-    assert "4 clips in" in told.output
-    assert "1 missing_source" in told.output
+    assert "4 clips in" in result.output
+    assert "1 missing_source" in result.output
     return out
 
 
 def test_plan_shows_new_units_and_writes_nothing(manifest: Path, tmp_path: Path) -> None:
-    told = uniform("pipeline", "plan", manifest, "--recipe", "toy", "--out", tmp_path / "out", "--limit", 3)
+    result = uniform("pipeline", "plan", manifest, "--recipe", "toy", "--out", tmp_path / "out", "--limit", 3)
 
-    assert "3 clips in 1 units of 8; spec 'toy'" in told.output
+    assert "3 clips in 1 units of 8; spec 'toy'" in result.output
     assert not (tmp_path / "out").exists()
 
 
-def test_a_pilot_foretells_and_the_run_after_it_says_what_came_of_it(manifest: Path, tmp_path: Path) -> None:
+def test_an_estimate_predicts_and_the_run_after_it_compares(manifest: Path, tmp_path: Path) -> None:
     asked = (manifest, "--recipe", "toy", "--out", tmp_path / "out", "--inline")
 
-    pilot = uniform("pipeline", "pilot", *asked, "--clips", 3)
+    pilot = uniform("pipeline", "estimate", *asked, "--clips", 3)
     under_way = uniform("pipeline", "status", tmp_path / "out")
     run = uniform("pipeline", "run", *asked)
     report = uniform("pipeline", "report", tmp_path / "out")
 
-    assert "Foretold for 5 clips of 5 sources, from 3 clips" in pilot.output
+    assert "Predicted for 5 clips of 5 sources, from 3 clips" in pilot.output
     assert f"Next: uniform pipeline run {manifest} --recipe toy --out" in pilot.output
     assert "2 clips of the manifest are not planned yet" in under_way.output
     assert "5 clips in" in run.output
-    for told in (run.output, report.output):
-        assert "Foretold by the pilot of" in told
-        assert "so far" not in told
+    for output in (run.output, report.output):
+        assert "Predicted by the pilot of" in output
+        assert "so far" not in output
     assert "Foretold and come true" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_status_counts_by_stage_code_and_hour(finished: Path) -> None:
-    told = uniform("pipeline", "status", finished)
+    result = uniform("pipeline", "status", finished)
 
-    assert "fetch_media: 1 missing_source (uniform pipeline retry asks again)" in told.output
-    assert "5 clips planned in 1 units" in told.output
-    assert "Hours of work (UTC), the last ones:" in told.output
-    assert "Nothing is left to do." in told.output
-    assert "Hours of work" not in uniform("pipeline", "status", finished, "--hours", 0).output
+    assert "fetch_media: 1 missing_source (uniform pipeline retry asks again)" in result.output
+    assert "5 clips planned in 1 units" in result.output
+    assert "Last hours of work (UTC):" in result.output
+    assert "Nothing is left to do." in result.output
+    assert "hours of work" not in uniform("pipeline", "status", finished, "--hours", 0).output
 
 
-def test_status_says_when_the_run_will_end(manifest: Path, tmp_path: Path) -> None:
+def test_status_shows_the_expected_end(manifest: Path, tmp_path: Path) -> None:
     uniform("pipeline", "run", manifest, "--recipe", "toy", "--out", tmp_path / "out", "--inline", "--until", "check")
 
-    told = uniform("pipeline", "status", tmp_path / "out")
+    result = uniform("pipeline", "status", tmp_path / "out")
 
-    assert "Expected end: 20" in told.output
+    assert "Expected end: 20" in result.output
 
 
 def test_plan_of_a_changed_recipe_says_what_is_stale_and_run_refuses(finished: Path, tmp_path: Path) -> None:
@@ -95,12 +95,14 @@ def test_plan_of_a_changed_recipe_says_what_is_stale_and_run_refuses(finished: P
     assert "--replace-stale" in refused.output
 
 
-def test_explain_tells_a_clips_story(finished: Path) -> None:
+def test_history_shows_all_attempts_of_a_clip(finished: Path) -> None:
     ids = pq.read_table(finished / "index.parquet")["clip_id"].to_pylist()
 
-    told = uniform("pipeline", "explain", finished, ids[0])
+    result = uniform("pipeline", "history", finished, ids[0])
 
-    assert all(stage in told.output for stage in ("fetch_media", "clip_media", "encode_latents", "latents-000000.tar"))
+    assert all(
+        stage in result.output for stage in ("fetch_media", "clip_media", "encode_latents", "latents-000000.tar")
+    )
 
 
 def test_report_writes_a_page(finished: Path) -> None:
@@ -111,10 +113,10 @@ def test_report_writes_a_page(finished: Path) -> None:
 
 def test_retry_and_run_bring_the_missing_clip_in(finished: Path) -> None:
     retried = uniform("pipeline", "retry", finished, "--code", "missing_source")
-    told = uniform("pipeline", "run", finished, "--inline")
+    result = uniform("pipeline", "run", finished, "--inline")
 
     assert "Planned again in 1 units: 1 to 1" in retried.output
-    assert "5 clips in" in told.output
+    assert "5 clips in" in result.output
     assert json.loads((finished / "card.json").read_text())["counts"] == {"ok": 5}
     assert "No clip has the code" in uniform("pipeline", "retry", finished, "--code", "missing_source").output
 
@@ -144,13 +146,13 @@ def test_wrong_use_is_refused_with_the_way_out(
 ) -> None:
     filled = [argument.format(manifest=manifest, tmp=tmp_path) for argument in arguments]
 
-    told = uniform("pipeline", *filled, *(["--inline"] if "--until" in filled else []), code=1)
+    result = uniform("pipeline", *filled, *(["--inline"] if "--until" in filled else []), code=1)
 
-    assert message in told.output
+    assert message in result.output
     assert not list(tmp_path.glob("*.tar"))
 
 
-def test_the_command_ends_with_code_1_and_no_trace_where_the_user_can_mend(tmp_path: Path) -> None:
+def test_an_error_that_the_user_can_fix_exits_with_1_and_no_traceback(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "cli.main", "pipeline", "status", str(tmp_path)]
 
     run = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)

@@ -35,7 +35,7 @@ def test_bars_count_kept_rejected_and_failed(monkeypatch: pytest.MonkeyPatch) ->
     with Bars() as bars:
         bars.stage_started("check", units=2, clips=16, done=Tally(clips=4, codes={"ok": 4}))
         bars.unit_done(COMMIT)
-        bars.remark("stage 'check', unit 4: its worker died [1 so far]")
+        bars.warning("stage 'check', unit 4: its worker died [1 so far]")
 
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue())  # type: ignore[attr-defined]
     for part in ("check", "12/20", "9 kept", "2 rejected", "1 failed", "clips/s", "its worker died [1 so far]"):
@@ -50,7 +50,7 @@ def test_log_lines_say_the_same(caplog: pytest.LogCaptureFixture) -> None:
     assert caplog.messages == ["check: unit 3, 8 clips = 5 kept + 2 rejected + 1 failed, 0.5 s"]
 
 
-def test_samples_are_told_of_in_lines_where_there_is_no_terminal(
+def test_without_a_terminal_progress_of_samples_is_logged(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(console, "err", Console(file=io.StringIO(), force_terminal=False))
@@ -59,4 +59,4 @@ def test_samples_are_told_of_in_lines_where_there_is_no_terminal(
         for done, step in ((0, 1), (0, 2), (2, 1), (2, 2), (3, 0)):
             bars.show(Progress(done, 3, step, 2))
 
-    assert [record.message for record in caplog.records] == ["2 of 3 samples are done", "3 of 3 samples are done"]
+    assert [record.message for record in caplog.records] == ["2 of 3 samples done", "3 of 3 samples done"]

@@ -41,7 +41,7 @@ def test_lint_ends_with_code_1_on_a_shard_cut_in_half(shards: Path, tmp_path: Pa
     assert "make the units again" in result.output
 
 
-def test_info_tells_spec_codecs_and_captions(shards: Path) -> None:
+def test_info_shows_spec_codecs_and_captions(shards: Path) -> None:
     result = CliRunner(env={"COLUMNS": "200"}).invoke(app, ["shards", "info", str(shards)])
 
     assert result.exit_code == 0

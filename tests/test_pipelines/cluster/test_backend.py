@@ -94,7 +94,7 @@ class Diary(LogListener):
     def unit_done(self, commit: Commit) -> None:
         self.told.append("unit done")
 
-    def remark(self, text: str) -> None:
+    def warning(self, text: str) -> None:
         self.told.append(text)
         self._gate.touch()
 
