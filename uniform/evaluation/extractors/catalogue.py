@@ -5,6 +5,8 @@ The entries stand in `extractors.toml`. A network's module is imported when it i
 """
 
 import importlib
+import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from uniform.evaluation.extractors.contract import Extractor
 
 _FILE = Path(__file__).with_name("extractors.toml")
+_log = logging.getLogger(__name__)
 _PACKAGE = "uniform.evaluation.extractors"
 
 
@@ -62,6 +65,12 @@ class PublishedWeights:
     def terms(self) -> str:
         """The licence, and what a user must not overlook in it."""
         return f"{self.licence} (non-commercial)" if self.non_commercial else self.licence
+
+    @property
+    def place(self) -> str:
+        """Where the first file is: its hub id or its host."""
+        first = self.files[0]
+        return first.hub_id or (first.url or "by hand").removeprefix("https://").split("/")[0]
 
     @property
     def bytes(self) -> int:
@@ -122,6 +131,17 @@ def weights_of(entry: ExtractorEntry) -> PublishedWeights:
     return evaluation_weights()[entry.weights]
 
 
+def default_folder() -> Path:
+    """Where `uniform weights fetch` puts these files: below XDG_CACHE_HOME, else below ~/.cache."""
+    cache = os.environ.get("XDG_CACHE_HOME")
+    return (Path(cache) if cache else Path.home() / ".cache") / "uniform" / "evaluation"
+
+
+def module_name(entry: ExtractorEntry) -> str:
+    """Dotted name of the module that holds the extractor."""
+    return f"{_PACKAGE}.{entry.module}"
+
+
 def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
     """The files of `weights`, in the catalogue's order: in `folder`, or in its sub-folder of the weights' name.
 
@@ -151,19 +171,27 @@ def weights_sha256(name: str, folder: Path) -> dict[str, str]:
     return {path.name: file_sha256(path) for path in find_weights(weights_of(entry), folder)}
 
 
-def open_extractor(name: str, weights_dir: Path, device: str = "cpu") -> "Extractor":
+def open_extractor(name: str, weights_dir: Path, device: str = "cpu", *, require_known: bool = False) -> "Extractor":
     """The extractor called `name` with its published weights, on `device`.
 
     Args:
         name: in the catalogue.
         weights_dir: folder that holds the published files, by their published names.
         device: as torch names it: cpu, cuda, cuda:1.
+        require_known: refuse files whose digest is not the published one; otherwise they are reported in the log, and
+            their digest stands in `weights`.
     Raises: ConfigError for an unknown name or device; WeightsError for files that are missing, damaged or of another
         network.
     """
     from uniform.evaluation.extractors.running import torch_device
 
     entry = extractor_entry(name)
-    module = importlib.import_module(f"{_PACKAGE}.{entry.module}")
+    module = importlib.import_module(module_name(entry))
     extractor: Extractor = module.load(entry, weights_dir, torch_device(device))
+    for file in extractor.weights:
+        if not file.known:
+            line = f"{name}: {file.name} with sha256 {file.sha256} is not known as the published file"
+            if require_known:
+                raise WeightsError(f"{line}. Fetch the published one, or allow unknown weights.")
+            _log.warning("%s; the digest stands in the results", line)
     return extractor

@@ -57,7 +57,7 @@ class WeightsFile:
     bytes: int
     sha256: str
     known: bool
-    """The digest is the published one. False: none is published in full, so this one is only recorded."""
+    """The digest is the published one. False: it is another, or none is published."""
 
 
 @runtime_checkable

@@ -12,6 +12,7 @@ Input: RGB frames; 9 or more (16 is usual), pixel values x 2 / 255 - 1.
 B clips, T frames, C channels.
 """
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,18 +149,33 @@ VARIANTS = {
 }
 
 
+_SCRIPT_BRANCHES = {
+    "branch_0": "b0",
+    "branch_1.0": "b1a",
+    "branch_1.1": "b1b",
+    "branch_2.0": "b2a",
+    "branch_2.1": "b2b",
+    "branch_3.1": "b3b",
+}
+_SCRIPT_LAYER = re.compile(r"(?:^|\.)((?:conv3d_\d\w|mixed_\d)\w+)\.(.+)$")
+
+
 def from_script_name(name: str) -> str:
-    """A tensor's name in StyleGAN-V's TorchScript file (hassony2's port) to the name in `i3d_pretrained_400.pt`."""
-    layer, rest = name.split(".", 1)
+    """A tensor's name in StyleGAN-V's TorchScript file (hassony2's port) to the name in `i3d_pretrained_400.pt`.
+
+    What stands before the layer, a wrapper's name, is left out; a name without a layer stays as it is.
+    """
+    found = _SCRIPT_LAYER.search(name)
+    if found is None:
+        return name
+    layer, rest = found.groups()
     if layer == "conv3d_0c_1x1":
         return f"logits.{rest}"
-    branches = {"branch_0": "b0", "branch_1.0": "b1a", "branch_1.1": "b1b", "branch_2.0": "b2a", "branch_2.1": "b2b"}
-    branches["branch_3.1"] = "b3b"
-    for old, new in branches.items():
+    for old, new in _SCRIPT_BRANCHES.items():
         if rest.startswith(f"{old}."):
             rest = f"{new}.{rest.removeprefix(f'{old}.')}"
             break
-    return f"{layer[0].upper()}{layer[1:]}.{rest.replace('.batch3d.', '.bn.').removeprefix('batch3d.')}"
+    return f"{layer.capitalize()}.{rest}".replace(".batch3d.", ".bn.")
 
 
 class I3dExtractor:

@@ -128,7 +128,7 @@ class InertMachine:
                 if count > OPERATIONS:
                     raise PickleRefusedError(f"more than {OPERATIONS:,} operations")
                 if opcode.name == "STOP":
-                    return self._stack.pop(), file.tell()
+                    return self._stack.pop(), file.seek(0, io.SEEK_CUR)
                 step = self._steps.get(opcode.name)
                 if step is None:
                     raise PickleRefusedError(f"operation {opcode.name} at byte {position}")

@@ -1,11 +1,12 @@
 """Weights files from strangers: tensors are read, nothing is run, and only the wanted layout is accepted.
 
-Forms: safetensors; state dicts of `torch.save`, old and new; TorchScript archives, as tensors only; npz. The form is
-told by the first bytes, never by the name. Which tensors a network wants is known beforehand: a missing, surplus or
+Forms: safetensors; state dicts of `torch.save`, old and new; TorchScript archives, as tensors only; npz. The first
+bytes decide the form, never the name. Which tensors a network wants is known beforehand: a missing, surplus or
 mis-shaped tensor, or a number that is not finite, ends the reading with an error that names it.
 """
 
 import hashlib
+import io
 import zipfile
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,7 @@ from uniform.evaluation.extractors.torch_files import (
     read_old_form,
     read_zip,
     tensor_of,
+    zip_archive,
 )
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -100,7 +102,7 @@ def read_tensors(
     Args:
         path: the file.
         layout: what it must hold.
-        published: what its publisher states about it; a digest that differs is an error.
+        published: what its publisher states about it; whether the digest is that one stands in the record.
     Returns: tensors by the network's names, in the file's precision; the record of the file.
     Raises: WeightsError that says where, what was found, what was wanted and what to do.
     """
@@ -111,7 +113,7 @@ def read_tensors(
             return _read(path, source, layout), record
     except FileNotFoundError as error:
         raise WeightsError(f"{path}: not found. Fetch it, or give the folder that holds it.") from error
-    except (PickleRefusedError, zipfile.BadZipFile, NotImplementedError) as error:
+    except PickleRefusedError as error:
         raise WeightsError(
             f"{path}: refused: {error}. Only tensors are read from such a file and nothing in it is run. "
             f"It is damaged, or is not the published file: fetch it again."
@@ -120,25 +122,25 @@ def read_tensors(
         raise WeightsError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
 
 
+def file_record(path: Path, published: PublishedFile | None = None) -> WeightsFile:
+    """Size and digest of a weights file, and whether it is the published one. Raises WeightsError."""
+    try:
+        with path.open("rb") as file:
+            return _record(path, ByteSource(file), published)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read ({error.strerror or error}). Check the path.") from error
+
+
 def _record(path: Path, source: ByteSource, published: PublishedFile | None) -> WeightsFile:
     source.file.seek(0)
     sha256 = hashlib.file_digest(source.file, "sha256").hexdigest()
-    wanted = None if published is None else published.sha256 or published.sha256_head
-    if wanted is not None and not sha256.startswith(wanted):
-        raise WeightsError(
-            f"{path}: its sha256 is {sha256}, the published file's begins with {wanted}. "
-            f"It is damaged or another file: fetch it again."
-        )
-    known = wanted is not None and len(wanted) == len(sha256)
-    if published is not None and published.md5 is not None:
+    known = published is not None and published.sha256 == sha256
+    if published is not None and published.sha256 is None and published.md5 is not None:
         source.file.seek(0)
-        md5 = hashlib.file_digest(source.file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
-        if md5 != published.md5:
-            raise WeightsError(
-                f"{path}: its md5 is {md5}, the published file's is {published.md5}. "
-                f"It is damaged or another file: fetch it again."
-            )
-        known = True
+        md5 = hashlib.file_digest(source.file, lambda: hashlib.md5(usedforsecurity=False))
+        known = md5.hexdigest() == published.md5
+    if published is not None and published.sha256_head is not None:
+        known = sha256.startswith(published.sha256_head)
     return WeightsFile(name=path.name, bytes=source.size, sha256=sha256, known=known)
 
 
@@ -146,12 +148,10 @@ def _read(path: Path, source: ByteSource, layout: Layout) -> dict[str, Tensor]:
     """The tensors of `layout` by the network's names, all of them, checked."""
     head = bytes(source.read(0, min(32, source.size)))
     if head[:4] == b"PK\x03\x04":
-        source.file.seek(0)
-        with zipfile.ZipFile(source.file) as archive:
-            arrays = any(name.endswith(".npy") for name in archive.namelist())
-        if arrays:
-            _require_form(path, "npz", layout)
-            return _finished(path, layout, *_npz(source))
+        with zip_archive(source) as archive:
+            if any(name.endswith(".npy") for name in archive.namelist()):
+                _require_form(path, "npz", layout)
+                return _finished(path, layout, *_npz(archive))
         return _from_torch(path, read_zip(source, layout.inert_names), layout)
     if is_old_form(head):
         return _from_torch(path, read_old_form(source, layout.inert_names), layout)
@@ -202,10 +202,8 @@ def _safetensors(path: Path) -> tuple[Shapes, Reader]:
     return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}, file.get_tensor  # noqa: SIM118
 
 
-def _npz(source: ByteSource) -> tuple[Shapes, Reader]:
+def _npz(archive: zipfile.ZipFile) -> tuple[Shapes, Reader]:
     """Shapes and reader of an npz archive. Object arrays, which are pickles, are refused; sizes are checked first."""
-    source.file.seek(0)
-    archive = zipfile.ZipFile(source.file)
     heads: dict[str, tuple[tuple[int, ...], np.dtype[Any], bool, int]] = {}
     for member in archive.infolist():
         with archive.open(member) as stream:
@@ -220,7 +218,7 @@ def _npz(source: ByteSource) -> tuple[Shapes, Reader]:
             name = member.filename.removesuffix(".npy")
             if name in heads:
                 raise PickleRefusedError(f"two members called {name}")
-            heads[name] = (tuple(shape), dtype, fortran, stream.tell())
+            heads[name] = (tuple(shape), dtype, fortran, stream.seek(0, io.SEEK_CUR))
 
     def read(name: str) -> Tensor:
         shape, dtype, fortran, head_bytes = heads[name]

@@ -5,10 +5,12 @@ Every size that a file declares is held against the bytes that it has, before an
 Source: the layouts that torch 2.11 writes and reads (`torch/serialization.py`, `torch/jit`).
 """
 
+import contextlib
 import os
 import struct
 import zipfile
-from collections.abc import Collection, Mapping
+import zlib
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
@@ -69,6 +71,18 @@ class TorchFile:
     runs: Runs
 
 
+@contextlib.contextmanager
+def zip_archive(source: ByteSource) -> Iterator[zipfile.ZipFile]:
+    """The zip archive that a file is. Raises PickleRefusedError for one that is damaged, at opening or later."""
+    source.file.seek(0)
+    try:
+        with zipfile.ZipFile(source.file) as archive:
+            yield archive
+    except (zipfile.BadZipFile, zlib.error, struct.error, ValueError, EOFError, RuntimeError, OverflowError) as error:
+        # Python's reader promises the first only; damaged bytes raise the others.
+        raise PickleRefusedError(f"not a whole zip archive ({str(error) or type(error).__name__})") from error
+
+
 def is_old_form(head: bytes) -> bool:
     """Whether a file that begins with `head` is as `torch.save` wrote before version 1.6."""
     return head.startswith(_LEGACY_HEAD)
@@ -77,9 +91,9 @@ def is_old_form(head: bytes) -> bool:
 def read_zip(source: ByteSource, inert_names: Collection[str] = ()) -> TorchFile:
     """The claims of a zip archive of torch.
 
-    Raises: PickleRefusedError; zipfile.BadZipFile for a damaged archive.
+    Raises: PickleRefusedError.
     """
-    with zipfile.ZipFile(source.file) as archive:
+    with zip_archive(source) as archive:
         members = archive.infolist()
         if len(members) > ENTRIES:
             raise PickleRefusedError(f"{len(members):,} members; {ENTRIES:,} at most")
