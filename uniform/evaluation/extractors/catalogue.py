@@ -5,6 +5,7 @@ The entries stand in `extractors.toml`. A network's module is imported when it i
 """
 
 import importlib
+import importlib.util
 import logging
 import os
 from collections.abc import Mapping
@@ -43,6 +44,9 @@ class PublishedFile:
     """Full digest where it is publicly known; otherwise the one that was found is recorded."""
     sha256_head: str | None = None
     """First digits of the digest, where the published name carries them."""
+    package: str | None = None
+    """Installed Python package that brings the file, with `package_path` inside; it is found, never imported."""
+    package_path: str | None = None
     md5: str | None = None
     """MD5 where the publisher states it."""
 
@@ -143,21 +147,31 @@ def module_name(entry: ExtractorEntry) -> str:
 
 
 def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
-    """The files of `weights`, in the catalogue's order: in `folder`, or in its sub-folder of the weights' name.
+    """The files of `weights`, in the catalogue's order: in the sub-folder of the weights' name, in `folder` itself, or
+    in the installed package that brings them.
 
     Raises: WeightsError that names the first missing file and says how to get it.
     """
     found = []
     for file in weights.files:
-        places = (folder / file.name, folder / weights.name / file.name)
+        places = [folder / weights.name / file.name, folder / file.name, *_in_package(file)]
         path = next((place for place in places if place.is_file()), None)
         if path is None:
+            fetch = f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: "
             raise WeightsError(
                 f"{weights.name}: {file.name} is neither in {folder} nor in {folder / weights.name}. "
-                f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: {weights.how}"
+                f"{'' if file.package else fetch}{weights.how}"
             )
         found.append(path)
     return tuple(found)
+
+
+def _in_package(file: PublishedFile) -> list[Path]:
+    """Where an installed package holds the file; looking it up runs none of the package's code."""
+    spec = importlib.util.find_spec(file.package) if file.package else None
+    if spec is None or file.package_path is None:
+        return []
+    return [Path(place) / file.package_path for place in spec.submodule_search_locations or ()]
 
 
 def weights_sha256(name: str, folder: Path) -> dict[str, str]:

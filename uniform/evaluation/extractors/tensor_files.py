@@ -64,6 +64,8 @@ class Layout:
     """Tensors that the file holds but the method defines: they must agree to 1e-4 of their maximum."""
     leading_one: bool = False
     """Stored tensors may have one more dimension, of length 1, in front."""
+    unused: Shapes = field(default_factory=dict)
+    """Tensors of other networks that the file may hold beside the wanted ones; they are not read."""
     inert_names: Collection[str] = ()
     """Names that a pickle may hold besides those of tensors."""
 
@@ -251,20 +253,21 @@ def _finished(path: Path, layout: Layout, shapes: Shapes, read: Reader) -> dict[
             state[name] = torch.zeros(shape, dtype=torch.long)
             continue
         tensor = read(names[name]).reshape(shape)
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if name not in layout.constants and tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             broken.append(name)
         state[name] = tensor
     if broken:
         raise WeightsError(f"{path}: NaN or infinity in {len(broken)} tensors:\n{_listed(broken)}\nFetch it again.")
     for name, constant in layout.constants.items():
-        if not torch.allclose(state[name].double(), constant.double(), rtol=0, atol=1e-4 * float(constant.abs().max())):
+        limit = 1e-4 * float(constant[constant.isfinite()].abs().max())  # a mask holds minus infinity
+        if not torch.allclose(state[name].double(), constant.double(), rtol=0, atol=limit):
             raise WeightsError(f"{path}: {name} differs from what the method defines. This is another network's file.")
     return {name: state[name] for name in layout.shapes}
 
 
 def _require_layout(path: Path, found: Shapes, wanted: Shapes, layout: Layout) -> None:
     missing = [name for name in wanted if name not in found and not layout.optional(name)]
-    surplus = [name for name in found if name not in wanted]
+    surplus = [name for name in found if name not in wanted and layout.unused.get(name) != tuple(found[name])]
     reshaped = [
         f"{name}: found {tuple(found[name])}, wanted {tuple(wanted[name])}"
         for name in wanted
