@@ -14,6 +14,7 @@ from torch import Tensor
 
 from uniform.errors import InputError, MediaError
 from uniform.evaluation.extractors.contract import AudioRule, VideoRule
+from uniform.evaluation.extractors.waveforms import prepared
 from uniform.evaluation.protocol import Reading
 from uniform.media.sandbox import MediaSandbox
 
@@ -91,29 +92,10 @@ def effective_audio_rule(rule: AudioRule, reading: Reading | None) -> AudioRule:
 
 
 def prepared_waveform(clip: DecodedClip, rule: AudioRule, reading: Reading | None) -> Tensor:
-    """float32 (S,) at the rule's rate.
-
-    Channels become one, the mean goes before resampling, torchaudio's sinc resampler (Hann, width 6, roll-off 0.99),
-    then cut and zeros to the rule's length.
-    """
-    import torchaudio.functional as F
-
+    """float32 (S,) at the rule's rate, by the rule or by what the protocol has in its place."""
     assert clip.channels is not None
-    rule = effective_audio_rule(rule, reading)
-    sound = torch.from_numpy(np.ascontiguousarray(clip.channels))
-    mono = sound[0] if rule.channels == "first" else sound.mean(dim=0)
-    if rule.remove_dc:
-        mono = mono - mono.mean()
-    if clip.rate_hz != rule.rate_hz:
-        mono = F.resample(mono, clip.rate_hz, rule.rate_hz)
-        seconds = clip.channels.shape[1] / clip.rate_hz
-        mono = mono[: round(seconds * rule.rate_hz)]
-    if rule.length_s is not None:
-        wanted = round(rule.length_s * rule.rate_hz)
-        mono = mono[:wanted]
-        if rule.pad == "zeros" and len(mono) < wanted:
-            mono = torch.nn.functional.pad(mono, (0, wanted - len(mono)))
-    return mono.contiguous()
+    channels = torch.from_numpy(np.ascontiguousarray(clip.channels))
+    return prepared(channels, clip.rate_hz, effective_audio_rule(rule, reading)).contiguous()
 
 
 def chosen_frames(clip: DecodedClip, rule: VideoRule, frames: int | None) -> Tensor:

@@ -22,7 +22,7 @@ from uniform.evaluation.protocol import Protocol, ProtocolFile, Row
 from uniform.evaluation.records import ClipRecord, Drop, Side, job_of, refuse_unequal_durations, without_partners
 from uniform.evaluation.sets import ClipSet, read_set, require_join
 from uniform.evaluation.streams import Extractors, Stream, StreamPlan, plan_streams
-from uniform.evaluation.table import Member, Table, make_table
+from uniform.evaluation.table import Features, Member, Table, make_table
 from uniform.fingerprint import digest
 from uniform.media.sandbox import MediaSandbox
 
@@ -69,6 +69,8 @@ class Evaluation:
     rows: tuple[Row, ...]
     alignment: Mapping[Member, Arrays]
     """Onsets and motion of generated clips, where the protocol has AV-Align."""
+    features: Features
+    """Of kept clips, by metric and row."""
     device: str
     codec: str
     times: ExtractionTimes
@@ -124,7 +126,8 @@ def evaluate(
     run = _Run(rules, metrics, plan, options, extractors, rows, progress)
     with _sandboxes(options.workers) as sandboxes:
         sides = run.read(generated_set, real_set, both, sandboxes)
-    table, alignment = run.table(sides)
+    features = run.features(sides)
+    table, alignment = run.table(features)
     return Evaluation(
         protocol=protocol,
         metrics=metrics,
@@ -135,6 +138,7 @@ def evaluate(
         table=table,
         rows=rows,
         alignment=alignment,
+        features=features,
         device=options.device,
         codec="" if options.codec is None else options.codec.name,
         times=run.times,
@@ -191,9 +195,8 @@ class _Run:
             records[key] = self._records(key, clips, states[key])
         return records if not self._protocol.sets.same_clips else without_partners(records)
 
-    def table(self, sides: Mapping[Side, Sequence[ClipRecord]]) -> tuple[Table, dict[Member, Arrays]]:
-        """The arithmetic, and the times behind AV-Align for the page."""
-        started = time.monotonic()
+    def features(self, sides: Mapping[Side, Sequence[ClipRecord]]) -> Features:
+        """Access to the features of the clips that count. Raises InputError where fewer than 2 are left on a side."""
         kept = {side: [record for record in records if record.drop is None] for side, records in sides.items()}
         for side, records in kept.items():
             if len(records) < 2:
@@ -212,6 +215,11 @@ class _Run:
                 cached[key] = self._features(stream, row, kept)
             return cached[key]
 
+        return features
+
+    def table(self, features: Features) -> tuple[Table, dict[Member, Arrays]]:
+        """The arithmetic, and the times behind AV-Align for the page."""
+        started = time.monotonic()
         table = make_table(
             self._protocol,
             self._metrics,

@@ -74,6 +74,8 @@ class Estimate:
     value: float
     low: float
     high: float
+    replicates: np.ndarray | None = None
+    """(draws,) values of the bootstrap. Equal clips and seed give equal draws, so two of them may be subtracted."""
 
 
 def draw_counts(clips: int, draws: int, seed: int) -> np.ndarray:
@@ -88,7 +90,7 @@ def interval(value: float, replicates: np.ndarray) -> Estimate:
     if not len(replicates) or not np.isfinite(replicates).all():
         return Estimate(value=value, low=float("nan"), high=float("nan"))
     low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Estimate(value=value, low=float(low), high=float(high))
+    return Estimate(value=value, low=float(low), high=float(high), replicates=replicates)
 
 
 def linear_interval(value: float, influences: Sequence[np.ndarray], draws: int, seed: int) -> Estimate:
