@@ -114,6 +114,12 @@ def write_checkpoint(extractor: str, folder: Path) -> None:
         np.savez(others[0], mean=(stand_in_input("eval.c3d.mean", (1, 3, 16, 128, 171)) * 4 + 100).floor().numpy())
     elif extractor == "i3d_sgv":
         write_script(holder_of(checkpoint_i3d_tf()), torch.zeros(1), first)
+    elif extractor == "vggish_pca8":
+        write_checkpoint("vggish", folder)
+        shapes = {"pproc.pca_eigen_vectors": (128, 128), "pproc.pca_means": (128, 1)}
+        pca = checkpoint(shapes, RELU_GAIN)
+        arrays = {key.removeprefix("pproc."): tensor.numpy() for key, tensor in pca.items()}
+        torch.save(arrays, others[0], _use_new_zipfile_serialization=False)
     else:
         name = "i3d" if extractor.startswith("i3d") else extractor
         # The published files are of 2020 and earlier: the form that torch wrote before version 1.6.

@@ -37,6 +37,16 @@ def test_vggish_equals_torchvggish(open_standin: Open) -> None:
     assert_equals_original(short[0], original["b.embedding"])
 
 
+def test_vggishs_principal_components_equal_torchvggishs(open_standin: Open) -> None:
+    original, extractor = reference("vggish"), open_standin("vggish_pca8")
+
+    for name, samples in (("a", 64_000), ("b", 40_000)):
+        clip = sound(f"eval.vggish.{name}", samples, 16_000)
+        steps = extractor.features(waveform=clip[None])["embedding_pca8"][0]
+        assert (steps - original[f"{name}.embedding_pca8"]).abs().max() <= 1
+        assert steps.unique().numel() > 50
+
+
 @pytest.mark.parametrize("rate", ["16k", "32k"])
 def test_cnn14_equals_panns(open_standin: Open, rate: str) -> None:
     original, extractor = reference(f"cnn14_{rate}"), open_standin(f"cnn14_{rate}")

@@ -44,6 +44,8 @@ class PublishedFile:
     """Full digest where it is publicly known; otherwise the one that was found is recorded."""
     sha256_head: str | None = None
     """First digits of the digest, where the published name carries them."""
+    optional: bool = False
+    """Needed for texts only: an extractor opens without it."""
     package: str | None = None
     """Installed Python package that brings the file, with `package_path` inside; it is found, never imported."""
     package_path: str | None = None
@@ -146,21 +148,29 @@ def module_name(entry: ExtractorEntry) -> str:
     return f"{_PACKAGE}.{entry.module}"
 
 
-def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
-    """The files of `weights`, in the catalogue's order: in the sub-folder of the weights' name, in `folder` itself, or
-    in the installed package that brings them.
+def find_file(weights: PublishedWeights, file: PublishedFile, folder: Path) -> Path | None:
+    """A file of `weights`: in the sub-folder of the weights' name, where a fetch puts it, else in `folder` itself, else
+    in the installed package that brings it.
+    """
+    places = (folder / weights.name / file.name, folder / file.name, *_in_package(file))
+    return next((place for place in places if place.is_file()), None)
 
-    Raises: WeightsError that names the first missing file and says how to get it.
+
+def find_weights(weights: PublishedWeights, folder: Path) -> tuple[Path, ...]:
+    """The files of `weights` that are there, in the catalogue's order.
+
+    Raises: WeightsError that says how to get a missing one that is not optional.
     """
     found = []
     for file in weights.files:
-        places = [folder / weights.name / file.name, folder / file.name, *_in_package(file)]
-        path = next((place for place in places if place.is_file()), None)
+        path = find_file(weights, file, folder)
+        if path is None and file.optional:
+            continue
         if path is None:
-            fetch = f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: "
+            fetch = "" if file.package else f"Run: uniform weights fetch {weights.name} --copy-to {folder}. By hand: "
             raise WeightsError(
-                f"{weights.name}: {file.name} is neither in {folder} nor in {folder / weights.name}. "
-                f"{'' if file.package else fetch}{weights.how}"
+                f"{weights.name}: {file.name} is neither in {folder / weights.name} nor in {folder}. "
+                f"{fetch}{weights.how}"
             )
         found.append(path)
     return tuple(found)

@@ -23,6 +23,7 @@ from uniform.evaluation.extractors.catalogue import (
     PublishedFile,
     PublishedWeights,
     extractors,
+    find_file,
     find_weights,
     module_name,
 )
@@ -50,15 +51,19 @@ class Verdict:
 
 
 def fetch(weights: PublishedWeights, folder: Path) -> tuple[WeightsFile, ...]:
-    """Bring the files of `weights` into `folder` and record their digests there. A file that is there stays.
+    """Bring the files of `weights` into the sub-folder of their name and record their digests there.
+
+    A file that is there, or in `folder` itself, stays.
 
     Raises: WeightsError where a file cannot be had, or is not the published one.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / weights.name
+    place.mkdir(parents=True, exist_ok=True)
     records = []
     for file in weights.files:
-        path = folder / file.name
-        if not path.is_file():
+        path = find_file(weights, file, folder)
+        if path is None:
+            path = place / file.name
             if file.hub_id is not None:
                 _from_hub(file, path, weights)
             elif file.url is not None:
@@ -72,8 +77,8 @@ def fetch(weights: PublishedWeights, folder: Path) -> tuple[WeightsFile, ...]:
                 f"By hand: {weights.how}"
             )
         records.append(record)
-    entries = _read_record(folder) | {record.name: asdict(record) for record in records}
-    write_bytes(folder / RECORD_NAME, f"{json.dumps(entries, indent=2, sort_keys=True)}\n".encode())
+    entries = {record.name: asdict(record) for record in records}
+    write_bytes(place / RECORD_NAME, f"{json.dumps(entries, indent=2, sort_keys=True)}\n".encode())
     return tuple(records)
 
 
@@ -82,7 +87,7 @@ def verify(weights: PublishedWeights, folder: Path) -> list[Verdict]:
 
     Raises: WeightsError where a file is missing.
     """
-    paths, recorded = find_weights(weights, folder), _read_record(folder)
+    paths, recorded = find_weights(weights, folder), _read_record(folder / weights.name)
     unloadable = _why_it_does_not_load(weights, folder)
     verdicts = []
     for file, path in zip(weights.files, paths, strict=True):
@@ -96,9 +101,9 @@ def verify(weights: PublishedWeights, folder: Path) -> list[Verdict]:
 
 
 def recorded_files(weights: PublishedWeights, folder: Path) -> bool:
-    """Whether the record in `folder` names every file of `weights`, and each is there."""
-    recorded = _read_record(folder)
-    return all(file.name in recorded and (folder / file.name).is_file() for file in weights.files)
+    """Whether the record of a fetch names every file of `weights`, and each is there."""
+    recorded = _read_record(folder / weights.name)
+    return all(file.name in recorded and find_file(weights, file, folder) is not None for file in weights.files)
 
 
 def _why_it_does_not_load(weights: PublishedWeights, folder: Path) -> str | None:

@@ -9,6 +9,7 @@ Source: Python's `pickletools` for the operations; the layout of torch 2.11's `_
 """
 
 import io
+import math
 import pickletools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ NUMBER_DIGITS = 64
 TENSOR_NAMES = frozenset(
     {"torch._utils._rebuild_tensor_v2", "torch._utils._rebuild_tensor", "torch._utils._rebuild_parameter"}
 )
+ARRAY_NAMES = frozenset(f"numpy.{core}.multiarray._reconstruct" for core in ("core", "_core"))
 DICT_NAME = "collections.OrderedDict"
 STORAGES = {
     "FloatStorage": "float32",
@@ -82,6 +84,16 @@ class TensorClaim:
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ArrayClaim:
+    """A NumPy array that stands in the pickle itself."""
+
+    dtype: str
+    """As NumPy spells it: "<f4"."""
+    shape: tuple[int, ...]
+    content: bytes
 
 
 _MARK = object()
@@ -260,3 +272,24 @@ def _count(value: Any) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**48:
         raise PickleRefusedError(f"{value!r} where a size is wanted")
     return value
+
+
+def array_claim(call: Call) -> ArrayClaim | None:
+    """The array that a pickled call of NumPy makes; None for any other call or type of number.
+
+    Source: what `ndarray.__reduce__` of NumPy 1 and 2 writes.
+    """
+    state = call.state
+    if call.name not in ARRAY_NAMES or not isinstance(state, tuple) or len(state) != 5:
+        return None
+    _, shape, dtype, fortran, content = state
+    if isinstance(content, Call) and content.name == "_codecs.encode" and content.arguments[1:] == ("latin1",):
+        content = str(content.arguments[0]).encode("latin1")  # how protocol 2 spells bytes
+    plain = isinstance(dtype, Call) and dtype.name == "numpy.dtype" and dtype.arguments[:1] in (("f4",), ("f8",))
+    little = plain and isinstance(dtype.state, tuple) and dtype.state[1:2] == ("<",)
+    if not little or fortran is not False or not isinstance(shape, tuple) or not isinstance(content, bytes):
+        return None
+    sizes = tuple(_count(size) for size in shape)
+    if math.prod(sizes) * int(dtype.arguments[0][1]) != len(content):
+        raise PickleRefusedError(f"an array of shape {sizes} with {len(content):,} bytes")
+    return ArrayClaim(f"<{dtype.arguments[0]}", sizes, content)

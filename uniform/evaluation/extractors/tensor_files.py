@@ -25,7 +25,6 @@ from uniform.evaluation.extractors.inert_pickle import PickleRefusedError
 from uniform.evaluation.extractors.torch_files import (
     ByteSource,
     TorchFile,
-    check_claim,
     claims,
     is_old_form,
     read_old_form,
@@ -189,11 +188,8 @@ def _from_torch(path: Path, file: TorchFile, layout: Layout) -> dict[str, Tensor
         raise WeightsError(f"{path}: holds a {type(value).__name__}, not a table of tensors. Give a state dict.")
     found = claims(value)
 
-    def read(name: str) -> Tensor:
-        check_claim(file, found[name])
-        return tensor_of(file, found[name])
-
-    return _finished(path, layout, {name: claim.shape for name, claim in found.items()}, read)
+    shapes = {name: claim.shape for name, claim in found.items()}
+    return _finished(path, layout, shapes, lambda name: tensor_of(file, found[name]))
 
 
 def _safetensors(path: Path) -> tuple[Shapes, Reader]:

@@ -15,15 +15,18 @@ from dataclasses import dataclass
 from io import BufferedReader
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from uniform.evaluation.extractors.inert_pickle import (
     PICKLE_BYTES,
+    ArrayClaim,
     Call,
     InertMachine,
     PickleRefusedError,
     TensorClaim,
+    array_claim,
 )
 
 ENTRIES = 50_000
@@ -151,7 +154,8 @@ def read_old_form(source: ByteSource, inert_names: Collection[str] = ()) -> Torc
         raise PickleRefusedError("not the head that torch wrote before version 1.6")
     if system.get("little_endian") is not True:
         raise PickleRefusedError("numbers in another byte order than little-endian")
-    sizes = {claim.storage.key: _item_bytes(claim.storage.dtype) for claim in claims(value).values()}
+    tensors = [claim for claim in claims(value).values() if isinstance(claim, TensorClaim)]
+    sizes = {claim.storage.key: _item_bytes(claim.storage.dtype) for claim in tensors}
     runs: dict[str, tuple[int, int]] = {}
     for key in map(str, keys):
         (elements,) = struct.unpack("<q", source.read(position, 8))
@@ -165,12 +169,12 @@ def read_old_form(source: ByteSource, inert_names: Collection[str] = ()) -> Torc
     return TorchFile("old state dict", value, source, runs)
 
 
-def claims(value: Any) -> dict[str, TensorClaim]:
+def claims(value: Any) -> dict[str, TensorClaim | ArrayClaim]:
     """Every tensor inside nested dictionaries, lists and TorchScript objects, under its dotted name.
 
     Raises: PickleRefusedError for a value that is nested too deeply or that repeats itself too often.
     """
-    found: dict[str, TensorClaim] = {}
+    found: dict[str, TensorClaim | ArrayClaim] = {}
     visited = 0
 
     def visit(item: Any, name: str, depth: int) -> None:
@@ -180,6 +184,8 @@ def claims(value: Any) -> dict[str, TensorClaim]:
             raise PickleRefusedError("tables inside tables without end")
         if isinstance(item, TensorClaim):
             found[name] = item
+        elif isinstance(item, Call) and (array := array_claim(item)) is not None:
+            found[name] = array
         elif isinstance(item, Call):
             visit(item.state, name, depth + 1)
         elif isinstance(item, dict | list | tuple):
@@ -196,7 +202,20 @@ def _item_bytes(dtype: str) -> int:
     return kind.itemsize
 
 
-def check_claim(file: TorchFile, claim: TensorClaim) -> None:
+def tensor_of(file: TorchFile, claim: TensorClaim | ArrayClaim) -> Tensor:
+    """A tensor's numbers, copied out of the file once its claim has been checked. Raises PickleRefusedError."""
+    if isinstance(claim, ArrayClaim):
+        return torch.from_numpy(np.frombuffer(claim.content, claim.dtype).reshape(claim.shape).copy())
+    _check(file, claim)
+    kind: torch.dtype = getattr(torch, claim.storage.dtype)
+    if 0 in claim.shape:
+        return torch.empty(claim.shape, dtype=kind)
+    start, length = file.runs[claim.storage.key]
+    storage = torch.frombuffer(file.source.read(start, length), dtype=kind)
+    return storage.as_strided(claim.shape, claim.strides, claim.offset).contiguous()
+
+
+def _check(file: TorchFile, claim: TensorClaim) -> None:
     """Hold a tensor's claim against its storage, and the storage's against the file. Raises PickleRefusedError."""
     storage = claim.storage
     wanted = storage.elements * _item_bytes(storage.dtype)
@@ -213,12 +232,3 @@ def check_claim(file: TorchFile, claim: TensorClaim) -> None:
         raise PickleRefusedError(
             f"a tensor of shape {claim.shape} reaches number {last:,} of a storage of {storage.elements:,}"
         )
-
-
-def tensor_of(file: TorchFile, claim: TensorClaim) -> Tensor:
-    """The tensor's numbers, copied out of the file. Its claim must have been checked."""
-    if 0 in claim.shape:
-        return torch.empty(claim.shape, dtype=getattr(torch, claim.storage.dtype))
-    start, length = file.runs[claim.storage.key]
-    storage = torch.frombuffer(file.source.read(start, length), dtype=getattr(torch, claim.storage.dtype))
-    return storage.as_strided(claim.shape, claim.strides, claim.offset).contiguous()

@@ -18,7 +18,7 @@ from uniform.evaluation.extractors.catalogue import ExtractorEntry, find_weights
 from uniform.evaluation.extractors.contract import AudioRule, WeightsFile, checked_waveform
 from uniform.evaluation.extractors.mel_filters import htk_filters
 from uniform.evaluation.extractors.running import exact_float32, in_batches
-from uniform.evaluation.extractors.tensor_files import Layout, load_network, shapes_of
+from uniform.evaluation.extractors.tensor_files import NUMPY_NAMES, Layout, load_network, shapes_of
 
 RATE_HZ = 16_000
 WINDOW_SAMPLES = 400
@@ -105,11 +105,57 @@ class VggishExtractor:
             return {"embedding": embedding.reshape(*examples.shape[:2], -1).cpu()}
 
 
+class Pca(nn.Module):
+    """Principal components of one embedding, in 256 steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pca_eigen_vectors = nn.Parameter(torch.empty(128, 128))
+        self.pca_means = nn.Parameter(torch.empty(128, 1))
+
+    def forward(self, row: Tensor) -> Tensor:  # (128,)
+        components = self.pca_eigen_vectors @ (row[:, None] - self.pca_means)  # (128, 1)
+        return torch.round((components[:, 0].clamp(-2, 2) + 2) * (255 / 4))
+
+
+class VggishPcaExtractor(VggishExtractor):
+    """VGGish as YouTube-8M stores it. Output "embedding_pca8": whole numbers from 0 to 255, float32 (B, E, 128).
+
+    The last ReLU stays; then principal components, cut to -2 to 2, in 256 steps.
+    """
+
+    source = "arXiv:1609.09430; torchvggish v0.1 with its postprocessor, vggish_pca_params-970ea276.pth"
+    outputs = ("embedding_pca8",)
+
+    def __init__(
+        self, name: str, network: Vggish, pca: Pca, weights: tuple[WeightsFile, ...], device: torch.device
+    ) -> None:
+        super().__init__(name, network, weights, device)
+        self._pca = pca
+
+    def features(
+        self, *, frames: Tensor | None = None, waveform: Tensor | None = None, texts: Sequence[str] | None = None
+    ) -> Mapping[str, Tensor]:
+        """As `contract.Extractor.features`; frames and texts are not looked at."""
+        embedding = super().features(waveform=waveform)["embedding"]
+        with exact_float32():
+            rows = [self._pca(row) for row in embedding.relu().flatten(0, 1)]
+        return {"embedding_pca8": torch.stack(rows).reshape(embedding.shape)}
+
+
 def load(entry: ExtractorEntry, folder: Path, device: torch.device) -> VggishExtractor:
-    """VGGish from the published file in `folder`. Raises WeightsError."""
+    """VGGish from the published files in `folder`. Raises WeightsError."""
     published = weights_of(entry)
-    (path,) = find_weights(published, folder)
+    path, *others = find_weights(published, folder)
     with torch.device("meta"):
-        network = Vggish()
+        network, pca = Vggish(), Pca()
     record = load_network(network, path, Layout(shapes=shapes_of(network)), published.files[0])
-    return VggishExtractor(entry.name, network, (record,), device)
+    if not others:
+        return VggishExtractor(entry.name, network, (record,), device)
+    layout = Layout(
+        shapes=shapes_of(pca),
+        rename=lambda name: name.removeprefix("pproc."),
+        inert_names=NUMPY_NAMES,  # the published file holds NumPy arrays
+    )
+    pca_record = load_network(pca, others[0], layout, published.files[1])
+    return VggishPcaExtractor(entry.name, network, pca, (record, pca_record), device)
