@@ -3,18 +3,14 @@
 import json
 from pathlib import Path
 
-import typer
 from typer.testing import CliRunner
 
-from cli.evaluate import evaluate
+from cli.evaluate import app
 from uniform.media.clip_file import write_clip
 from uniform.spec import TOY
 from uniform.synthetic.scene import Truth
 from uniform.synthetic.worlds import make_clip
 from uniform.synthetic.write import write_world
-
-app = typer.Typer()
-app.command()(evaluate)
 
 
 def test_evaluate_prints_a_table_and_writes_every_number(tmp_path: Path) -> None:

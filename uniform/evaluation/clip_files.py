@@ -3,13 +3,14 @@
 A file whose path, size and time of change are as recorded is not opened again.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from uniform.errors import MediaError
+from uniform.errors import InputError, MediaError
 from uniform.evaluation.feature_store import PART_CLIPS
 from uniform.evaluation.file_records import read_records, write_records
 from uniform.evaluation.sets import ClipFile, ClipSet
@@ -73,6 +74,15 @@ def inspect(
                 progress(done, len(clips.clips))
             write_records(cache / FOLDER_NAME, [row.__dict__ for row in found if row.code not in PASSING_CODES])
     return [row for row in states if row is not None], len(pending)
+
+
+@contextlib.contextmanager
+def open_sandboxes(count: int) -> Iterator[list[MediaSandbox]]:
+    """Several media sandboxes that end together. Raises InputError for none."""
+    if count < 1:
+        raise InputError(f"workers is {count}; wanted 1 or more")
+    with contextlib.ExitStack() as stack:
+        yield [stack.enter_context(MediaSandbox()) for _ in range(count)]
 
 
 def _recorded(path: Path, known: dict[tuple[str, int, int], dict[str, Any]]) -> FileState | None:

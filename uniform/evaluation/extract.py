@@ -183,6 +183,9 @@ class _Worker:
                 continue
             if target.variant not in variants:
                 variants[target.variant] = self._variant(clip, target.variant)
+            if target.stream.text and not job.text:
+                prepared[number] = _Prepared(code="no_text", reason="the set gives no text for this clip")
+                continue
             prepared[number] = self._prepare(target.stream, variants[target.variant])
         return prepared
 

@@ -13,6 +13,7 @@ from typing import Literal
 
 from uniform.config import nearest
 from uniform.errors import ConfigError
+from uniform.evaluation.extractors.catalogue import extractor_entry
 
 Form = Literal[
     "frechet",
@@ -61,6 +62,11 @@ class Metric:
     """Clips must be this long."""
 
     @property
+    def reads_text(self) -> bool:
+        """Whether the clip's caption is an input."""
+        return "text_embedding" in self.outputs
+
+    @property
     def of_pairs(self) -> bool:
         """Whether generated and real clips must belong together by id."""
         return self.form in AGAINST_REAL
@@ -100,26 +106,7 @@ def needs_audio(metric: Metric) -> bool:
 def _modality(metric: Metric) -> tuple[str, ...]:
     if metric.extractor in (ALIGNMENT, BRIGHTNESS):
         return ("video", "audio")
-    return _MODALITY[metric.extractor]
-
-
-_MODALITY: Mapping[str, tuple[str, ...]] = {
-    "vggish": ("audio",),
-    "cnn14_16k": ("audio",),
-    "cnn14_32k": ("audio",),
-    "passt": ("audio",),
-    "yamnet": ("audio",),
-    "i3d_tats": ("video",),
-    "i3d_mmd": ("video",),
-    "i3d_sgv": ("video",),
-    "c3d_tgan2": ("video",),
-    "effnet_lite0": ("video",),
-    "transnetv2": ("video",),
-    "synchformer": ("video", "audio"),
-    "imagebind": ("video", "audio", "text"),
-    "clap_htsat_unfused": ("audio", "text"),
-    "pe_audio_video": ("video", "audio", "text"),
-}
+    return extractor_entry(metric.extractor).modality
 
 
 @cache
@@ -178,14 +165,16 @@ def _audio() -> Iterable[Metric]:
 
 def _joint() -> Iterable[Metric]:
     fits = "Does the audio fit the video in content?"
-    yield _within("ib_score_avb", "cosine", "imagebind", ("clip_embedding", "audio_embedding"), "higher", fits)
-    yield _within("avh_score", "avh", "imagebind", ("frame_embeddings", "whole_audio_embedding"), "higher", fits)
+    yield _within("ib_score_avb", "cosine", "imagebind_avb", ("clip_embedding", "audio_embedding"), "higher", fits)
+    yield _within("avh_score", "avh", "imagebind_javis", ("frame_embeddings", "whole_audio_embedding"), "higher", fits)
     question = "Does the audio fit the video at every half second?"
-    yield _within("javis_score", "javis", "imagebind", ("frame_embeddings", "window_embeddings"), "higher", question)
+    yield _within(
+        "javis_score", "javis", "imagebind_javis", ("frame_embeddings", "window_embeddings"), "higher", question
+    )
     yield _within("pe_av_score", "cosine", "pe_audio_video", ("video_embedding", "audio_embedding"), "higher", fits)
     question = "How many seconds are audio and video apart?"
-    yield replace(_within("desync_avb", "desync", "synchformer", ("logits_avb",), "lower", question), least_s=4.8)
-    yield _within("desync_javis4s", "desync", "synchformer", ("logits_javis",), "lower", question)
+    yield replace(_within("desync_avb", "desync", "synchformer_avb", ("logits",), "lower", question), least_s=4.8)
+    yield _within("desync_javis4s", "desync", "synchformer_javis", ("logits",), "lower", question)
     question = "Do onsets of the audio coincide with peaks of motion?"
     for variant in ("v1", "v2", "pr", "javis", "javis_native"):
         outputs = ("onsets_s", "native_onsets_s", "flow_px")

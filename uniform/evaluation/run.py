@@ -4,7 +4,6 @@ Stages, each kept on disk as it goes: the files' digests and headers, features, 
 run opens no media file, and other seeds or draws compute no feature.
 """
 
-import logging
 import os
 import time
 from collections import Counter
@@ -13,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from uniform.errors import InputError, WeightsError
-from uniform.evaluation.clip_files import FileState, inspect
+from uniform.evaluation.clip_files import FileState, inspect, open_sandboxes
 from uniform.evaluation.extract import Codec, ExtractionTimes, Target, extract
 from uniform.evaluation.feature_store import PART_CLIPS, FeatureStore
 from uniform.evaluation.metric_names import Metric
@@ -21,12 +20,10 @@ from uniform.evaluation.metric_values import Arrays
 from uniform.evaluation.protocol import Protocol, ProtocolFile, Row
 from uniform.evaluation.records import ClipRecord, Drop, Side, job_of, refuse_unequal_durations, without_partners
 from uniform.evaluation.sets import ClipSet, read_set, require_join
-from uniform.evaluation.streams import Extractors, Stream, StreamPlan, plan_streams
+from uniform.evaluation.streams import Extractors, Stream, StreamPlan, plan_streams, require_known
 from uniform.evaluation.table import Features, Member, Table, make_table
 from uniform.fingerprint import digest
 from uniform.media.sandbox import MediaSandbox
-
-log = logging.getLogger(__name__)
 
 Progress = Callable[[str, int, int], None]
 """Stage, done, total."""
@@ -115,7 +112,7 @@ def evaluate(
         video=rules.needs_video,
         audio=rules.needs_audio,
     )
-    _require_known(plan, options)
+    require_known(plan, refuse=options.require_known)
     metrics = tuple(metric for metric in rules.chosen if metric.extractor not in plan.unavailable)
     if not metrics:
         raise WeightsError(
@@ -124,7 +121,7 @@ def evaluate(
         )
     rows = tuple(row for row in rules.rows if row != "codec" or options.codec is not None)
     run = _Run(rules, metrics, plan, options, extractors, rows, progress)
-    with _sandboxes(options.workers) as sandboxes:
+    with open_sandboxes(options.workers) as sandboxes:
         sides = run.read(generated_set, real_set, both, sandboxes)
     features = run.features(sides)
     table, alignment = run.table(features)
@@ -328,30 +325,3 @@ class _Run:
 def _with_levels(record: ClipRecord, levels: Arrays) -> ClipRecord:
     numbers = {name: float(array[0]) for name, array in levels.items()}
     return replace(record, rms_dbfs=numbers.get("rms_dbfs"), motion=numbers.get("motion"))
-
-
-def _require_known(plan: StreamPlan, options: Options) -> None:
-    unknown = [record for record in plan.weights if not record.known]
-    if unknown and options.require_known:
-        raise WeightsError(
-            "; ".join(f"{record.extractor}: {record.file} has sha256 {record.sha256}" for record in unknown)
-            + ": no publisher states these digests, and --require-known was given. Leave it out to record them only."
-        )
-    for record in unknown:
-        log.warning("%s: %s has sha256 %s, which no publisher states", record.extractor, record.file, record.sha256)
-
-
-class _sandboxes:  # noqa: N801 - a context manager, used like a function
-    """Several media sandboxes that end together."""
-
-    def __init__(self, count: int) -> None:
-        if count < 1:
-            raise InputError(f"workers is {count}; wanted 1 or more")
-        self._all = [MediaSandbox() for _ in range(count)]
-
-    def __enter__(self) -> Sequence[MediaSandbox]:
-        return self._all
-
-    def __exit__(self, *error: object) -> None:
-        for sandbox in self._all:
-            sandbox.close()

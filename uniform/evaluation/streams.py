@@ -2,6 +2,7 @@
 
 import importlib
 import inspect
+import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -25,6 +26,8 @@ from uniform.fingerprint import digest
 
 if TYPE_CHECKING:
     from uniform.evaluation.extractors.contract import Extractor
+
+log = logging.getLogger(__name__)
 
 READER_VERSION = 1
 """Raised when `reading` gives other frames or waveforms."""
@@ -191,9 +194,10 @@ def plan_streams(
             + "; ".join(f"{name}: {why}" for name, why in unavailable.items())
             + ". See 'uniform evaluate doctor', or leave their metrics out with --metrics or --skip-missing."
         )
+    with_text = {metric.extractor for metric in metrics if metric.reads_text}
     records = {name: extractors.weights_records(name) for name, _ in wanted if name not in unavailable}
     streams = {
-        (name, frames): _stream(name, frames, reading, extractors, records[name])
+        (name, frames): _stream(name, frames, reading, extractors, records[name], text=name in with_text)
         for name, frames in wanted
         if name not in unavailable
     }
@@ -207,8 +211,26 @@ def plan_streams(
     )
 
 
+def require_known(plan: StreamPlan, *, refuse: bool) -> None:
+    """Warn of weights whose digest no publisher states. Raises WeightsError for them where `refuse` is set."""
+    unknown = [record for record in plan.weights if not record.known]
+    if unknown and refuse:
+        raise WeightsError(
+            "; ".join(f"{record.extractor}: {record.file} has sha256 {record.sha256}" for record in unknown)
+            + ": no publisher states these digests, and --require-known was given. Leave it out to record them only."
+        )
+    for record in unknown:
+        log.warning("%s: %s has sha256 %s, which no publisher states", record.extractor, record.file, record.sha256)
+
+
 def _stream(
-    name: str, frames: int | None, reading: Reading, extractors: Extractors, weights: Iterable[WeightsRecord]
+    name: str,
+    frames: int | None,
+    reading: Reading,
+    extractors: Extractors,
+    weights: Iterable[WeightsRecord],
+    *,
+    text: bool,
 ) -> Stream:
     modality = extractors.modality(name)
     video, audio = "video" in modality, "audio" in modality
@@ -219,9 +241,9 @@ def _stream(
             "code_version": extractors.code_version(name),
             "weights": sorted(record.sha256 for record in weights),
             "frames": frames,
+            "text": text,
         }
     )
-    text = "text" in modality
     suffix = f"-{frames}f" if frames is not None else ""
     return Stream(name=name, frames=frames, video=video, audio=audio, text=text, key=f"{name}{suffix}-{key}")
 

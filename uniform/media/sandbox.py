@@ -53,7 +53,7 @@ class Loaded:
     frames: NDArray[np.uint8] | None
     """(spec.frames, spec.height_px, spec.width_px, 3) RGB; None where no picture was wanted."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0; None where no sound was wanted. With `native_sound` (channels, samples)."""
+    """(spec.samples,) mono, full scale = 1.0; None where none was wanted. With `native_sound` (channels, samples)."""
     notes: tuple[str, ...]
     rate_hz: int | None = None
     """Samples per second of the waveform."""
