@@ -131,9 +131,9 @@ def mmd_estimate(
     sums = _sums(first, second, kernel)
     value = scale * _mmd(sums, first.count, second.count)
     one, two = draw_counts(first.clips, draws, seed), draw_counts(second.clips, draws, seed + 1)
-    own = _weighted(sums.xx, one) / _weighted(_pairs(first), one) + _weighted(sums.yy, two) / _weighted(
-        _pairs(second), two
-    )
+    with np.errstate(divide="ignore", invalid="ignore"):  # a draw of one clip alone has no pair: NaN, and no replicate
+        own = _weighted(sums.xx, one) / _weighted(_pairs(first), one)
+        own = own + _weighted(sums.yy, two) / _weighted(_pairs(second), two)
     cross = np.einsum("bi,bi->b", one @ sums.xy, two) / ((one @ first.sizes) * (two @ second.sizes))
     return interval(value, scale * (own - 2 * cross))
 

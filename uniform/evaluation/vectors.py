@@ -86,10 +86,11 @@ def draw_counts(clips: int, draws: int, seed: int) -> np.ndarray:
 
 
 def interval(value: float, replicates: np.ndarray) -> Estimate:
-    """The percentile interval of bootstrap replicates about `value`; NaN where there are none."""
-    if not len(replicates) or not np.isfinite(replicates).all():
+    """The percentile interval of bootstrap replicates about `value`; NaN where fewer than half of them are finite."""
+    finite = replicates[np.isfinite(replicates)]
+    if 2 * len(finite) < max(2, len(replicates)):
         return Estimate(value=value, low=float("nan"), high=float("nan"))
-    low, high = np.quantile(replicates, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
+    low, high = np.quantile(finite, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return Estimate(value=value, low=float(low), high=float(high), replicates=replicates)
 
 
