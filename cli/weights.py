@@ -22,7 +22,7 @@ def list_weights() -> None:
     from uniform.codecs.catalogue import catalogue
     from uniform.codecs.record import cache_folder, read_records
     from uniform.evaluation.extractors.catalogue import default_folder, evaluation_weights
-    from uniform.evaluation.extractors.fetch import recorded_files
+    from uniform.evaluation.extractors.fetch_record import recorded_files
 
     records = read_records(cache_folder())
     table = _table("name", "kind", "size", "licence", "hub id or host", "fetched")

@@ -195,6 +195,7 @@ def test_package_files_are_empty(path: Path) -> None:
     [
         ("cli.main", ("torch", "ray", "transformers", "diffusers", "pyarrow", "av", "decord")),
         ("uniform.training.trainer", ("ray", "decord", "av", "diffusers", "transformers")),
+        ("uniform.evaluation.extractors.fetch_record", ("torch", "transformers", "huggingface_hub")),
         ("pipelines.run.plan", ("torch", "ray")),
     ],
 )

@@ -106,7 +106,7 @@ def write_checkpoint(extractor: str, folder: Path) -> None:
     first, *others = (folder / file.name for file in weights_of(extractor_entry(extractor)).files)
     if extractor.startswith("cnn14"):
         state = checkpoint(published_shapes(extractor), RELU_GAIN, FRONT_ENDS[extractor].constants())
-        sampler = {"indexes": np.arange(9), "pointer": np.int64(3)}
+        sampler = {"indexes": np.arange(2_000_000), "pointer": np.int64(3)}  # as large as in the published file
         torch.save({"iteration": 600_000, "model": state, "sampler": sampler}, first)
     elif extractor == "c3d_tgan2":
         arrays = {key: tensor.numpy() for key, tensor in checkpoint(published_shapes("c3d")).items()}

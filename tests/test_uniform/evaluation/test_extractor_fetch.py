@@ -16,6 +16,7 @@ from tests.support.hub_cache import put_in_cache, use_cache
 from tests.support.loopback import running
 from tests.support.paths import DATA
 from uniform.errors import WeightsError
+from uniform.evaluation.extractors import catalogue
 from uniform.evaluation.extractors.catalogue import (
     PublishedFile,
     PublishedWeights,
@@ -25,7 +26,8 @@ from uniform.evaluation.extractors.catalogue import (
     weights_of,
     weights_sha256,
 )
-from uniform.evaluation.extractors.fetch import RECORD_NAME, fetch, recorded_files, verify
+from uniform.evaluation.extractors.fetch import fetch, verify
+from uniform.evaluation.extractors.fetch_record import RECORD_NAME, recorded_files
 
 CONTENT = bytes(range(256)) * 400
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -145,8 +147,14 @@ def test_an_endless_file_and_a_way_out_of_https_are_refused(site: _Site, tmp_pat
         fetch(_weights(site, url=None), tmp_path / "nowhere")
 
 
+def _without_digest(name: str) -> PublishedWeights:
+    """An entry of the catalogue that takes stand-in weights for the published ones."""
+    weights = evaluation_weights()[name]
+    return replace(weights, files=tuple(replace(file, sha256=None) for file in weights.files))
+
+
 def test_a_changed_file_and_one_that_its_network_refuses_are_found(tmp_path: Path) -> None:
-    weights = evaluation_weights()["i3d_400"]
+    weights = _without_digest("i3d_400")
     write_checkpoint("i3d_tats", tmp_path)
     path = tmp_path / "i3d_pretrained_400.pt"
 
@@ -188,6 +196,8 @@ def test_the_digest_of_weights_needs_no_network_to_be_opened(tmp_path: Path) -> 
 
 def test_the_commands_know_the_weights_of_the_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    changed = {**evaluation_weights(), "i3d_400": _without_digest("i3d_400")}
+    monkeypatch.setattr(catalogue, "evaluation_weights", lambda: changed)
     folder = tmp_path / "uniform" / "evaluation"
     folder.mkdir(parents=True)
     write_checkpoint("i3d_tats", folder)

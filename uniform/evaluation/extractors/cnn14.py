@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from uniform.evaluation.extractors.catalogue import ExtractorEntry, find_weights, weights_of
 from uniform.evaluation.extractors.contract import AudioRule, WeightsFile, checked_waveform
 from uniform.evaluation.extractors.mel_filters import slaney_filters
-from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches
+from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches, placed
 from uniform.evaluation.extractors.tensor_files import NUMPY_NAMES, Layout, load_network, shapes_of
 
 MEL_BINS = 64
@@ -147,7 +147,7 @@ class Cnn14Extractor:
             remove_dc=True,
             min_samples=(SHORTEST_FRAMES - 1) * self.front_end.hop_samples,
         )
-        self._network = network.to(device)
+        self._network = placed(network, device, torch.channels_last)
         self._device = device
 
     def features(

@@ -28,9 +28,9 @@ from uniform.evaluation.extractors.catalogue import (
     module_name,
 )
 from uniform.evaluation.extractors.contract import WeightsFile
+from uniform.evaluation.extractors.fetch_record import RECORD_NAME, read_record
 from uniform.evaluation.extractors.tensor_files import file_record
 
-RECORD_NAME = "uniform-evaluation-weights.json"
 PART_SUFFIX = ".part"
 TIMEOUT_S = 60.0
 """Longest wait for the next bytes."""
@@ -87,7 +87,7 @@ def verify(weights: PublishedWeights, folder: Path) -> list[Verdict]:
 
     Raises: WeightsError where a file is missing.
     """
-    paths, recorded = find_weights(weights, folder), _read_record(folder / weights.name)
+    paths, recorded = find_weights(weights, folder), read_record(folder / weights.name)
     unloadable = _why_it_does_not_load(weights, folder)
     verdicts = []
     for file, path in zip(weights.files, paths, strict=True):
@@ -100,12 +100,6 @@ def verify(weights: PublishedWeights, folder: Path) -> list[Verdict]:
     return verdicts
 
 
-def recorded_files(weights: PublishedWeights, folder: Path) -> bool:
-    """Whether the record of a fetch names every file of `weights`, and each is there."""
-    recorded = _read_record(folder / weights.name)
-    return all(file.name in recorded and find_file(weights, file, folder) is not None for file in weights.files)
-
-
 def _why_it_does_not_load(weights: PublishedWeights, folder: Path) -> str | None:
     entry = next((entry for entry in extractors().values() if entry.weights == weights.name), None)
     if entry is None:
@@ -115,19 +109,6 @@ def _why_it_does_not_load(weights: PublishedWeights, folder: Path) -> str | None
     except UniformError as error:
         return str(error)
     return None
-
-
-def _read_record(folder: Path) -> dict[str, Any]:
-    path = folder / RECORD_NAME
-    if not path.is_file():
-        return {}
-    try:
-        record = json.loads(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise WeightsError(f"{path}: not a record of fetched weights ({error}). Delete it and fetch again.") from error
-    if not isinstance(record, dict) or not all(isinstance(entry, dict) for entry in record.values()):
-        raise WeightsError(f"{path}: not a record of fetched weights. Delete it and fetch again.")
-    return record
 
 
 def _from_hub(file: PublishedFile, path: Path, weights: PublishedWeights) -> None:

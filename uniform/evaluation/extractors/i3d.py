@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from uniform.evaluation.extractors.catalogue import ExtractorEntry, find_weights, weights_of
 from uniform.evaluation.extractors.contract import VideoRule, WeightsFile, checked_frames
 from uniform.evaluation.extractors.frames import resized
-from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches
+from uniform.evaluation.extractors.running import batch_rows, exact_float32, in_batches, placed
 from uniform.evaluation.extractors.tensor_files import SCRIPT, STATE_DICT, Layout, load_network, shapes_of
 
 SIZE_PX = 224
@@ -198,7 +198,7 @@ class I3dExtractor:
             crop=VARIANTS[name].crop,
             filter="bilinear",
         )
-        self._network = network.to(device)
+        self._network = placed(network, device, torch.channels_last_3d)
         self._device = device
 
     def network_input(self, frames: Tensor) -> Tensor:

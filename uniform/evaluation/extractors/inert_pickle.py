@@ -8,15 +8,12 @@ should be, not the numbers.
 Source: Python's `pickletools` for the operations; the layout of torch 2.11's `_rebuild_tensor_v2` for tensors.
 """
 
-import io
 import math
 import pickletools
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
-PICKLE_BYTES = 16 * 2**20
-"""A weights file's pickle holds names and shapes; the largest known has 0.3 MB."""
 OPERATIONS = 2_000_000
 NUMBER_DIGITS = 64
 """Bytes of a whole number."""
@@ -114,6 +111,14 @@ _PLAIN = [
 _Step = Callable[[Any], None]
 
 
+class PickleBytes(Protocol):
+    """What the machine reads from."""
+
+    def read(self, length: int) -> bytes: ...
+
+    def readline(self) -> bytes: ...
+
+
 class InertMachine:
     """Follows one pickle.
 
@@ -129,18 +134,19 @@ class InertMachine:
         self._memo: dict[int, Any] = {}
         self._steps = self._table()
 
-    def run(self, content: bytes | memoryview) -> tuple[Any, int]:
-        """The value of the pickle at the start of `content`, and the bytes it takes.
+    def run(self, file: PickleBytes) -> Any:
+        """The value of the pickle that begins where `file` stands; `file` then stands behind it.
 
+        Args:
+            file: gives what it has where more is asked for, and takes no memory for the rest.
         Raises: PickleRefusedError.
         """
-        file = io.BytesIO(content[:PICKLE_BYTES])
         try:
-            for count, (opcode, argument, position) in enumerate(pickletools.genops(file)):
+            for count, (opcode, argument, position) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
                 if count > OPERATIONS:
                     raise PickleRefusedError(f"more than {OPERATIONS:,} operations")
                 if opcode.name == "STOP":
-                    return self._stack.pop(), file.seek(0, io.SEEK_CUR)
+                    return self._stack.pop()
                 step = self._steps.get(opcode.name)
                 if step is None:
                     raise PickleRefusedError(f"operation {opcode.name} at byte {position}")
@@ -283,11 +289,13 @@ def array_claim(call: Call) -> ArrayClaim | None:
     if call.name not in ARRAY_NAMES or not isinstance(state, tuple) or len(state) != 5:
         return None
     _, shape, dtype, fortran, content = state
-    if isinstance(content, Call) and content.name == "_codecs.encode" and content.arguments[1:] == ("latin1",):
-        content = str(content.arguments[0]).encode("latin1")  # how protocol 2 spells bytes
     plain = isinstance(dtype, Call) and dtype.name == "numpy.dtype" and dtype.arguments[:1] in (("f4",), ("f8",))
     little = plain and isinstance(dtype.state, tuple) and dtype.state[1:2] == ("<",)
-    if not little or fortran is not False or not isinstance(shape, tuple) or not isinstance(content, bytes):
+    if not little:
+        return None
+    if isinstance(content, Call) and content.name == "_codecs.encode" and content.arguments[1:] == ("latin1",):
+        content = str(content.arguments[0]).encode("latin1")  # how protocol 2 spells bytes
+    if fortran is not False or not isinstance(shape, tuple) or not isinstance(content, bytes):
         return None
     sizes = tuple(_count(size) for size in shape)
     if math.prod(sizes) * int(dtype.arguments[0][1]) != len(content):

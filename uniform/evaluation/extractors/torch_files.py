@@ -20,7 +20,6 @@ import torch
 from torch import Tensor
 
 from uniform.evaluation.extractors.inert_pickle import (
-    PICKLE_BYTES,
     ArrayClaim,
     Call,
     InertMachine,
@@ -29,6 +28,7 @@ from uniform.evaluation.extractors.inert_pickle import (
     array_claim,
 )
 
+LINE_BYTES = 4_096
 ENTRIES = 50_000
 """Members of a zip archive; the largest known weights file has 1,400."""
 NODES = 1_000_000
@@ -56,6 +56,28 @@ class ByteSource:
         if read != length:
             raise PickleRefusedError("the file was cut short while it was read")
         return content
+
+
+class Cursor:
+    """A stretch of a file, read from front to back. Never gives, and never makes room for, more than it has."""
+
+    def __init__(self, source: ByteSource, start: int, end: int) -> None:
+        self.source = source
+        self.position = start
+        self.end = end
+
+    def read(self, length: int) -> bytes:
+        """Up to `length` bytes."""
+        content = bytes(self.source.read(self.position, max(0, min(length, self.end - self.position))))
+        self.position += len(content)
+        return content
+
+    def readline(self) -> bytes:
+        """Up to the next line break; a name that a pickle spells so has no more than `LINE_BYTES`."""
+        head = bytes(self.source.read(self.position, min(LINE_BYTES, self.end - self.position)))
+        line = head[: head.find(b"\n") + 1] or head
+        self.position += len(line)
+        return line
 
 
 Runs = Mapping[str, tuple[int, int]]
@@ -109,10 +131,11 @@ def read_zip(source: ByteSource, inert_names: Collection[str] = ()) -> TorchFile
         root = pickles[0].removesuffix("data.pkl")
         scripted = f"{root}constants.pkl" in by_name or any(name.startswith(f"{root}code/") for name in by_name)
         order = by_name.get(f"{root}byteorder")
-        if order is not None and bytes(_stored(source, order)) != b"little":
+        if order is not None and bytes(source.read(*_span(source, order))) != b"little":
             raise PickleRefusedError("numbers in another byte order than little-endian")
+        start, length = _span(source, by_name[pickles[0]])
         machine = InertMachine(inert_names=inert_names, scripted=scripted)
-        value, _ = machine.run(_stored(source, by_name[pickles[0]]))
+        value = machine.run(Cursor(source, start, start + length))
         prefix = f"{root}data/"
         runs = {name.removeprefix(prefix): _span(source, by_name[name]) for name in by_name if name.startswith(prefix)}
     return TorchFile("TorchScript" if scripted else "state dict", value, source, runs)
@@ -131,25 +154,14 @@ def _span(source: ByteSource, member: zipfile.ZipInfo) -> tuple[int, int]:
     return start, member.file_size
 
 
-def _stored(source: ByteSource, member: zipfile.ZipInfo) -> bytes:
-    start, length = _span(source, member)
-    if length > PICKLE_BYTES:
-        raise PickleRefusedError(f"{member.filename} has {length:,} bytes; {PICKLE_BYTES:,} at most")
-    return bytes(source.read(start, length))
-
-
 def read_old_form(source: ByteSource, inert_names: Collection[str] = ()) -> TorchFile:
     """The claims of a file as `torch.save` wrote before version 1.6: five pickles, then the numbers.
 
     Raises: PickleRefusedError.
     """
-    position, values = 0, []
-    for _ in range(5):
-        head = source.read(position, min(PICKLE_BYTES, source.size - position))
-        value, length = InertMachine(inert_names=inert_names).run(bytes(head))
-        values.append(value)
-        position += length
-    magic, protocol, system, value, keys = values
+    cursor = Cursor(source, 0, source.size)
+    magic, protocol, system, value, keys = (InertMachine(inert_names=inert_names).run(cursor) for _ in range(5))
+    position = cursor.position
     if magic != _LEGACY_MAGIC or protocol != 1001 or not isinstance(system, dict) or not isinstance(keys, list):
         raise PickleRefusedError("not the head that torch wrote before version 1.6")
     if system.get("little_endian") is not True:
