@@ -1,17 +1,36 @@
 """`uniform evaluate`: measure samples against real clips under a protocol, and let people compare them."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from cli import console
+from cli.evaluate_options import (
+    AllowUnequal,
+    Cache,
+    CodecRow,
+    Decoders,
+    DeviceName,
+    MediaRoot,
+    Metrics,
+    OutFolder,
+    OutPlace,
+    ProtocolName,
+    RealSet,
+    RequireKnown,
+    Resume,
+    Samples,
+    SkipMissing,
+    Strict,
+    WeightsFolder,
+    World,
+    WorldSpec,
+    evaluation_options,
+    words,
+)
 from cli.group import Group
-from cli.options import COMPUTE, INPUT, OUTPUT, CodecOptions
-
-if TYPE_CHECKING:
-    from uniform.evaluation.protocol import Protocol
-    from uniform.evaluation.run import Options
+from cli.options import CodecOptions
 
 DEFAULT = "run"
 """The command that `uniform evaluate SAMPLES` stands for."""
@@ -20,10 +39,12 @@ DEFAULT = "run"
 class DefaultGroup(Group):
     """A group whose first word may be left out: `uniform evaluate SAMPLES` is `uniform evaluate run SAMPLES`."""
 
+    default_command = DEFAULT
+
     def parse_args(self, ctx: Any, args: list[str]) -> Any:
         """Put the default command before arguments that name no command."""
         if args and args[0] not in self.commands and args[0] not in ("--help", "--install-completion"):
-            args = [DEFAULT, *args]
+            args = [self.default_command, *args]
         return super().parse_args(ctx, args)
 
 
@@ -34,83 +55,18 @@ app = typer.Typer(
     "command is written ./NAME.",
 )
 
-RealSet = Annotated[
-    Path | None,
-    typer.Option("--real", help="Real clips: a folder, or a list (.parquet, .jsonl, .csv).", rich_help_panel=INPUT),
-]
-ProtocolName = Annotated[
-    str, typer.Option("--protocol", help="A shipped protocol by name, or a .toml file.", rich_help_panel=INPUT)
-]
-MediaRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--root", help="Folder that the paths of lists may lie in. Default: the list's.", rich_help_panel=INPUT
-    ),
-]
-AllowUnequal = Annotated[
-    bool,
-    typer.Option(
-        "--allow-unequal",
-        help="Clips without a partner are left out; sets that need none are compared at unequal N.",
-        rich_help_panel=INPUT,
-    ),
-]
-Metrics = Annotated[
-    str | None,
-    typer.Option("--metrics", help="Only these metrics: a,b,c. Default: the protocol's.", rich_help_panel=INPUT),
-]
-WeightsFolder = Annotated[
-    Path, typer.Option("--weights", help="Folder of the networks' published files.", rich_help_panel=COMPUTE)
-]
-DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.", rich_help_panel=COMPUTE)]
-Decoders = Annotated[int, typer.Option("--workers", min=1, help="Processes that decode.", rich_help_panel=COMPUTE)]
-SkipMissing = Annotated[
-    bool,
-    typer.Option("--skip-missing", help="Leave out metrics whose network is not there.", rich_help_panel=COMPUTE),
-]
-RequireKnown = Annotated[
-    bool,
-    typer.Option("--require-known", help="Refuse weights whose digest no publisher states.", rich_help_panel=COMPUTE),
-]
-Cache = Annotated[
-    Path | None,
-    typer.Option("--cache", help="Folder for features. Default: beside each set.", rich_help_panel=COMPUTE),
-]
-CodecRow = Annotated[
-    str | None,
-    typer.Option(
-        "--codec-row",
-        help="Also judge the real clips after these codecs: VIDEO,AUDIO, for example dct,dct.",
-        rich_help_panel=INPUT,
-    ),
-]
-Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 1 where a clip was dropped.")]
-OutFolder = Annotated[
-    Path,
-    typer.Option("--out", help="Folder that receives result.json, clips.parquet, index.html.", rich_help_panel=OUTPUT),
-]
-
 
 @app.command()
 def run(
-    samples: Annotated[Path, typer.Argument(help="Samples: a folder, or a list. With --world: a folder of samples.")],
+    samples: Samples,
     real: RealSet = None,
     protocol: ProtocolName = "offline",
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            "--out",
-            help="Folder for result.json, clips.parquet, index.html. Default: evaluation. With --world: a JSON file.",
-            rich_help_panel=OUTPUT,
-        ),
-    ] = None,
+    out: OutPlace = None,
     metrics: Metrics = None,
     weights: WeightsFolder = Path("weights"),
     device: DeviceName = "cpu",
     workers: Decoders = 2,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on where a stopped run was. It is always so; the flag says it.")
-    ] = True,
+    resume: Resume = True,
     root: MediaRoot = None,
     allow_unequal: AllowUnequal = False,
     skip_missing: SkipMissing = False,
@@ -119,13 +75,8 @@ def run(
     codec_row: CodecRow = None,
     codec: CodecOptions = None,
     strict: Strict = False,
-    world: Annotated[
-        Path | None,
-        typer.Option(
-            "--world", help="Instead of --real: the folder of `uniform world write` that the samples came from."
-        ),
-    ] = None,
-    spec: Annotated[str, typer.Option("--spec", help="With --world: geometry of the samples, toy or paper.")] = "toy",
+    world: World = None,
+    spec: WorldSpec = "toy",
 ) -> None:
     """Distances, scores and intervals of samples against real clips; or, with --world, against exact truth."""
     if world is not None:
@@ -139,8 +90,8 @@ def run(
 
     if real is None:
         raise InputError("--real names the clips to compare with; --world a generated world. Give one of them.")
-    rules = read_protocol(protocol, _words(metrics))
-    options = _options(
+    rules = read_protocol(protocol, words(metrics))
+    options = evaluation_options(
         weights,
         device,
         workers,
@@ -195,8 +146,8 @@ def tables(
     from uniform.evaluation.protocol import read_protocol
     from uniform.evaluation.result import write_result
 
-    rules = read_protocol(protocol, _words(metrics))
-    options = _options(
+    rules = read_protocol(protocol, words(metrics))
+    options = evaluation_options(
         weights,
         device,
         workers,
@@ -244,8 +195,8 @@ def pairs(
     from uniform.evaluation.protocol import read_protocol
     from uniform.evaluation.run import evaluate
 
-    rules = read_protocol(protocol, _words(metrics))
-    options = _options(
+    rules = read_protocol(protocol, words(metrics))
+    options = evaluation_options(
         weights, device, workers, root, allow_unequal, skip_missing, require_known, cache, None, None, rules.protocol
     )
     with EvaluationBars() as bars:
@@ -299,44 +250,9 @@ def ratings(
     show_preference(preference(files, key))
 
 
-def _options(
-    weights: Path,
-    device: str,
-    workers: int,
-    root: Path | None,
-    allow_unequal: bool,
-    skip_missing: bool,
-    require_known: bool,
-    cache: Path | None,
-    codec_row: str | None,
-    codec: list[str] | None,
-    protocol: "Protocol",
-) -> "Options":
-    from cli.evaluate_sampling import codec_of_row
-    from uniform.evaluation.run import Options
-
-    return Options(
-        weights=weights,
-        device=device,
-        workers=workers,
-        root=root,
-        allow_unequal=allow_unequal,
-        skip_missing=skip_missing,
-        require_known=require_known,
-        cache=cache,
-        codec=None if codec_row is None else codec_of_row(codec_row, protocol.reading, device, codec or []),
-    )
-
-
-def _words(text: str | None) -> tuple[str, ...]:
-    return tuple(word.strip() for word in (text or "").split(",") if word.strip())
-
-
 def _judge_world(samples: Path, world: Path, spec: str, out: Path | None) -> None:
-    import json
-
-    from uniform.atomic import write_bytes
-    from uniform.evaluation.world.judge import as_json, judge, read_samples
+    from uniform.evaluation.world.judge import judge, read_samples
+    from uniform.evaluation.world.result import write_judgement
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)
@@ -350,4 +266,5 @@ def _judge_world(samples: Path, world: Path, spec: str, out: Path | None) -> Non
             )
             console.out.print(line, markup=False)
     if out is not None:
-        write_bytes(out, f"{json.dumps(as_json(judged), indent=1, sort_keys=True)}\n".encode())
+        for path in write_judgement(judged, samples, world, out):
+            console.out.print(f"written: {path}", markup=False)

@@ -102,8 +102,8 @@ class SmallNetwork:
             coarse = torch.nn.functional.adaptive_avg_pool2d(light[:, None], (8, 8)).flatten(1)
         else:
             assert waveform is not None
-            pieces = waveform[:, : waveform.shape[1] // 64 * 64].unflatten(1, (64, -1))
-            coarse = pieces.square().mean(-1).add(1e-8).log() / 4
+            windows = waveform[:, : waveform.shape[1] // 64 * 64].unflatten(1, (64, -1))
+            coarse = windows.square().mean(-1).add(1e-8).log() / 4
         self.clips_seen += len(coarse)
         embedding = coarse @ self._matrix
         return {"embedding": embedding, "logits": embedding.clone()}

@@ -115,10 +115,8 @@ def evaluate(
     require_known(plan, refuse=options.require_known)
     metrics = tuple(metric for metric in rules.chosen if metric.extractor not in plan.unavailable)
     if not metrics:
-        raise WeightsError(
-            f"no metric of {protocol.name} can be computed: {'; '.join(plan.unavailable.values())}. "
-            f"See 'uniform evaluate doctor'."
-        )
+        why = "; ".join(plan.unavailable.values())
+        raise WeightsError(f"no metric of {protocol.name} can be computed: {why}. See 'uniform evaluate doctor'.")
     rows = tuple(row for row in rules.rows if row != "codec" or options.codec is not None)
     run = _Run(rules, metrics, plan, options, extractors, rows, progress)
     with open_sandboxes(options.workers) as sandboxes:

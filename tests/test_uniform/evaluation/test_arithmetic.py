@@ -80,9 +80,9 @@ def test_inception_scores_equal_their_codes(name: str) -> None:
     logits = _normal(f"eval.logits.{name}.generated", tuple(golden["shape"])) * np.float32(golden["scale"])
 
     for code in ("is_av_benchmark_10", "is_torch_fidelity_10"):
-        score, deviation = class_scores.inception_score(logits)
+        score, std = class_scores.inception_score(logits)
         assert score.value == pytest.approx(golden[code]["inception_score_mean"], rel=EXACT)
-        assert deviation == pytest.approx(golden[code]["inception_score_std"], rel=EXACT)
+        assert std == pytest.approx(golden[code]["inception_score_std"], rel=EXACT)
     one, nothing = class_scores.inception_score(logits, splits=1, shuffle="none")
     assert one.value == pytest.approx(golden["is_av_benchmark_1_unshuffled"]["inception_score_mean"], rel=EXACT)
     assert nothing == 0.0
@@ -90,10 +90,10 @@ def test_inception_scores_equal_their_codes(name: str) -> None:
     assert class_scores.inception_score_mm_diffusion(probabilities) == pytest.approx(
         golden["is_mm_diffusion"], rel=FLOAT32
     )
-    strict, spread = class_scores.inception_score(logits, shuffle="stylegan_v")
+    strict, strict_std = class_scores.inception_score(logits, shuffle="stylegan_v")
     published = golden["is_stylegan_v_10"]
     assert strict.value == pytest.approx(float(published["mean"]), rel=EXACT, nan_ok=True)
-    assert spread == pytest.approx(float(published["std"]), rel=FLOAT32, nan_ok=True)
+    assert strict_std == pytest.approx(float(published["std"]), rel=FLOAT32, nan_ok=True)
 
 
 @pytest.mark.parametrize("name", list(GOLDEN["logits"]))

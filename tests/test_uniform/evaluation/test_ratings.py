@@ -72,7 +72,7 @@ def test_a_clear_preference_is_resolved_whichever_side_it_stood_on(page: Path) -
     assert (found.share_second, found.low, found.high) == (1.0, 1.0, 1.0)
     assert found.resolved
     assert (found.raters, found.clips, found.answers) == (2, PAIRS, 2 * PAIRS)
-    assert found.alpha is None  # all answers are alike: agreement cannot be told from a habit
+    assert found.alpha is None  # all answers are alike: agreement cannot be separated from a habit
     assert 0 < found.left_share < 1
 
 
