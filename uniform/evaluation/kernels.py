@@ -30,7 +30,8 @@ class SubsetScore:
 
 def polynomial(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """(x . y / d + 1)^3 of (N, d) and (M, d)."""
-    result: np.ndarray = (x @ y.T / x.shape[1] + 1.0) ** 3
+    base = x @ y.T / x.shape[1] + 1.0
+    result: np.ndarray = base * base * base  # several times as fast as a power
     return result
 
 
@@ -132,8 +133,7 @@ def mmd_estimate(
     value = scale * _mmd(sums, first.count, second.count)
     one, two = draw_counts(first.clips, draws, seed), draw_counts(second.clips, draws, seed + 1)
     with np.errstate(divide="ignore", invalid="ignore"):  # a draw of one clip alone has no pair: NaN, and no replicate
-        own = _weighted(sums.xx, one) / _weighted(_pairs(first), one)
-        own = own + _weighted(sums.yy, two) / _weighted(_pairs(second), two)
+        own = _weighted(sums.xx, one) / _pairs(first, one) + _weighted(sums.yy, two) / _pairs(second, two)
     cross = np.einsum("bi,bi->b", one @ sums.xy, two) / ((one @ first.sizes) * (two @ second.sizes))
     return interval(value, scale * (own - 2 * cross))
 
@@ -171,11 +171,10 @@ def _mmd(sums: _Sums, n: int, m: int) -> float:
     return float(sums.xx.sum() / (n * (n - 1)) + sums.yy.sum() / (m * (m - 1)) - 2 * sums.xy.sum() / (n * m))
 
 
-def _pairs(vectors: Vectors) -> np.ndarray:
-    """How many pairs of different vectors each two clips have, (n, n)."""
+def _pairs(vectors: Vectors, counts: np.ndarray) -> np.ndarray:
+    """Pairs of different vectors in each draw: of different clips, and of one clip once for each time it was drawn."""
     sizes = vectors.sizes.astype(np.float64)
-    pairs: np.ndarray = np.outer(sizes, sizes)
-    np.fill_diagonal(pairs, sizes * (sizes - 1))
+    pairs: np.ndarray = (counts @ sizes) ** 2 - counts**2 @ sizes**2 + counts @ (sizes * (sizes - 1))
     return pairs
 
 
