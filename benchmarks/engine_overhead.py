@@ -89,30 +89,30 @@ def hash_run(out: Path, clips: int) -> Run:
     return make_run(rows, make_recipe("tiny", TOY, UNIT_CLIPS, stages), out)
 
 
-def seconds(run: Callable[[Path], Run], engine: Backend, folder: Path, **options: Any) -> float:
+def seconds(run: Callable[[Path], Run], backend: Backend, folder: Path, **options: Any) -> float:
     """One run into a fresh folder."""
     shutil.rmtree(folder, ignore_errors=True)
     made = run(folder)
     began = time.perf_counter()
-    run_pipeline(made, engine, LogListener(), **options)
+    run_pipeline(made, backend, LogListener(), **options)
     return time.perf_counter() - began
 
 
 def overhead(folder: Path, clips: int, rounds: int) -> None:
     """Ray with one worker against this process."""
-    with RayBackend(workers=1) as engine:
-        seconds(lambda out: hash_run(out, 10), engine, folder / "warm")
+    with RayBackend(workers=1) as backend:
+        seconds(lambda out: hash_run(out, 10), backend, folder / "warm")
         seconds(lambda out: hash_run(out, 10), InlineBackend(), folder / "warm")
         pairs = [
             (
                 seconds(lambda out: hash_run(out, clips), InlineBackend(), folder / "inline"),
-                seconds(lambda out: hash_run(out, clips), engine, folder / "ray"),
+                seconds(lambda out: hash_run(out, clips), backend, folder / "ray"),
             )
             for _ in range(rounds)
         ]
     inline, on_ray = (min(times) for times in zip(*pairs, strict=True))
     ratio = on_ray / inline
-    told(f"Ray against inline, {clips} clips x 3 stages", ratio, MOST_OVERHEAD, ratio <= MOST_OVERHEAD)
+    print_claim(f"Ray against inline, {clips} clips x 3 stages", ratio, MOST_OVERHEAD, ratio <= MOST_OVERHEAD)
     print(f"  inline {inline:.2f} s, Ray {on_ray:.2f} s; all rounds: {pairs}")
 
 
@@ -129,19 +129,19 @@ def speed_up(folder: Path, media: int, rounds: int) -> None:
     # Both keep their workers between rounds, so Ray must grant three; never more than two work at a time.
     ray.init(address="local", num_cpus=3, include_dashboard=False, log_to_driver=False, logging_level="error")
     with RayBackend(workers=1) as one, RayBackend(workers=2) as two:
-        for engine in (one, two):
-            seconds(run, engine, folder / "warm", until="clip_media")
+        for backend in (one, two):
+            seconds(run, backend, folder / "warm", until="clip_media")
         for _ in range(rounds):
             alone = seconds(run, one, folder / "one", until="clip_media")
             pairs.append((alone, seconds(run, two, folder / "two", until="clip_media")))
     ray.shutdown()
     alone, together = (min(times) for times in zip(*pairs, strict=True))
     ratio = alone / together
-    told(f"2 workers against 1, clip stage, {media} clips", ratio, LEAST_SPEED_UP, ratio >= LEAST_SPEED_UP)
+    print_claim(f"2 workers against 1, clip stage, {media} clips", ratio, LEAST_SPEED_UP, ratio >= LEAST_SPEED_UP)
     print(f"  1 worker {alone:.2f} s, 2 workers {together:.2f} s; all rounds: {pairs}")
 
 
-def told(what: str, ratio: float, limit: float, good: bool) -> None:
+def print_claim(what: str, ratio: float, limit: float, good: bool) -> None:
     """One line per claim."""
     print(f"{what}: {ratio:.3f}, limit {limit}: {'holds' if good else 'FAILS'}")
 

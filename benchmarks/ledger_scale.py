@@ -1,6 +1,6 @@
 """Plan, status and report over a ledger of 300,000 clips x 5 stages: seconds and peak memory of each.
 
-The ledger is made by the engine itself with stages that do nothing; each command then runs in a process of its own.
+The ledger is made by a run with stages that do nothing; each command then runs in a process of its own.
 
     python benchmarks/ledger_scale.py [--clips 300000] [--folder FOLDER]
 """
@@ -21,9 +21,12 @@ from pipelines.estimate.eta import forecasts
 from pipelines.recipe import Recipe, make_recipe
 from pipelines.report.page import write_report
 from pipelines.run.folder import RunFolder
-from pipelines.run.job import Run, make_run, remembered
+from pipelines.run.job import Run, make_run
 from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
-from pipelines.run.plan import PlanBuilder
+from pipelines.run.plan import make_plan
+from pipelines.run.provenance import RunInputs
+from pipelines.run.record import read_run_record
+from pipelines.run.state import read_run_state
 from pipelines.run.status import stage_statuses
 from pipelines.run.units import Units
 from pipelines.stage import Context, Resources, Store, Work
@@ -33,7 +36,7 @@ LIMITS = {"plan": (10.0, 1.5), "status": (3.0, 1.5), "report": (20.0, 1.5)}
 """Seconds and GB that each may take."""
 STAGES = 5
 REJECTS = 50
-"""One clip in so many leaves at each stage."""
+"""One clip in so many is dropped at each stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,12 +60,12 @@ class Pass:
 
     def _all(self, clips: Iterator[Clip]) -> Iterator[Clip]:
         for clip in clips:
-            leaves = int(clip.row.clip_id[:6], 16) % REJECTS == self.number
-            yield clip.drop("silent", "RMS -71.3 dBFS, floor -60.0 dBFS") if leaves else clip
+            dropped = int(clip.row.clip_id[:6], 16) % REJECTS == self.number
+            yield clip.drop("silent", "RMS -71.3 dBFS, floor -60.0 dBFS") if dropped else clip
 
 
 def rows(number: int) -> list[Row]:
-    """Rows such as a listing of a web data set gives."""
+    """Rows such as a listing of a web dataset gives."""
     return [
         Row(
             clip_id=hashlib.sha256(str(n).encode()).hexdigest()[:16],
@@ -86,12 +89,12 @@ def recipe() -> Recipe:
 
 
 def build(folder: Path, clips: int) -> None:
-    """Let the engine make the ledger."""
+    """Make the ledger by a run."""
     began = time.perf_counter()
     run_pipeline(make_run(rows(clips), recipe(), folder), InlineBackend(), LogListener())
     seconds = time.perf_counter() - began
     print(
-        f"made by the engine: {clips} clips x {STAGES} stages in {seconds:.1f} s, "
+        f"made by a run: {clips} clips x {STAGES} stages in {seconds:.1f} s, "
         f"{1e6 * seconds / clips / STAGES:.0f} us per clip and stage"
     )
 
@@ -99,16 +102,19 @@ def build(folder: Path, clips: int) -> None:
 def plan(folder: Path) -> str:
     """What `uniform pipeline plan` does."""
     run = Run(folder=RunFolder(folder), recipe=recipe(), roots={})
-    survey = PlanBuilder(run.folder, run.recipe, run.units()).survey(run.recipe.instances)
-    assert survey.finished
-    return f"{sum(len(states) for states in survey.states.values())} units compared"
+    units = run.units()
+    state = read_run_state(run.folder, run.recipe.names, len(units))
+    planned = make_plan(state, RunInputs(run.recipe, units), run.recipe.steps)
+    assert planned.finished
+    return f"{sum(len(stage) for stage in planned.stages.values())} units compared"
 
 
 def status(folder: Path) -> str:
     """What `uniform pipeline status` does."""
     place = RunFolder(folder)
-    stages, units = remembered(place)["stages"], Units.read(place)
-    last, left = stage_statuses(place, stages, units)[-1], forecasts(place, stages, units)[-1]
+    stages, units = read_run_record(place).stages, Units.read(place)
+    state = read_run_state(place, stages, len(units))
+    last, left = stage_statuses(place, state, units)[-1], forecasts(place, stages, units)[-1]
     return f"last stage: {last.tally}; {left.clips_left} clips left"
 
 
@@ -121,11 +127,11 @@ COMMANDS: dict[str, Callable[[Path], str]] = {"plan": plan, "status": status, "r
 
 
 def measured(name: str, folder: Path, answers: Any) -> None:
-    """Run one command and tell seconds, peak memory and what it said."""
+    """Run one command and report seconds, peak memory and the answer."""
     began = time.perf_counter()
-    said = COMMANDS[name](folder)
+    answer = COMMANDS[name](folder)
     gigabytes = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-    answers.put((time.perf_counter() - began, gigabytes, said))
+    answers.put((time.perf_counter() - began, gigabytes, answer))
 
 
 def main() -> None:

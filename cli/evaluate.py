@@ -63,7 +63,7 @@ def run(
     protocol: ProtocolName = "offline",
     out: OutPlace = None,
     metrics: Metrics = None,
-    weights: WeightsFolder = Path("weights"),
+    weights: WeightsFolder = None,
     device: DeviceName = "cpu",
     workers: Decoders = 2,
     resume: Resume = True,
@@ -128,7 +128,7 @@ def tables(
     solver: Annotated[str | None, typer.Option(help="Solver. Default: fits the model.")] = None,
     cfg: Annotated[float | None, typer.Option("--cfg", help="Text guidance scale. Default: the model's.")] = None,
     batch: Annotated[int, typer.Option(min=1, help="Samples per call of the model.")] = 4,
-    weights: WeightsFolder = Path("weights"),
+    weights: WeightsFolder = None,
     device: DeviceName = "cpu",
     workers: Decoders = 2,
     root: MediaRoot = None,
@@ -180,7 +180,7 @@ def pairs(
     real: Annotated[Path, typer.Option("--real", help="Real clips: a folder or a list.")],
     protocol: ProtocolName = "offline",
     metrics: Metrics = None,
-    weights: WeightsFolder = Path("weights"),
+    weights: WeightsFolder = None,
     device: DeviceName = "cpu",
     workers: Decoders = 2,
     root: MediaRoot = None,
@@ -206,15 +206,16 @@ def pairs(
 
 @app.command()
 def doctor(
-    weights: WeightsFolder = Path("weights"),
+    weights: WeightsFolder = None,
     protocol: Annotated[str | None, typer.Option("--protocol", help="Also: what of this protocol can be run.")] = None,
 ) -> None:
     """Show which networks can be run here, whether their weights are the published ones, and what is missing."""
     from cli.evaluate_output import show_readiness
+    from uniform.evaluation.extractors.catalogue import default_folder
     from uniform.evaluation.protocol import read_protocol
     from uniform.evaluation.readiness import readiness, without
 
-    found = readiness(weights)
+    found = readiness(weights or default_folder())
     rules = None if protocol is None else read_protocol(protocol)
     missing = None if rules is None else without(found, [metric.name for metric in rules.protocol.chosen])
     show_readiness(found, protocol, missing)

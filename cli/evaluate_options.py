@@ -37,7 +37,12 @@ Metrics = Annotated[
     typer.Option("--metrics", help="Only these metrics: a,b,c. Default: the protocol's.", rich_help_panel=INPUT),
 ]
 WeightsFolder = Annotated[
-    Path, typer.Option("--weights", help="Folder of the networks' published files.", rich_help_panel=COMPUTE)
+    Path | None,
+    typer.Option(
+        "--weights",
+        help="Folder of the networks' files. Default: where `weights fetch` puts them.",
+        rich_help_panel=COMPUTE,
+    ),
 ]
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.", rich_help_panel=COMPUTE)]
 Decoders = Annotated[int, typer.Option("--workers", min=1, help="Processes that decode.", rich_help_panel=COMPUTE)]
@@ -86,7 +91,7 @@ WorldSpec = Annotated[str, typer.Option("--spec", help="With --world: geometry o
 
 
 def evaluation_options(
-    weights: Path,
+    weights: Path | None,
     device: str,
     workers: int,
     root: Path | None,
@@ -100,10 +105,11 @@ def evaluation_options(
 ) -> "Options":
     """The options of `uniform.evaluation.run.evaluate`."""
     from cli.evaluate_sampling import codec_of_row
+    from uniform.evaluation.extractors.catalogue import default_folder
     from uniform.evaluation.run import Options
 
     return Options(
-        weights=weights,
+        weights=weights or default_folder(),
         device=device,
         workers=workers,
         root=root,

@@ -92,7 +92,7 @@ class Bars:
         self._bars.update(self._bar, completed=tally.clips, total=tally.clips)
         self._bars.stop_task(self._bar)
 
-    def warning(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """See `pipelines.run.pipeline.Listener`."""
         self._bars.console.print(text, style="yellow", markup=False)
 

@@ -43,43 +43,49 @@ def show_tallies(stages: "Mapping[str, Tally]", final: "Tally") -> None:
 
 
 def show_plan(run: "Run", until: str | None) -> None:
-    """Units per stage that are done, stale or new, with the time left as far as it is known."""
-    from pipelines.run.plan import PlanBuilder
+    """Units per stage that are done, stale or pending, with the time left as far as it is known."""
+    from pipelines.run.plan import make_plan
+    from pipelines.run.provenance import RunInputs
+    from pipelines.run.state import read_run_state
 
     units = run.units()
-    survey = PlanBuilder(run.folder, run.recipe, units).survey(run.recipe.until(until))
-    made = table("stage", "done", "stale", "new", "clips done", "s/clip", "time left")
-    for stage in survey.states:
-        tally = survey.tally(stage)
-        done, stale, new = (survey.of(stage, condition) for condition in ("done", "stale", "new"))
-        seconds = sum(state.commit.seconds for state in done if state.commit)
-        left = sum(len(units.ids(state.unit)) for state in (*stale, *new))
+    steps = run.recipe.until(until)
+    state = read_run_state(run.folder, [step.name for step in steps], len(units))
+    plan = make_plan(state, RunInputs(run.recipe, units), steps)
+    made = table("stage", "done", "stale", "pending", "clips done", "s/clip", "time left")
+    for stage in plan.stages:
+        tally = plan.tally(stage)
+        done, stale, pending = (plan.of(stage, condition) for condition in ("done", "stale", "pending"))
+        seconds = sum(one.commit.seconds for one in done if one.commit)
+        left = sum(len(units.ids(one.unit)) for one in (*stale, *pending))
         if tally.clips:
             cells = (f"{seconds / tally.clips:.3f}", format_duration(seconds / tally.clips * left))
         else:
             cells = ("?", "?" if left else format_duration(0))
-        made.add_row(stage, str(len(done)), str(len(stale)), str(len(new)), str(tally.clips), *cells)
+        made.add_row(stage, str(len(done)), str(len(stale)), str(len(pending)), str(tally.clips), *cells)
     console.show_table(made)
     total = len(units.last_unit)
     console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
-    for state in survey.stale[:10]:
-        console.out.print(f"stale: {state.stage}, unit {state.unit}: {'; '.join(state.reasons)}", markup=False)
-    if len(survey.stale) > 10:
-        console.out.print(f"and {len(survey.stale) - 10} more stale units")
+    for one in plan.stale[:10]:
+        console.out.print(f"stale: {one.stage}, unit {one.unit}: {'; '.join(one.reasons)}", markup=False)
+    if len(plan.stale) > 10:
+        console.out.print(f"and {len(plan.stale) - 10} more stale units")
 
 
 def show_run_status(path: Path, hours: int) -> None:
     """Progress, drop codes, the last `hours` hours of work and the expected end of the run in `path`."""
     from pipelines.estimate.eta import forecasts
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import remembered
+    from pipelines.run.record import read_run_record
+    from pipelines.run.state import read_run_state
     from pipelines.run.status import stage_statuses
     from pipelines.run.units import Units
 
     folder = RunFolder(path)
-    stages = remembered(folder)["stages"]
+    stages = read_run_record(folder).stages
     units = Units.read(folder)
-    show_statuses(stage_statuses(folder, stages, units), forecasts(folder, stages, units), hours)
+    statuses = stage_statuses(folder, read_run_state(folder, stages, len(units)), units)
+    show_statuses(statuses, forecasts(folder, stages, units), hours)
     console.out.print(f"{len(units.last_unit)} clips planned in {len(units)} units")
     unplanned = units.clips.num_rows - len(units.last_unit)
     if unplanned:
@@ -139,18 +145,17 @@ def show_clip_history(path: Path, clip_id: str) -> None:
     """Everything that happened to one clip of the run in `path`."""
     from pipelines.report.clip_history import story
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import remembered
+    from pipelines.run.record import read_run_record
     from pipelines.run.units import Units
 
     folder = RunFolder(path)
-    history = story(folder, remembered(folder)["stages"], Units.read(folder), clip_id)
+    history = story(folder, read_run_record(folder).stages, Units.read(folder), clip_id)
     row = history.row
-    end_ms = row.start_ms + row.duration_ms
     properties = {
         "clip": row.clip_id,
         "dataset": f"{row.dataset}, split {row.split}",
         "source": f"{row.source_uri} ({row.source_kind})",
-        "span": f"{row.start_ms / 1000:g} s to {end_ms / 1000:g} s",
+        "span": f"{row.start_ms / 1000:g} s to {row.end_ms / 1000:g} s",
         "labels": "; ".join(row.labels),
         "caption": f"{row.caption} ({row.caption_origin})" if row.caption else "",
         "file": f"{history.source} ({format_bytes(history.source_bytes or 0)})" if history.source else "",
@@ -233,11 +238,11 @@ def show_run_comparison(path: Path) -> None:
     """Predicted beside actual figures of the run in `path`; nothing where there was no pilot."""
     from pipelines.estimate.comparison import compare_with_prediction
     from pipelines.run.folder import RunFolder
-    from pipelines.run.job import remembered
+    from pipelines.run.record import read_run_record
     from pipelines.run.units import Units
 
     folder = RunFolder(path)
-    show_comparison(compare_with_prediction(folder, remembered(folder)["stages"], Units.read(folder)))
+    show_comparison(compare_with_prediction(folder, read_run_record(folder).stages, Units.read(folder)))
 
 
 def show_comparison(comparison: "Comparison | None") -> None:

@@ -1,4 +1,4 @@
-"""Manifests and recipes that come with the toolkit."""
+"""Manifests and recipes that are installed with the toolkit."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ _INSTALLED, _CHECKOUT = _PACKAGE / "data_manifests", _PACKAGE.parent / "data_man
 
 
 def shipped_manifests() -> dict[str, Path]:
-    """TOML files of the data sets, by name."""
+    """TOML files of the datasets, by name."""
     return _by_name(_folder())
 
 

@@ -1,10 +1,10 @@
 """Every reason why a clip may be dropped: a closed list, each code with its policy.
 
-rejected             the content is not wanted or not usable; asking again changes nothing
-permanent            the source cannot be had any more; asking again changes nothing
-over_limit           over a limit of the recipe; with another limit, `uniform pipeline retry` asks again
-needs_credentials    with other cookies, proxy or token, `uniform pipeline retry --code CODE` asks again
-retryable            could not be had or processed this time; `uniform pipeline retry --code CODE` asks again
+rejected             the content is not wanted or not usable; a retry changes nothing
+permanent            the source cannot be fetched any more; a retry changes nothing
+over_limit           over a limit of the recipe; set another limit, then `uniform pipeline retry --code CODE`
+needs_credentials    set other cookies, proxy or token, then `uniform pipeline retry --code CODE`
+retryable            could not be fetched or processed this time; `uniform pipeline retry --code CODE` tries again
 """
 
 from dataclasses import dataclass
@@ -15,14 +15,14 @@ Policy = Literal["rejected", "permanent", "over_limit", "needs_credentials", "re
 
 @dataclass(frozen=True)
 class Code:
-    """A reason, in one word for tables and one sentence for people."""
+    """A drop reason: its policy, and one sentence for people."""
 
     policy: Policy
     meaning: str
 
     @property
     def remedy(self) -> str | None:
-        """What asks again for such clips; None where asking again changes nothing."""
+        """How to retry such clips; None where a retry changes nothing."""
         return _REMEDIES.get(self.policy)
 
 
@@ -33,39 +33,41 @@ _REMEDIES: dict[Policy, str] = {
 }
 
 CODES: dict[str, Code] = {
-    # the source cannot be had
+    # the source cannot be fetched
     "missing_source": Code("retryable", "a local file that the listing names is not there"),
     "unreadable_source": Code("retryable", "a local file is there but cannot be read: permissions or a disk fault"),
     "no_fetcher": Code("retryable", "no part of the toolkit fetches this kind of source"),
-    "outside_root": Code("permanent", "the path leaves the data set's folder"),
-    "digest_mismatch": Code("permanent", "the source's bytes are not those that the listing promises"),
+    "outside_root": Code("permanent", "the path leaves the dataset's folder"),
+    "digest_mismatch": Code("permanent", "the source's bytes are not those that the listing names"),
     # the host refuses or has lost it
     "private": Code("permanent", "the owner keeps it private"),
     "removed": Code("permanent", "removed by its owner, by the site or by a claim"),
     "terminated": Code("permanent", "the account that it belonged to was closed"),
-    "unavailable": Code("permanent", "the site says that it is unavailable, and not why"),
-    "region": Code("needs_credentials", "not shown in the country of this machine; another address may see it"),
-    "age": Code("needs_credentials", "asks for the age of the viewer; a cookies file of an adult may see it"),
+    "unavailable": Code("permanent", "the site reports it as unavailable without a reason"),
+    "region": Code("needs_credentials", "not available in the country of this machine; another address may reach it"),
+    "age": Code("needs_credentials", "needs a viewer of age; a cookies file of an adult may reach it"),
     "members": Code("needs_credentials", "for members or payers only"),
     "drm": Code("permanent", "protected by rights management"),
     "live": Code("retryable", "a live event or premiere that is not over"),
-    "sign_in": Code("retryable", "the site takes this machine for a robot; the whole address must rest"),
-    "rate_limited": Code("retryable", "the site says that this machine asks too often"),
-    "no_format": Code("retryable", "no format with picture and sound was offered this time"),
-    "extractor": Code("retryable", "the site changed and yt-dlp does not understand it: update yt-dlp"),
+    "sign_in": Code(
+        "retryable", "the site takes this machine for a robot; wait before the next request from this address"
+    ),
+    "rate_limited": Code("retryable", "the site reports too many requests of this machine"),
+    "no_format": Code("retryable", "no format with video and audio was offered this time"),
+    "extractor": Code("retryable", "the site changed and yt-dlp cannot read it: update yt-dlp"),
     "http_401": Code("needs_credentials", "HTTP 401: a login is needed"),
     "http_403": Code("needs_credentials", "HTTP 403: forbidden"),
     "http_404": Code("permanent", "HTTP 404: not found"),
     "http_410": Code("permanent", "HTTP 410: gone"),
     "http_429": Code("retryable", "HTTP 429: too many requests"),
-    "http_4xx": Code("permanent", "another HTTP status that blames the request"),
-    "http_5xx": Code("retryable", "an HTTP status that blames the server"),
+    "http_4xx": Code("permanent", "another HTTP status of the client (4xx)"),
+    "http_5xx": Code("retryable", "an HTTP status of the server (5xx)"),
     "http_redirects": Code("permanent", "redirects that lead in a circle or too far"),
-    "bad_response": Code("retryable", "an answer that breaks HTTP or ignores what was asked"),
+    "bad_response": Code("retryable", "a response that breaks HTTP or ignores the request"),
     "data_forbidden": Code(
         "retryable", "the page was fine, but the address of its data has expired, was refused or leads nowhere"
     ),
-    # the way there
+    # the connection
     "dns": Code("retryable", "the host's name could not be resolved"),
     "connection": Code("retryable", "no connection, or it broke"),
     "timeout": Code("retryable", "the host did not answer in time"),
@@ -74,11 +76,11 @@ CODES: dict[str, Code] = {
     "proxy": Code("retryable", "the proxy refused or failed"),
     "incomplete": Code("retryable", "fewer bytes came than were promised"),
     "changed": Code("retryable", "the source changed while it was fetched"),
-    "address_refused": Code("over_limit", "a private, local or reserved address that is not allowed by name"),
+    "address_refused": Code("over_limit", "a private, local or reserved address that the recipe does not allow"),
     "scheme_refused": Code("permanent", "an address of another scheme than http or https"),
-    "host_paused": Code("retryable", "the host rests after it refused several times; the reason says until when"),
+    "host_paused": Code("retryable", "the host cools down after several refusals; the reason gives the time"),
     "daily_budget": Code("retryable", "today's requests to this host are used up"),
-    "quiet_hours": Code("retryable", "this host is not asked at this hour"),
+    "quiet_hours": Code("retryable", "the host has quiet hours now"),
     # archives and hubs
     "archive_corrupt": Code("permanent", "the archive is damaged or of another kind than its name"),
     "archive_unsupported": Code(
@@ -87,40 +89,40 @@ CODES: dict[str, Code] = {
     "no_driver": Code("retryable", "the library that reads this kind of address is not installed"),
     # the file is not usable media
     "empty_file": Code("rejected", "zero bytes"),
-    "not_media": Code("rejected", "no container that any demuxer knows: HTML, text, a picture, random bytes"),
-    "no_video": Code("rejected", "no video stream, or none with a picture"),
+    "not_media": Code("rejected", "no container that any demuxer reads: HTML, text, an image, random bytes"),
+    "no_video": Code("rejected", "no video stream, or none with frames"),
     "no_audio": Code("rejected", "no audio stream, or none that decodes"),
     "too_short": Code("rejected", "the source ends before the clip does"),
     "truncated": Code("rejected", "the header promises more than the file holds"),
     "decode_corrupt": Code("rejected", "the stream is damaged inside the clip"),
     "unsupported": Code("rejected", "a codec, pixel format or transfer function that cannot be decoded faithfully"),
     "encrypted": Code("rejected", "the samples are encrypted"),
-    "bad_timestamps": Code("rejected", "timestamps that no clock can make sense of"),
+    "bad_timestamps": Code("rejected", "timestamps that contradict each other"),
     "too_large": Code("over_limit", "more pixels, channels or bytes than the limits allow"),
     # the sandbox ended the attempt
     "decode_timeout": Code("over_limit", "decoding took longer than the limit"),
-    "decode_memory": Code("over_limit", "decoding wanted more memory than the limit"),
+    "decode_memory": Code("over_limit", "decoding needed more memory than the limit"),
     "decode_crash": Code("over_limit", "the decoder's process died"),
-    "worker_crash": Code("rejected", "the clip killed three workers and was found by isolation"),
+    "worker_crash": Code("rejected", "three workers died on the clip's unit, and one on the clip alone"),
     # the content is not wanted
-    "still": Code("rejected", "the picture does not move"),
-    "black": Code("rejected", "the picture is black"),
-    "silent": Code("rejected", "the sound is below the floor"),
-    "clipped": Code("rejected", "the sound is overdriven"),
-    "av_length": Code("rejected", "the sound does not cover the clip: it begins late, ends early or pauses too long"),
-    "duplicate": Code("rejected", "another clip of the run, or of a table that is left out, shows the same"),
+    "still": Code("rejected", "the video does not move"),
+    "black": Code("rejected", "the video is black"),
+    "silent": Code("rejected", "the audio is below the floor"),
+    "clipped": Code("rejected", "the audio is clipped"),
+    "av_length": Code("rejected", "the audio does not cover the clip: it begins late, ends early or pauses too long"),
+    "duplicate": Code("rejected", "another clip of the run, or of a table that is excluded, has the same content"),
     "label_script": Code("rejected", "a label or caption in another script than the recipe's language is written in"),
     # captions
     "caption_missing": Code("rejected", "no label or text to make a caption of"),
     "caption_empty": Code("rejected", "the caption is empty after cleaning"),
     "caption_echo": Code("rejected", "the model repeated its prompt, or the marks of a dialogue"),
-    "caption_filler": Code("rejected", "the model only said what cannot be seen or heard"),
+    "caption_filler": Code("rejected", "the model only described what is absent"),
     "caption_cut": Code("rejected", "the caption ends in mid-sentence at the model's limit, with no whole sentence"),
     "caption_loop": Code("rejected", "the model repeated itself"),
     "caption_refusal": Code("rejected", "the model refused or spoke of itself"),
-    "caption_language": Code("rejected", "the caption is no language: signs, code or broken characters"),
+    "caption_language": Code("rejected", "the caption is not language: signs, code or broken characters"),
     "caption_long": Code("rejected", "more words than the text encoder keeps"),
-    "caption_server": Code("retryable", "the caption server did not answer, or not with a caption"),
+    "caption_server": Code("retryable", "the caption server did not respond, or not with a caption"),
     # encoding
     "roundtrip_poor": Code("rejected", "the decoded latent is too far from the clip"),
     "not_finite": Code("rejected", "the latent holds NaN or infinity"),

@@ -1,4 +1,4 @@
-"""What the operating system says of a disk, in words that name the next step."""
+"""Errors of the operating system about a disk, as messages that name the next step."""
 
 import contextlib
 import errno
@@ -10,7 +10,7 @@ from uniform.errors import PipelineError
 
 @contextlib.contextmanager
 def writing_to(folder: Path) -> Iterator[None]:
-    """Turn the operating system's refusals to write below `folder` into a PipelineError that says what to do."""
+    """Turn an OSError of writing below `folder` into a PipelineError that names the next step."""
     try:
         yield
     except OSError as error:
@@ -21,7 +21,7 @@ def writing_to(folder: Path) -> Iterator[None]:
 
 
 def explain_disk_error(error: OSError, folder: Path) -> PipelineError | None:
-    """A full disk or an unwritable folder in words; None for any other trouble."""
+    """A PipelineError for a full disk or an unwritable folder; None for any other error."""
     if is_disk_full(error):
         return PipelineError(
             f"{folder}: no space left ({error.strerror}). Units that were committed are safe and nothing half-written "
@@ -30,11 +30,11 @@ def explain_disk_error(error: OSError, folder: Path) -> PipelineError | None:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
         return PipelineError(
             f"{error.filename or folder}: cannot be written ({error.strerror}). "
-            f"Choose another --out, or mend the rights of this one."
+            f"Choose another --out, or change the permissions of this one."
         )
     return None
 
 
 def is_disk_full(error: OSError) -> bool:
-    """True where the disk, a quota or a limit on file sizes left no room."""
+    """True where the disk, a quota or a limit on file sizes left no space."""
     return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -4,6 +4,9 @@
     spec = "toy"                 # or a table with the fields of uniform.spec.Spec
     unit_clips = 8               # clips per unit of work, and per shard
 
+    [codecs.video]               # what stages must agree on: see pipelines/recipe_head.py
+    name = "dct"
+
     [[stage]]
     use = "caption"              # the file pipelines/stages/caption.py
     as = "caption-labels"        # name of this use of it; the default is the file's name
@@ -20,6 +23,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from pipelines.builtin import shipped_recipes
+from pipelines.recipe_head import HEAD_TABLES, Head, inherited, read_head, require_agreement
 from pipelines.stage import Stage, check_order, stage_class
 from uniform.config import Document, build, convert, nearest, read_toml
 from uniform.errors import ConfigError
@@ -29,6 +33,7 @@ _NAME = re.compile(r"[a-z0-9][a-z0-9_-]*")
 _STORE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*(/[A-Za-z0-9][A-Za-z0-9_-]*)*")
 _RESERVED = ("ledger", "members", "commits")
 _KEYS = ("name", "spec", "unit_clips", "stage")
+_OPTIONAL_KEYS = HEAD_TABLES
 
 
 @dataclass(frozen=True)
@@ -46,23 +51,23 @@ class Recipe:
     name: str
     spec: Spec
     unit_clips: int
-    instances: tuple[StageStep, ...]
+    steps: tuple[StageStep, ...]
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Names of the instances, in order."""
-        return tuple(instance.name for instance in self.instances)
+        """Names of the steps, in order."""
+        return tuple(step.name for step in self.steps)
 
-    def instance(self, name: str) -> StageStep:
-        """The instance called `name`. Raises ConfigError for an unknown name."""
+    def step(self, name: str) -> StageStep:
+        """The step called `name`. Raises ConfigError for an unknown name."""
         if name not in self.names:
             raise ConfigError(f"recipe '{self.name}' has no stage '{name}'{nearest(name, self.names)}")
-        return self.instances[self.names.index(name)]
+        return self.steps[self.names.index(name)]
 
-    def before(self, name: str) -> StageStep | None:
+    def previous(self, name: str) -> StageStep | None:
         """The stage whose kept clips reach the stage `name`; None for the first."""
         place = self.names.index(name)
-        return self.instances[place - 1] if place else None
+        return self.steps[place - 1] if place else None
 
     def producers(self, name: str) -> dict[str, StageStep]:
         """For each field that the stage `name` needs: the nearest stage before it that gives it."""
@@ -70,30 +75,30 @@ class Recipe:
 
     @cached_property
     def _producers(self) -> dict[str, dict[str, StageStep]]:
-        given: dict[str, StageStep] = {}
+        latest: dict[str, StageStep] = {}
         found: dict[str, dict[str, StageStep]] = {}
-        for instance in self.instances:
-            found[instance.name] = {field: given[field] for field in instance.stage.needs}
-            given.update(dict.fromkeys(instance.stage.gives, instance))
+        for step in self.steps:
+            found[step.name] = {field: latest[field] for field in step.stage.needs}
+            latest.update(dict.fromkeys(step.stage.gives, step))
         return found
 
     def ancestors(self, name: str) -> tuple[StageStep, ...]:
         """Every stage that the results of the stage `name` are made from, in order."""
-        wanted = {giver.name for giver in self.producers(name).values()}
-        for earlier in reversed(self.instances[: self.names.index(name)]):
+        wanted = {producer.name for producer in self.producers(name).values()}
+        for earlier in reversed(self.steps[: self.names.index(name)]):
             if earlier.name in wanted:
-                wanted.update(giver.name for giver in self.producers(earlier.name).values())
-        return tuple(instance for instance in self.instances if instance.name in wanted)
+                wanted.update(producer.name for producer in self.producers(earlier.name).values())
+        return tuple(step for step in self.steps if step.name in wanted)
 
     def until(self, name: str | None) -> tuple[StageStep, ...]:
         """The stages up to and with `name`; all of them for None."""
         if name is None:
-            return self.instances
-        return self.instances[: self.names.index(self.instance(name).name) + 1]
+            return self.steps
+        return self.steps[: self.names.index(self.step(name).name) + 1]
 
 
 def make_recipe(name: str, spec: Spec, unit_clips: int, stages: Sequence[tuple[str, Stage]]) -> Recipe:
-    """A recipe from stages that exist already.
+    """A checked recipe from stages.
 
     Raises: ConfigError where two stages share a name or a store, a name cannot be a folder, or a stage needs a field
         that no stage before it gives.
@@ -119,13 +124,13 @@ def _claim_store(recipe: str, instance: str, stage: Stage, taken: dict[str, str]
     store = stage.store
     if store.kind == "ledger":
         if stage.gives:
-            raise ConfigError(f"stage '{instance}' gives {', '.join(stage.gives)} but keeps nothing: set its store")
+            raise ConfigError(f"stage '{instance}' gives {', '.join(stage.gives)} but has no store: set its store")
         return
     if not _STORE.fullmatch(store.name) or store.name in _RESERVED or (store.kind == "tar" and "/" in store.name):
-        raise ConfigError(f"recipe '{recipe}': stage '{instance}' cannot keep its results under '{store.name}'")
+        raise ConfigError(f"recipe '{recipe}': stage '{instance}' cannot store its results as '{store.name}'")
     if store.name in taken:
         raise ConfigError(
-            f"recipe '{recipe}': stages '{taken[store.name]}' and '{instance}' both keep their results under "
+            f"recipe '{recipe}': stages '{taken[store.name]}' and '{instance}' both store their results as "
             f"'{store.name}'; give one of them another set"
         )
     taken[store.name] = instance
@@ -138,19 +143,21 @@ def read_recipe(source: str | Path) -> Recipe:
     """
     document = read_toml(recipe_path(source))
     for key in document.values:
-        if key not in _KEYS:
-            raise ConfigError(f"{document.where(key)}: unknown key '{key}'{nearest(key, _KEYS)}")
+        if key not in (*_KEYS, *_OPTIONAL_KEYS):
+            raise ConfigError(f"{document.where(key)}: unknown key '{key}'{nearest(key, (*_KEYS, *_OPTIONAL_KEYS))}")
     for key in _KEYS:
         if key not in document.values:
             raise ConfigError(f"{document.path}: '{key}' is missing; it must be set")
     tables = document.values["stage"]
     if not isinstance(tables, list) or not all(isinstance(table, Mapping) for table in tables):
         raise ConfigError(f"{document.where('stage')}: 'stage' must be a list of tables: write [[stage]]")
-    stages = [_read_stage(table, number, document) for number, table in enumerate(tables)]
+    head = read_head(document)
+    stages = [_read_stage(table, number, document, head) for number, table in enumerate(tables)]
     name = convert(str, document.values["name"], document, "name")
     unit_clips = convert(int, document.values["unit_clips"], document, "unit_clips")
     try:
-        return make_recipe(name, _read_spec(document), unit_clips, stages)
+        require_agreement((use, stage) for use, _, stage in stages)
+        return make_recipe(name, _read_spec(document), unit_clips, [(name, stage) for _, name, stage in stages])
     except ConfigError as error:
         raise ConfigError(f"{document.path}: {error}") from error
 
@@ -178,7 +185,8 @@ def _read_spec(document: Document) -> Spec:
     return spec_by_name(name)
 
 
-def _read_stage(table: Mapping[str, Any], number: int, document: Document) -> tuple[str, Stage]:
+def _read_stage(table: Mapping[str, Any], number: int, document: Document, head: Head) -> tuple[str, str, Stage]:
+    """Name of the stage's file, name of this use of it, and the stage."""
     prefix = f"stage[{number}]"
     if "use" not in table:
         raise ConfigError(f"{document.where('stage')}: {prefix} has no 'use'; name a file of pipelines/stages/")
@@ -189,4 +197,5 @@ def _read_stage(table: Mapping[str, Any], number: int, document: Document) -> tu
     except ConfigError as error:
         raise ConfigError(f"{document.where('use')}: {error}") from error
     options = {key: value for key, value in table.items() if key not in ("use", "as")}
-    return name, cast(Stage, build(found, options, document, prefix))
+    options = inherited(head, use, options, document, prefix)
+    return use, name, cast(Stage, build(found, options, document, prefix))

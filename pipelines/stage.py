@@ -1,7 +1,7 @@
 """What a stage is: one file in `pipelines/stages/`, found by its name, holding one frozen dataclass `Stage`.
 
-A stage knows clips. It does not know Ray, other stages, data sets, or where results are kept: it says what it needs and
-gives, and where its results belong (`store`), and the engine reads and writes them. Its work is a function from an
+A stage works on clips alone, without Ray, other stages, datasets, or the run directory. It declares the fields that it
+needs and gives, and their `store`; the pipeline reads and writes them. Its work is a function from an
 iterator of clips to an iterator of clips, one out for each in and in the same order, so that a stage may read ahead.
 """
 
@@ -41,17 +41,19 @@ class Store:
 
     kind: Literal["tar", "table", "ledger"]
     name: str = ""
+    caption_set: str | None = None
+    """Name of the caption set that the results belong to; None for results that do not depend on captions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Context:
-    """What a stage may know of the run when it opens."""
+    """What a stage gets from the run when it opens."""
 
     spec: Spec
     roots: Mapping[str, Path] = field(default_factory=dict)
-    """Data set name to the folder that its local paths are relative to."""
+    """Dataset name to the folder that its local paths are relative to."""
     folder: Path = Path()
-    """The run's folder; the fetch stage keeps its media below it."""
+    """The run directory; the fetch stage keeps its media below it."""
     host_states: Callable[[Path], HostStates] | None = None
     """Opens the host states kept in a folder; None uses files in it. The Ray backend gives one store for all nodes."""
     unblocked_at_s: Mapping[str, float] = field(default_factory=dict)

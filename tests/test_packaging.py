@@ -27,6 +27,8 @@ def test_the_wheel_holds_exactly_uniform_pipelines_and_cli(tmp_path: Path) -> No
         "pipelines/data_manifests/vggsound.toml",
         "pipelines/data_manifests/recipes/toy.toml",
         "cli/templates/demo.html.j2",
+        "uniform/evaluation/extractors/extractors.toml",
+        "uniform/evaluation/extractors/yamnet.tflite",
     ):
         assert data in names
     assert not any(name.endswith((".pyc", ".orig")) or "__pycache__" in name for name in names)

@@ -1,6 +1,6 @@
 """Names of version 0.3.0 that have changed: read for one more minor version, with one line that names the new one.
 
-Files made by 0.3.0 keep their old names; whoever reads them asks `current`.
+Files made by 0.3.0 keep their old names; readers of them translate with `current`.
 """
 
 import functools
@@ -17,6 +17,9 @@ KEYS: Mapping[str, str] = {
 
 DROP_CODES: Mapping[str, str] = {"kills_worker": "worker_crash"}
 """Drop codes in ledgers and commit markers."""
+
+COMMIT_KEYS: Mapping[str, str] = {"artefact": "artifact", "made_of": "inputs"}
+"""Keys of commit markers; they stay as they are on disk."""
 
 POLICIES: Mapping[str, str] = {
     "time": "needs_credentials",

@@ -12,10 +12,9 @@ from pipelines.codes import CODES
 from pipelines.disk import writing_to
 from pipelines.run.clip_files import ClipFiles
 from pipelines.run.folder import RunFolder
-from pipelines.run.job import remembered
+from pipelines.run.record import read_run_record
 from pipelines.run.units import Units
 from uniform.atomic import write_bytes
-from uniform.spec import Spec
 
 PAGE_NAME = "captions.html"
 TEMPLATE = Path(__file__).parent / "review_page.html.j2"
@@ -46,8 +45,8 @@ def write_sheet(folder: RunFolder, out: Path, *, clips: int = 24, names: Sequenc
     Raises: PipelineError where the folder is not a run or has no captions.
     """
     units, sets = Units.read(folder), read_sets(folder, names)
-    told = remembered(folder)
-    clip_files = ClipFiles(folder, units, told["stages"], Spec(**told["spec"]))
+    record = read_run_record(folder)
+    clip_files = ClipFiles(folder, units, record.stages, record.spec)
     rows = {row["clip_id"]: row for row in units.clips.to_pylist()}
     with writing_to(out):
         shown = [

@@ -12,9 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.run.folder import RunFolder
-from pipelines.run.job import remembered
 from pipelines.run.ledger import OK
-from pipelines.run.status import live_rows
+from pipelines.run.record import read_run_record
+from pipelines.run.status import live_rows, unit_commits
 from pipelines.run.units import Units
 from pipelines.stage_support.caption_table import read_captions, write_captions
 from uniform.config import nearest
@@ -68,10 +68,12 @@ def read_sets(folder: RunFolder, names: Sequence[str] | None = None) -> dict[str
     """
     units = Units.read(folder)
     found: dict[str, CaptionSet] = {}
-    for stage in remembered(folder)["stages"]:
+    for stage in read_run_record(folder).stages:
         captions: dict[str, Caption] = {}
         name = None
-        for commit, ledger in live_rows(folder, stage, units, ["clip_id", "code", "reason"]):
+        for commit, ledger in live_rows(
+            folder, unit_commits(folder, stage, units), units, ["clip_id", "code", "reason"]
+        ):
             if commit.artifact is None or not commit.artifact.startswith(_TABLES):
                 break
             name = commit.artifact.removeprefix(_TABLES).rpartition("/")[0]

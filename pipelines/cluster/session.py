@@ -1,4 +1,4 @@
-"""How this process comes to Ray: it joins a cluster, or starts Ray on this machine."""
+"""Connect this process to Ray: join a cluster, or start Ray on this machine."""
 
 import os
 import socket
@@ -10,17 +10,17 @@ from ray.exceptions import RayError
 from uniform.errors import PipelineError
 
 OBJECT_STORE_BYTES = 100 * 2**20
-"""Nearly nothing goes through it; by default Ray would take 30 % of the memory."""
+"""Almost nothing goes through the object store; by default Ray would reserve 30 % of the memory for it."""
 
 
-def join_ray(address: str | None, *, cores: int, instead: str) -> bool:
+def join_ray(address: str | None, *, cores: int, fix: str) -> bool:
     """Connect this process to Ray, unless it is connected already.
 
     Args:
         address: of a running cluster; None starts Ray on this machine.
-        cores: that Ray may give away there at least, whatever the machine has.
-        instead: what to do where it does not work, for the error.
-    Returns: True where the caller must part from Ray (`ray.shutdown`) when done.
+        cores: the least that Ray may assign there, whatever the machine has.
+        fix: what the user can do where it fails, for the error.
+    Returns: True where the caller must disconnect from Ray (`ray.shutdown`) at the end.
     Raises: PipelineError.
     """
     if ray.is_initialized():
@@ -41,12 +41,12 @@ def join_ray(address: str | None, *, cores: int, instead: str) -> bool:
                 **quiet,
             )
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise PipelineError(f"Ray did not start ({error}). {instead}") from error
+        raise PipelineError(f"Ray did not start ({error}). {fix}") from error
     return True
 
 
 def cluster_totals() -> dict[str, float]:
-    """What the whole cluster has, by the names under which Ray is asked for it: num_cpus, num_gpus, memory (bytes)."""
+    """Resources of the whole cluster, by the names of Ray's options: num_cpus, num_gpus, memory (bytes)."""
     total: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     return {
         "num_cpus": total.get("CPU", 0.0),
@@ -56,7 +56,7 @@ def cluster_totals() -> dict[str, float]:
 
 
 def _require_listener(address: str) -> None:
-    """Raises: OSError where nobody answers at host:port; Ray alone would try for a quarter of an hour."""
+    """Raises: OSError where nothing listens at host:port; Ray alone would try for 15 minutes."""
     host, _, port = address.rpartition(":")
-    if port.isdigit() and "/" not in host:  # else a word or a form that Ray resolves: auto, ray://...
+    if port.isdigit() and "/" not in host:  # else a name that Ray resolves: auto, ray://...
         socket.create_connection((host, int(port)), timeout=10).close()

@@ -1,8 +1,8 @@
-"""Training on a Ray cluster: one function in every worker of Ray Train, begun again when a worker dies.
+"""Training on a Ray cluster: one function in every worker of Ray Train, started again when a worker dies.
 
-The function knows nothing of Ray: it finds the other processes through torch.distributed as under torchrun, and goes on
-from its own checkpoints. So a dead worker costs the steps since the last one, and SIGTERM or Ctrl-C, passed on to all
-workers, lets the run save and end. Every node must see the same files under the same names.
+The function does not import Ray: it finds the other processes through torch.distributed as under torchrun, and resumes
+from its own checkpoints. A dead worker costs the steps since the last checkpoint. SIGTERM or Ctrl-C goes on to all
+workers, so that the run saves and ends. Every node must see the same files under the same names.
 """
 
 import asyncio
@@ -44,35 +44,39 @@ def train_on_ray(
     """Call `work(stop)` in every worker, in this folder; collectives run over NCCL with GPUs, else over Gloo.
 
     Args:
-        work: importable on every node. It must end soon once `stop` is set, and go on where it was when called again.
+        work: importable on every node. It must end soon once `stop` is set, and resume when it is called again.
         workers: processes; they find each other as torchrun's do.
         cores: that Ray reserves for each worker.
         gpus: one for each worker, or none; None takes them where the cluster has any.
         address: of a running cluster; None starts Ray on this machine.
-        restarts: times that all workers are begun again after one of them died.
+        restarts: times that all workers are started again after one of them died.
     Returns: the answer of the worker of rank 0.
     Raises: the UniformError that a worker raised; TrainingError where workers die too often; PipelineError without Ray.
     """
-    instead = "Check --ray-address, or train without Ray: leave --ray-workers out, or use torchrun"
-    started = join_ray(address, cores=workers * cores, instead=instead)
+    fix = "Check --ray-address, or train without Ray: leave --ray-workers out, or use torchrun"
+    started = join_ray(address, cores=workers * cores, fix=fix)
     try:
         scaling = _scaling(workers, cores, gpus)
-        desk = _Desk.remote()
-        with _lines_shown(desk), _signals_go_to(desk), tempfile.TemporaryDirectory(prefix="uniform-ray-") as scratch:
+        channel = _Channel.remote()
+        with (
+            _lines_shown(channel),
+            _signals_forwarded(channel),
+            tempfile.TemporaryDirectory(prefix="uniform-ray-") as scratch,
+        ):
             for left in range(restarts, -1, -1):
                 try:
-                    answer: Answer = _attempt(functools.partial(_do, work, desk, Path.cwd()), scaling, scratch)
+                    answer: Answer = _attempt(functools.partial(_do, work, channel, Path.cwd()), scaling, scratch)
                     return answer
                 except TrainingFailedError as error:
-                    _judge(error, ray.get(desk.refusal.remote()), left)
+                    _check_restart(error, ray.get(channel.refusal.remote()), left)
     finally:
         if started:
             ray.shutdown()
     raise AssertionError("the last attempt returns or raises")
 
 
-class _DeskActor:
-    """What the one who started the run and its workers tell each other."""
+class _ChannelActor:
+    """Passes lines, a stop request and refusals between the process that started the run and its workers."""
 
     def __init__(self) -> None:
         self._lines: asyncio.Queue[str | None] = asyncio.Queue()
@@ -80,55 +84,55 @@ class _DeskActor:
         self._refusal: UniformError | None = None
 
     async def write(self, text: str | None) -> None:
-        """Something for the person who watches; None is the last."""
+        """Append text for the standard error of the process that started the run; None is the end."""
         await self._lines.put(text)
 
     async def read(self) -> str | None:
-        """What was written next."""
+        """The next text; waits for it."""
         return await self._lines.get()
 
     async def ask_to_stop(self) -> None:
-        """Let `until_stop` return, everywhere and from now on."""
+        """Let `until_stop` return in every worker, from now on."""
         self._stop.set()
 
     async def until_stop(self) -> None:
-        """Return when somebody has asked."""
+        """Return after `ask_to_stop`."""
         await self._stop.wait()
 
     async def refuse(self, error: UniformError) -> None:
-        """Remember what a user must mend; to begin again would not help."""
+        """Keep an error that the user must fix; a restart would not help."""
         self._refusal = self._refusal or error
 
     async def refusal(self) -> UniformError | None:
-        """What was refused first."""
+        """The first such error."""
         return self._refusal
 
 
-_Desk: Any = ray.remote(num_cpus=0)(_DeskActor)
+_Channel: Any = ray.remote(num_cpus=0)(_ChannelActor)
 
 
 class _Lines(io.TextIOBase):
-    """A worker's standard error: it goes to the one who started the run, without what Ray says there about itself."""
+    """A worker's standard error: it goes to the process that started the run, without Ray's own lines."""
 
-    def __init__(self, desk: Any) -> None:
-        self._desk = desk
+    def __init__(self, channel: Any) -> None:
+        self._channel = channel
 
     def write(self, text: str) -> int:
-        self._desk.write.remote(text)
+        self._channel.write.remote(text)
         return len(text)
 
 
-def _do(work: Callable[[threading.Event], Answer], desk: Any, folder: Path) -> Answer:
-    """In a worker: the work, with an event that the desk sets."""
-    stop, lines = threading.Event(), _Lines(desk)
-    threading.Thread(target=_listen, args=(desk, stop), name="stop", daemon=True).start()
+def _do(work: Callable[[threading.Event], Answer], channel: Any, folder: Path) -> Answer:
+    """In a worker: the work, with an event that a stop request sets."""
+    stop, lines = threading.Event(), _Lines(channel)
+    threading.Thread(target=_listen, args=(channel, stop), name="stop", daemon=True).start()
     logging.getLogger("uniform").addHandler(logging.StreamHandler(lines))
     try:
         with redirect_stderr(lines):
             _enter(folder)
             return work(stop)
     except UniformError as error:
-        ray.get(desk.refuse.remote(error))
+        ray.get(channel.refuse.remote(error))
         raise
 
 
@@ -142,16 +146,16 @@ def _enter(folder: Path) -> None:
         ) from error
 
 
-def _listen(desk: Any, stop: threading.Event) -> None:
+def _listen(channel: Any, stop: threading.Event) -> None:
     try:
-        ray.get(desk.until_stop.remote())
+        ray.get(channel.until_stop.remote())
     except RayError:
-        return  # whoever started the run is gone, and Ray ends its workers
+        return  # the process that started the run is gone, and Ray ends its workers
     stop.set()
 
 
 def _scaling(workers: int, cores: int, gpus: bool | None) -> ScalingConfig:
-    """Raises: TrainingError where the cluster is too small; Ray would wait for it for ever."""
+    """Raises: TrainingError where the cluster is too small; Ray would wait forever."""
     have = cluster_totals()
     with_gpus = have["num_gpus"] > 0 if gpus is None else gpus
     if have["num_cpus"] < workers * cores or (with_gpus and have["num_gpus"] < workers):
@@ -164,7 +168,7 @@ def _scaling(workers: int, cores: int, gpus: bool | None) -> ScalingConfig:
 
 
 def _attempt(do: Callable[[], Any], scaling: ScalingConfig, scratch: str) -> Any:
-    """One life of all workers. In a thread, because Ray Train would take the main thread's Ctrl-C for an abort."""
+    """One attempt of all workers. In a thread, because Ray Train treats Ctrl-C in the main thread as an abort."""
     trainer = TorchTrainer(
         do,
         scaling_config=scaling,
@@ -183,28 +187,28 @@ def _attempt(do: Callable[[], Any], scaling: ScalingConfig, scratch: str) -> Any
     return answer.result()
 
 
-def _judge(error: TrainingFailedError, refusal: UniformError | None, left: int) -> None:
-    """Return where it is worth a new attempt. Raises: UniformError."""
+def _check_restart(error: TrainingFailedError, refusal: UniformError | None, left: int) -> None:
+    """Return where a restart may help. Raises: UniformError."""
     if refusal is not None:
         raise refusal from error
     if left == 0:
         raise TrainingError(
-            f"workers of the run died too often; the last time: {_told(error)}. The checkpoints are whole: mend the "
-            f"cause (memory, a node), then start the same command again; or allow more by --ray-restarts."
+            f"workers of the run died too often; the last time: {_reasons(error)}. The checkpoints are complete: fix "
+            f"the cause (memory, a node), then start the same command again; or allow more by --ray-restarts."
         ) from error
-    logger.warning("workers died (%s); they begin again, %d restarts left after this one", _told(error), left - 1)
+    logger.warning("workers died (%s); they start again, %d restarts left after this one", _reasons(error), left - 1)
 
 
-def _told(error: TrainingFailedError) -> str:
-    """By rank, the last line of what Ray says of it: the rest is a traceback."""
+def _reasons(error: TrainingFailedError) -> str:
+    """By rank, the last line of Ray's message: the rest is a traceback."""
     failures: dict[int, Exception] = getattr(error, "worker_failures", {})
     parts = [f"rank {rank}: {str(failure).strip().splitlines()[-1]}" for rank, failure in failures.items()]
     return "; ".join(parts) or str(error).strip().splitlines()[-1]
 
 
 @contextmanager
-def _signals_go_to(desk: Any) -> Iterator[None]:
-    """The first SIGTERM or SIGINT asks the workers to save and end; the second is not caught."""
+def _signals_forwarded(channel: Any) -> Iterator[None]:
+    """The first SIGTERM or SIGINT lets the workers save and end; the second is not caught."""
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread may handle signals
         return
@@ -212,7 +216,7 @@ def _signals_go_to(desk: Any) -> Iterator[None]:
 
     def ask(number: int, _: object) -> None:
         logger.warning("%s: the workers finish their step and save", signal.Signals(number).name)
-        desk.ask_to_stop.remote()
+        channel.ask_to_stop.remote()
         signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
@@ -225,11 +229,11 @@ def _signals_go_to(desk: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _lines_shown(desk: Any) -> Iterator[None]:
-    """What workers write to their standard error appears on this process's."""
+def _lines_shown(channel: Any) -> Iterator[None]:
+    """Copy the workers' standard error to that of this process."""
 
     def show() -> None:
-        while (text := ray.get(desk.read.remote())) is not None:
+        while (text := ray.get(channel.read.remote())) is not None:
             sys.stderr.write(text)
 
     thread = threading.Thread(target=show, name="lines", daemon=True)
@@ -237,5 +241,5 @@ def _lines_shown(desk: Any) -> Iterator[None]:
     try:
         yield
     finally:
-        desk.write.remote(None)
+        channel.write.remote(None)
         thread.join()

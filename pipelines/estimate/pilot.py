@@ -16,7 +16,7 @@ from pipelines.estimate.rate_limited_time import RateLimited, slowest_host
 from pipelines.estimate.sample import draw
 from pipelines.recipe import Recipe
 from pipelines.run.job import Run
-from pipelines.run.pipeline import Backend, Listener, Outcome, run_pipeline
+from pipelines.run.pipeline import Backend, Listener, RunResult, run_pipeline
 from pipelines.run.units import Units
 from uniform.errors import PipelineError
 from uniform.latents.format import ids_digest
@@ -28,7 +28,7 @@ LARGER = 4
 
 def run_pilot(
     run: Run, clips: int, engine: Backend, listener: Listener, *, replace_stale: bool = False
-) -> tuple[Outcome, Prediction]:
+) -> tuple[RunResult, Prediction]:
     """Run a sample of `clips` clips and keep what it foretells in the run's folder.
 
     The same call again goes on where it stopped, or draws more clips; after the whole run has begun it is refused.
@@ -56,7 +56,7 @@ def predict(recipe: Recipe, units: Units, costs: Sequence[StageCost]) -> Predict
     sources = set(addresses.values())
     stages = []
     for cost in costs:
-        stage = recipe.instance(cost.stage).stage
+        stage = recipe.step(cost.stage).stage
         paced = slowest_host(stage, sources) if isinstance(stage, RateLimited) else ("", 0.0)
         stages.append(expected_stage(cost, len(addresses), len(sources), recipe.unit_clips, paced))
     return Prediction(

@@ -7,7 +7,6 @@
 
 import itertools
 import logging
-import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipelines.manifest.listing_schema import Listing
 from pipelines.manifest.overlaps import check_leaks, first_of_each, settle_duplicates
 from pipelines.manifest.rows import RowMaker
 from pipelines.manifest.scan import found_files, found_members, skipped_media
+from pipelines.manifest.table import SCHEMA, batch_of, rows_of
 from pipelines.sources.paths import OutsideRootError, RootFolder
 from uniform.atomic import replacing
 from uniform.config import nearest
@@ -44,26 +44,6 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-SCHEMA = pa.schema(
-    [
-        pa.field("clip_id", pa.string(), nullable=False),
-        pa.field("dataset", pa.string(), nullable=False),
-        pa.field("split", pa.string(), nullable=False),
-        pa.field("source_kind", pa.string(), nullable=False),
-        pa.field("source_id", pa.string(), nullable=False),
-        pa.field("source_uri", pa.string(), nullable=False),
-        pa.field("start_ms", pa.int64(), nullable=False),
-        pa.field("duration_ms", pa.int64(), nullable=False),
-        pa.field("labels", pa.list_(pa.string()), nullable=False),
-        pa.field("caption", pa.string()),
-        pa.field("caption_origin", pa.string()),
-        pa.field("expected_digest", pa.string()),
-        pa.field("license", pa.string()),
-        pa.field("extra", pa.map_(pa.string(), pa.string()), nullable=False),
-    ],
-    metadata={"format": "uniform manifest 1"},
-)
-"""Columns of manifest.parquet: the fields of `pipelines.clip.Row`, in their order."""
 WRITE_ROWS = 16_384
 
 
@@ -301,15 +281,9 @@ def write_parquet(rows: Iterable[Row], path: Path) -> None:
         for row in rows:
             part.append(row)
             if len(part) == WRITE_ROWS:
-                writer.write_batch(_batch(part))
+                writer.write_batch(batch_of(part))
                 part = []
-        writer.write_batch(_batch(part))
-
-
-def _batch(rows: list[Row]) -> pa.RecordBatch:
-    columns: dict[str, list[object]] = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-    columns["extra"] = [sorted(row.extra.items()) for row in rows]
-    return pa.record_batch([pa.array(columns[field.name], field.type) for field in SCHEMA], schema=SCHEMA)
+        writer.write_batch(batch_of(part))
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -328,21 +302,6 @@ def read_rows(path: Path) -> list[Row]:
             )
         try:
             with collector.resting():
-                return [row for batch in file.iter_batches(WRITE_ROWS) for row in _rows(batch)]
+                return [row for batch in file.iter_batches(WRITE_ROWS) for row in rows_of(batch)]
         except (OSError, pa.ArrowException) as error:
             raise ManifestError(f"{path}: damaged ({error}). Make it anew: uniform manifest build MANIFEST") from error
-
-
-_SHARED: tuple[str, ...] = ("dataset", "split", "source_kind", "caption_origin", "license")
-"""Columns of few different values: their rows share one text each."""
-
-
-def _rows(batch: pa.RecordBatch) -> Iterable[Row]:
-    columns = {name: batch.column(name).to_pylist() for name in SCHEMA.names}
-    for name in _SHARED:
-        columns[name] = [None if text is None else sys.intern(text) for text in columns[name]]
-    labels: dict[tuple[str, ...], tuple[str, ...]] = {}
-    columns["labels"] = [labels.setdefault(key, key) for key in map(tuple, columns["labels"])]
-    columns["extra"] = [dict(pairs) for pairs in columns["extra"]]
-    for values in zip(*columns.values(), strict=True):
-        yield Row(**dict(zip(columns, values, strict=True)))

@@ -37,14 +37,10 @@ def mark_cross_dataset_duplicates(rows: Sequence[Row]) -> list[Row]:
 
 def _mark(rows: Sequence[Row], earlier: int, later: int, marks: dict[int, Row]) -> None:
     first, second = rows[earlier], rows[later]
-    shared_ms = min(_end(first), _end(second)) - max(first.start_ms, second.start_ms)
+    shared_ms = min(first.end_ms, second.end_ms) - max(first.start_ms, second.start_ms)
     if first.dataset == second.dataset or shared_ms <= 0 or earlier in marks or later in marks:
         return
     if (first.split == "train") != (second.split == "train"):
         marks[earlier if first.split == "train" else later] = second if first.split == "train" else first
     elif 2 * shared_ms >= min(first.duration_ms, second.duration_ms):
         marks[later] = first
-
-
-def _end(row: Row) -> int:
-    return row.start_ms + row.duration_ms

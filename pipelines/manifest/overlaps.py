@@ -89,8 +89,8 @@ def overlaps(rows: Sequence[Row]) -> list[Overlap]:
         last: dict[str, int] = {}  # split -> the clip so far that ends last
         for number in numbers:
             row = rows[number]
-            found += [Overlap(other, number) for other in last.values() if _end(rows[other]) > row.start_ms]
-            if row.split not in last or _end(rows[last[row.split]]) < _end(row):
+            found += [Overlap(other, number) for other in last.values() if rows[other].end_ms > row.start_ms]
+            if row.split not in last or rows[last[row.split]].end_ms < row.end_ms:
                 last[row.split] = number
     return found
 
@@ -128,9 +128,5 @@ def _leak(rows: Sequence[Row], overlap: Overlap, listing: Listing, place: Place,
     return drop
 
 
-def _end(row: Row) -> int:
-    return row.start_ms + row.duration_ms
-
-
 def _span(row: Row) -> str:
-    return f"{row.source_id!r} {row.start_ms / 1000:g}-{_end(row) / 1000:g} s"
+    return f"{row.source_id!r} {row.start_ms / 1000:g}-{row.end_ms / 1000:g} s"

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.clip import Row
-from pipelines.manifest.build import SCHEMA, read_rows
+from pipelines.manifest.build import read_rows
+from pipelines.manifest.table import SCHEMA
 from uniform.errors import ManifestError
 from uniform.latents.format import INDEX_NAME, ids_digest
 
@@ -124,10 +125,7 @@ def overlapping(rows: Sequence[Row], others: Iterable[Row]) -> list[bool]:
     """For each of `rows`: whether a clip of `others` shows a part of the same span of the same source."""
     spans: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for other in others:
-        spans[other.source_id].append((other.start_ms, other.start_ms + other.duration_ms))
+        spans[other.source_id].append((other.start_ms, other.end_ms))
     return [
-        any(
-            start < row.start_ms + row.duration_ms and row.start_ms < end for start, end in spans.get(row.source_id, ())
-        )
-        for row in rows
+        any(start < row.end_ms and row.start_ms < end for start, end in spans.get(row.source_id, ())) for row in rows
     ]

@@ -12,10 +12,11 @@ import pyarrow.parquet as pq
 from pipelines.clip import Row
 from pipelines.codes import CODES
 from pipelines.estimate.costs import SOURCE_COLUMNS
+from pipelines.manifest.table import rows_of
 from pipelines.run.commits import Commit, read_commit
 from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import OK, read_part
-from pipelines.run.units import Units, row_of
+from pipelines.run.units import Units
 from uniform.errors import PipelineError
 
 
@@ -58,10 +59,10 @@ def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) 
 
     Raises: PipelineError for a clip that the manifest does not name, or that was never planned.
     """
-    found = units.clips.filter(pc.equal(units.clips["clip_id"], clip_id)).to_pylist()
-    if not found:
+    found = units.clips.filter(pc.equal(units.clips["clip_id"], clip_id))
+    if not found.num_rows:
         raise PipelineError(f"{folder.path}: no clip '{clip_id}' was planned; ids are those of manifest.parquet")
-    row = row_of(found[0])
+    (row,) = rows_of(found)
     planned = units.plan.filter(pc.equal(units.plan["clip_id"], clip_id))["unit"].to_pylist()
     steps: list[Step] = []
     for unit in planned:

@@ -19,14 +19,14 @@ from pipelines.report.players import KEPT_PLAYERS, LEFT_PLAYERS, Player, players
 from pipelines.report.timeline import OTHERS, Timeline, colours, timelines
 from pipelines.run.clip_files import ClipFiles
 from pipelines.run.folder import RunFolder
-from pipelines.run.job import remembered
 from pipelines.run.ledger import OK, Tally
-from pipelines.run.status import StageStatus, live_rows, stage_statuses
+from pipelines.run.record import RunRecord, read_run_record
+from pipelines.run.state import read_run_state
+from pipelines.run.status import StageStatus, live_rows, stage_statuses, unit_commits
 from pipelines.run.units import Units
 from uniform.atomic import write_bytes
 from uniform.formatting import format_bytes, format_count, format_duration
 from uniform.latents.format import ids_digest
-from uniform.spec import Spec
 
 EXAMPLES = 5
 """Clips shown per stage and code."""
@@ -110,10 +110,10 @@ class Report:
 
 def make_report(folder: RunFolder) -> Report:
     """Gather a run's numbers, whether it is finished or not. Raises PipelineError where the folder is not a run."""
-    told = remembered(folder)
-    stages: list[str] = told["stages"]
+    record = read_run_record(folder)
+    stages = record.stages
     units = Units.read(folder)
-    statuses = stage_statuses(folder, stages, units)
+    statuses = stage_statuses(folder, read_run_state(folder, stages, len(units)), units)
     fates, reasons = _fates(folder, stages, units)
     columns = {name: units.clips[name].to_pylist() for name in ("clip_id", "dataset", "split", "labels")}
     splits: defaultdict[str, Counter[str]] = defaultdict(Counter)
@@ -129,8 +129,8 @@ def make_report(folder: RunFolder) -> Report:
     kept = [clip_id for clip_id, code in fates.items() if code == OK]
     return Report(
         folder=str(folder.path),
-        recipe=told["recipe"],
-        spec=told["spec"]["name"],
+        recipe=record.recipe,
+        spec=record.spec.name,
         clips=len(units.last_unit),
         units=len(units),
         stages=statuses,
@@ -143,7 +143,7 @@ def make_report(folder: RunFolder) -> Report:
         obtained=ids_digest(kept),
         timelines=timelines(statuses),
         colours=[*colours(statuses), OTHERS],
-        players=_players(folder, told, units, kept, reasons),
+        players=_players(folder, record, units, kept, reasons),
         comparison=compare_with_prediction(folder, stages, units),
         forecasts=forecasts(folder, stages, units),
     )
@@ -157,7 +157,9 @@ def _fates(folder: RunFolder, stages: Sequence[str], units: Units) -> tuple[dict
     for stage in stages:
         last = stage == stages[-1]
         by_code: dict[str, Reason] = {}
-        for commit, table in live_rows(folder, stage, units, ["clip_id", "code", "reason"]):
+        for commit, table in live_rows(
+            folder, unit_commits(folder, stage, units), units, ["clip_id", "code", "reason"]
+        ):
             if not last and set(commit.codes) <= {OK}:
                 continue
             left = table if last else table.filter(pc.not_equal(table["code"], OK))
@@ -175,7 +177,7 @@ def _fates(folder: RunFolder, stages: Sequence[str], units: Units) -> tuple[dict
 
 
 def _players(
-    folder: RunFolder, told: dict[str, Any], units: Units, kept: Sequence[str], reasons: Sequence[Reason]
+    folder: RunFolder, record: RunRecord, units: Units, kept: Sequence[str], reasons: Sequence[Reason]
 ) -> list[Player]:
     """Clips that stay, evenly spread over the run, and examples of each reason to leave."""
     chosen = [kept[place * len(kept) // KEPT_PLAYERS] for place in range(min(KEPT_PLAYERS, len(kept)))]
@@ -185,7 +187,7 @@ def _players(
         (LEFT_PLAYERS, [(example.clip_id, reason.code, example.reason) for example in reason.examples])
         for reason in reasons
     ]
-    clip_files = ClipFiles(folder, units, told["stages"], Spec(**told["spec"]))
+    clip_files = ClipFiles(folder, units, record.stages, record.spec)
     return players(clip_files, [(KEPT_PLAYERS, [(clip_id, OK, words[clip_id]) for clip_id in chosen]), *left])
 
 

@@ -1,12 +1,11 @@
-"""Results of one unit on disk: a tar of members or a Parquet table, written whole, read back, then given its name.
+"""Artifacts of a unit: a tar of members or a Parquet table, written, read back, then renamed to its final name.
 
 The tar is what `webdataset.TarWriter(mtime=0, user="", group="")` would write, byte for byte (a test compares them),
-but importing webdataset loads torch, which a worker that only cuts clips should not carry.
+but importing webdataset loads torch, which a worker that only cuts clips does not need.
 """
 
 import hashlib
 import io
-import os
 import tarfile
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,10 +18,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.clip import Clip
-from uniform.atomic import replacing
+from uniform.atomic import replacing, sync
 from uniform.errors import PipelineError, ShardError
 from uniform.latents.format import AUDIO_MEMBER, LATENTS, TEXT_MEMBER, VIDEO_MEMBER
 from uniform.latents.shards.tar import load_array, walk
+from uniform.tables import write_parquet
 
 MEMBER_MODE = 0o444
 
@@ -43,7 +43,7 @@ MEMBERS_SCHEMA = pa.schema(
 
 @dataclass(frozen=True, kw_only=True)
 class Member:
-    """Where the bytes of one field of one clip lie, and what the index and the card want to know of them."""
+    """Where the bytes of one field of one clip are, and their measures for the index and the card."""
 
     clip_id: str
     field: str
@@ -64,7 +64,7 @@ def write_tar(path: Path, column: str, fields: Sequence[str], clips: Iterable[Cl
         column: the store's name; members of `latents` and `text-*` are measured for the index and the card.
         fields: names of the members; each clip holds them as bytes.
         clips: taken one at a time: memory does not grow with their number.
-    Returns: where each member lies, and the SHA-256 of the file.
+    Returns: the place of each member, and the SHA-256 of the file.
     Raises: PipelineError where a field is not bytes, ShardError where the disk does not give back what was written.
     """
     members: list[Member] = []
@@ -121,7 +121,7 @@ def _misread(name: str) -> ShardError:
 
 
 def measure(column: str, field: str, content: bytes) -> dict[str, Any]:
-    """What index and card want to know of a member: the tokens of a text, the channel sums of a latent."""
+    """Measures of a member for index and card: the tokens of a text, the channel sums of a latent."""
     if column == LATENTS and field in (VIDEO_MEMBER, AUDIO_MEMBER):
         latent = load_array(content, field)
         flat = latent.reshape(latent.shape[0], -1).astype(np.float64)
@@ -136,9 +136,8 @@ def measure(column: str, field: str, content: bytes) -> dict[str, Any]:
 
 
 def write_members(path: Path, members: Iterable[Member]) -> None:
-    """Keep where the members of a tar lie."""
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist([vars(member) for member in members], schema=MEMBERS_SCHEMA), temporary)
+    """Write the places of the members of a tar."""
+    write_parquet(path, pa.Table.from_pylist([vars(member) for member in members], schema=MEMBERS_SCHEMA))
 
 
 def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str:
@@ -150,7 +149,7 @@ def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str
     for clip in clips:
         missing = [field for field in fields if field not in clip.fields]
         if missing:
-            raise PipelineError(f"clip {clip.row.clip_id}: the stage kept it but gave no '{missing[0]}'")
+            raise PipelineError(f"clip {clip.row.clip_id}: the stage kept it but did not set '{missing[0]}'")
         rows.append({"clip_id": clip.row.clip_id, **{field: clip[field] for field in fields}})
     names = ["clip_id", *fields]
     try:
@@ -169,15 +168,9 @@ def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str
 def _same(found: pa.Table, table: pa.Table) -> bool:
     """Whether two tables are equal, NaN and all.
 
-    A stage may keep NaN for what it could not measure, and Arrow's own comparison takes no NaN for equal to another.
-    Python's words for a value do, and tell every other number to its last bit.
+    A stage may store NaN for what it could not measure, and Arrow does not compare NaN as equal. Python's repr does,
+    and distinguishes other numbers to the last bit.
     """
     if found.equals(table):
         return True
     return bool(found.schema.equals(table.schema)) and repr(found.to_pylist()) == repr(table.to_pylist())
-
-
-def sync(path: Path) -> None:
-    """Wait until a file's bytes are on the disk."""
-    with path.open("rb") as file:
-        os.fsync(file.fileno())

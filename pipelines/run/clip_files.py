@@ -1,27 +1,27 @@
-"""The normalised clips of a run, to look at: each one's file, and frames of it."""
+"""The normalised clips of a run, to show to people: each clip's file, and frames of it."""
 
 import base64
 import io
 from collections.abc import Sequence
 from pathlib import Path
 
-import pyarrow.parquet as pq
 from PIL import Image
 
 from pipelines.run.commits import read_commit
 from pipelines.run.folder import RunFolder
 from pipelines.run.units import Units
 from uniform.captioning.frames import chosen
-from uniform.errors import MediaError
+from uniform.errors import MediaError, ShardError
 from uniform.media.clip_file import read_clip
 from uniform.spec import Spec
+from uniform.tables import read_parquet
 
 FRAMES = 4
 THUMBNAIL_PX = 160
 
 
 class ClipFiles:
-    """The normalised clips of a run, found by their members' places."""
+    """Reads the normalised clips of a run by the offsets of their members."""
 
     def __init__(self, folder: RunFolder, units: Units, stages: Sequence[str], spec: Spec) -> None:
         self._folder, self._units, self._stages, self._spec = folder, units, stages, spec
@@ -46,7 +46,9 @@ class ClipFiles:
             members = self._folder.members(stage, unit)
             if commit is None or commit.artifact is None or not members.exists():
                 continue
-            table = pq.read_table(members, columns=["clip_id", "field", "offset", "bytes"], partitioning=None)
+            table = read_parquet(
+                members, ShardError, "the member table of a shard", ["clip_id", "field", "offset", "bytes"]
+            )
             places = {
                 row["clip_id"]: (self._folder.inside(commit.artifact), row["offset"], row["bytes"])
                 for row in table.to_pylist()
@@ -56,17 +58,17 @@ class ClipFiles:
                 return places
         return {}
 
-    def thumbnails(self, film: bytes) -> list[str]:
-        """Frames of a clip as JPEG files inside addresses; none where the clip is damaged."""
+    def thumbnails(self, clip_file: bytes) -> list[str]:
+        """Frames of a clip as data URLs of JPEG files; none where the clip is damaged."""
         try:
-            frames = chosen(read_clip(film, self._spec)[0], FRAMES)
+            frames = chosen(read_clip(clip_file, self._spec)[0], FRAMES)
         except MediaError:
             return []
         found = []
         for frame in frames:
-            picture = Image.fromarray(frame)
-            picture.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
+            image = Image.fromarray(frame)
+            image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
             file = io.BytesIO()
-            picture.save(file, "JPEG", quality=88)
+            image.save(file, "JPEG", quality=88)
             found.append(f"data:image/jpeg;base64,{base64.b64encode(file.getvalue()).decode()}")
         return found

@@ -1,7 +1,7 @@
 """Commit markers: a small JSON file, written last, that makes a unit's results count.
 
-It remembers what the results were made of, so that a later run can say whether they are still what the recipe asks
-for, and if not, what changed.
+It holds the inputs that determine the results, so that a later run can compare them with those of now, and show what
+changed.
 """
 
 import json
@@ -14,6 +14,10 @@ from pipelines.run.ledger import Tally
 from uniform.atomic import write_bytes
 from uniform.errors import PipelineError
 from uniform.fingerprint import digest
+from uniform.renamed import COMMIT_KEYS, DROP_CODES, current
+
+_KEYS_ON_DISK: Mapping[str, str] = {new: old for old, new in COMMIT_KEYS.items()}
+"""Field -> its key in the file, which stays that of version 0.3.0."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,14 +26,14 @@ class Commit:
 
     stage: str
     unit: int
-    made_of: Mapping[str, Any]
-    """clips, rows, provenance, spec, upstream: everything that decides the results. See `plan.made_of`."""
+    inputs: Mapping[str, Any]
+    """clips, rows, provenance, spec, upstream: everything that determines the results. See `RunInputs.of_unit`."""
     kept: str
-    """Digest of the ids of the clips that stayed, in order."""
+    """Digest of the ids of the kept clips, in order."""
     codes: Mapping[str, int]
     clips: int
     ledger: str
-    """The ledger part that counts, relative to the run's folder."""
+    """The ledger part that counts, relative to the run directory."""
     attempt: int
     seconds: float
     worker: str
@@ -39,21 +43,22 @@ class Commit:
     ended: float | None = None
     """When the unit was committed, in seconds since 1970; None in markers of earlier versions."""
     hours: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
-    """Hour (UTC, "2026-11-25T16") -> code -> clips that were judged in it."""
+    """Hour (UTC, "2026-11-25T16") -> code -> clips that ended in it."""
 
     @property
     def fingerprint(self) -> str:
         """Equal fingerprints: equal results."""
-        return digest(self.made_of)
+        return digest(self.inputs)
 
     @property
     def tally(self) -> Tally:
-        """What became of the unit's clips."""
+        """The unit's clips by code."""
         return Tally(clips=self.clips, codes=self.codes)
 
     def write(self, path: Path) -> None:
         """Make the unit count."""
-        text = json.dumps(asdict(self), sort_keys=True, indent=1, ensure_ascii=False)
+        values = {_KEYS_ON_DISK.get(name, name): value for name, value in asdict(self).items()}
+        text = json.dumps(values, sort_keys=True, indent=1, ensure_ascii=False)
         write_bytes(path, f"{text}\n".encode())
 
 
@@ -64,15 +69,27 @@ def read_commit(path: Path) -> Commit | None:
     except FileNotFoundError:
         return None
     try:
-        return Commit(**json.loads(content))
-    except (ValueError, TypeError) as error:
+        return _current(json.loads(content))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise PipelineError(
             f"{path}: not a commit marker ({error}). Remove it and run again: that unit is made again."
         ) from error
 
 
+def _current(values: dict[str, Any]) -> Commit:
+    """A commit from the values of its file; names of drop codes may be those of version 0.3.0."""
+    values = {current(key, COMMIT_KEYS): value for key, value in values.items()}
+    codes = _current_codes(values.pop("codes"))
+    hours = {hour: _current_codes(counts) for hour, counts in values.pop("hours", {}).items()}
+    return Commit(**values, codes=codes, hours=hours)
+
+
+def _current_codes(counts: Mapping[str, int]) -> dict[str, int]:
+    return {current(code, DROP_CODES): count for code, count in counts.items()}
+
+
 def difference(before: Mapping[str, Any], after: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """What changed between two `made_of` records, one readable line each. None in `after` means not known yet."""
+    """What changed between two records of inputs, one readable line each. None in `after` means not known yet."""
     lines: list[str] = []
     for key in sorted({*before, *after}):
         name = f"{prefix}.{key}" if prefix else key

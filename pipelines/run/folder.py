@@ -1,15 +1,15 @@
-"""Where everything of a run is kept: one folder, one name for each fact.
+"""The run directory: the path of everything that a run keeps.
 
-run.json                          recipe, spec, roots: what the folder is
+run.json                          recipe, spec, stages, roots
 manifest.parquet  units.parquet   the clips, and how they are cut into units
 clips-000017.tar  media/000017.parquet  latents-000017.tar ...          what the stages made
-members/<stage>/000017.parquet    where each member lies inside the stage's tar
+members/<stage>/000017.parquet    where each member is inside the stage's tar
 ledger/<stage>/000017-01.parquet  one row per clip, one part per attempt
 commits/<stage>/000017.json       written last: without it the files above do not count
 index.parquet  card.json          the finished shards
-prediction.json                   what a pilot foretold
-unlocked.json                     when a retry last asked again for what hosts had refused
-.lock                             held by the one run that may write
+prediction.json                   the estimate
+unlocked.json                     when a retry last lifted the refusals of a policy
+.lock                             held by the run that writes
 """
 
 import contextlib
@@ -35,13 +35,13 @@ _PART = re.compile(r"(\d{6})-(\d{2,})\.parquet")
 
 @dataclass(frozen=True)
 class RunFolder:
-    """Paths of a run. Nothing is created by asking for a path."""
+    """Paths of a run. No method but `locked` creates anything."""
 
     path: Path
 
     @property
     def run(self) -> Path:
-        """What the folder is: recipe, spec, roots."""
+        """Recipe, spec, stages and roots. See `pipelines.run.record`."""
         return self.path / "run.json"
 
     @property
@@ -66,12 +66,12 @@ class RunFolder:
 
     @property
     def prediction(self) -> Path:
-        """What a pilot foretold of the whole run."""
+        """The estimate of the full run."""
         return self.path / "prediction.json"
 
     @property
     def unlocked(self) -> Path:
-        """When a retry last asked again for what had been refused, by policy."""
+        """When a retry last lifted earlier refusals, by policy."""
         return self.path / "unlocked.json"
 
     def unblocked_at_s(self) -> dict[str, float]:
@@ -82,7 +82,7 @@ class RunFolder:
         return {current(policy, POLICIES): float(time_s) for policy, time_s in found.items()}
 
     def artifact(self, store: Store, unit: int) -> Path | None:
-        """File of a stage's results for a unit; None for a stage that only judges."""
+        """File of a stage's results for a unit; None for a stage that only checks."""
         if store.kind == "tar":
             return self.path / shard_name(store.name, unit)
         if store.kind == "table":
@@ -90,7 +90,7 @@ class RunFolder:
         return None
 
     def members(self, stage: str, unit: int) -> Path:
-        """Where each member lies inside the tar that `stage` made of `unit`."""
+        """Where each member is inside the tar that `stage` made of `unit`."""
         return self.path / "members" / stage / f"{unit:06d}.parquet"
 
     def ledger(self, stage: str, unit: int, attempt: int) -> Path:
@@ -98,7 +98,7 @@ class RunFolder:
         return self.path / "ledger" / stage / f"{unit:06d}-{attempt:02d}.parquet"
 
     def ledger_parts(self, stage: str, unit: int) -> list[Path]:
-        """The ledger parts of every attempt that came to its end, the first one first."""
+        """The ledger parts of every attempt that ended, the first attempt first."""
         return [path for _, path in self._attempts(stage, unit)]
 
     def next_attempt(self, stage: str, unit: int) -> int:
@@ -118,11 +118,11 @@ class RunFolder:
         """A path read from a file of this folder. Raises PipelineError where it leads outside."""
         path = self.path / relative
         if Path(relative).is_absolute() or ".." in Path(relative).parts:
-            raise PipelineError(f"{self.path}: '{relative}' leads outside the run's folder; a file in it was altered")
+            raise PipelineError(f"{self.path}: '{relative}' leads outside the run directory; a file in it was altered")
         return path
 
     def sweep(self) -> int:
-        """Remove what processes that died left behind. Returns the number of files removed."""
+        """Remove temporary files of processes that died. Returns the number of files removed."""
         removed = 0
         for folder, _, names in os.walk(self.path):
             for name in names:
@@ -133,7 +133,7 @@ class RunFolder:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process: two runs never write to one folder.
+        """Lock the run directory for this process: two runs never write to one directory.
 
         The lock is the kernel's and ends with the process, however it ends: a lock file left behind blocks nobody.
         Raises: PipelineError that names the holder.

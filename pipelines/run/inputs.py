@@ -1,4 +1,4 @@
-"""What earlier stages made of a unit, read one clip at a time and only where a stage needs it."""
+"""The fields that earlier stages made for a unit, read one clip at a time and only where a stage needs them."""
 
 import zlib
 from collections.abc import Mapping
@@ -7,13 +7,13 @@ from types import TracebackType
 from typing import IO, Any, Protocol
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.recipe import Recipe, StageStep
-from pipelines.run.commits import read_commit
 from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import read_part
 from uniform.errors import PipelineError, ShardError
+from uniform.media.notes import Note, read_note
+from uniform.tables import read_parquet
 
 
 class _Source(Protocol):
@@ -37,7 +37,7 @@ class _Tar:
         self._file.seek(offset)
         content = self._file.read(size)
         if zlib.crc32(content) != crc32:
-            raise ShardError(f"{self._path}: the bytes of '{clip_id}.{field}' are damaged. {_mend(self._path)}")
+            raise ShardError(f"{self._path}: the bytes of '{clip_id}.{field}' are damaged. {_fix(self._path)}")
         return content
 
     def close(self) -> None:
@@ -61,45 +61,43 @@ class _Table:
 class UnitFields:
     """The fields that a stage needs, for the clips of one unit.
 
-    Raises: PipelineError where a stage before it has not committed the unit; ShardError where its file is missing or
-        damaged.
+    Args:
+        ledgers: stage -> its ledger part of the unit that counts, for every stage that the fields are made from.
+    Raises: ShardError where a file is missing or damaged.
     """
 
-    def __init__(self, folder: RunFolder, recipe: Recipe, stage: str, unit: int) -> None:
+    def __init__(self, folder: RunFolder, recipe: Recipe, stage: str, unit: int, ledgers: Mapping[str, str]) -> None:
         self._producers = recipe.producers(stage)
         self._unit = unit
         self._sources: dict[str, _Source] = {}
-        self._notes: dict[str, tuple[str, ...]] = {}
+        self._notes: dict[str, tuple[Note, ...]] = {}
         try:
-            for instance in {giver.name: giver for giver in self._producers.values()}.values():
-                self._sources[instance.name] = _source(folder, instance, unit)
-            for instance in recipe.ancestors(stage):
-                self._remember_notes(folder, instance)
+            for step in {producer.name: producer for producer in self._producers.values()}.values():
+                self._sources[step.name] = _source(folder, step, unit)
+            for step in recipe.ancestors(stage):
+                self._read_notes(folder.inside(ledgers[step.name]))
         except BaseException:
             self.close()
             raise
 
-    def _remember_notes(self, folder: RunFolder, instance: StageStep) -> None:
-        commit = read_commit(folder.commit(instance.name, self._unit))
-        if commit is None:
-            raise PipelineError(f"unit {self._unit} was not committed by stage '{instance.name}'; run that stage first")
-        table = read_part(folder.inside(commit.ledger), ["clip_id", "notes"])
+    def _read_notes(self, ledger: Path) -> None:
+        table = read_part(ledger, ["clip_id", "notes"])
         for clip_id, notes in zip(table["clip_id"].to_pylist(), table["notes"].to_pylist(), strict=True):
             if notes:
-                self._notes[clip_id] = (*self._notes.get(clip_id, ()), *notes)
+                self._notes[clip_id] = (*self._notes.get(clip_id, ()), *map(read_note, notes))
 
     def read(self, clip_id: str) -> Mapping[str, Any]:
         """The needed fields of one clip."""
         try:
-            return {field: self._sources[giver.name].read(clip_id, field) for field, giver in self._producers.items()}
+            return {field: self._sources[step.name].read(clip_id, field) for field, step in self._producers.items()}
         except KeyError as error:
             raise ShardError(
                 f"unit {self._unit}: {error.args[0]} of clip {clip_id} is in no file, though the clip was kept; "
-                f"a file of the run's folder was exchanged"
+                f"a file of the run directory was replaced"
             ) from error
 
-    def notes(self, clip_id: str) -> tuple[str, ...]:
-        """Remarks of the stages that the needed fields come from, in order."""
+    def notes(self, clip_id: str) -> tuple[Note, ...]:
+        """Notes of the stages that the needed fields come from, in order."""
         return self._notes.get(clip_id, ())
 
     def close(self) -> None:
@@ -116,12 +114,12 @@ class UnitFields:
         self.close()
 
 
-def _source(folder: RunFolder, instance: StageStep, unit: int) -> _Source:
-    path = folder.artifact(instance.stage.store, unit)
+def _source(folder: RunFolder, step: StageStep, unit: int) -> _Source:
+    path = folder.artifact(step.stage.store, unit)
     if path is None:
-        raise PipelineError(f"stage '{instance.name}' keeps nothing that another stage could need")
-    if instance.stage.store.kind == "tar":
-        return _Tar(path, folder.members(instance.name, unit))
+        raise PipelineError(f"stage '{step.name}' writes no artifact that another stage could need")
+    if step.stage.store.kind == "tar":
+        return _Tar(path, folder.members(step.name, unit))
     return _Table(path)
 
 
@@ -129,18 +127,15 @@ def _open(path: Path) -> IO[bytes]:
     try:
         return path.open("rb")
     except OSError as error:
-        raise ShardError(f"{path}: cannot be read ({error.strerror}). {_mend(path)}") from error
+        raise ShardError(f"{path}: cannot be read ({error.strerror}). {_fix(path)}") from error
 
 
 def _parquet(path: Path) -> pa.Table:
-    try:
-        return pq.read_table(path, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise ShardError(f"{path}: cannot be read ({error}). {_mend(path)}") from error
+    return read_parquet(path, ShardError, "the artifact of a committed unit", fix=_fix(path))
 
 
-def _mend(path: Path) -> str:
+def _fix(path: Path) -> str:
     return (
-        f"It was committed and has been removed or altered since. To make it again, remove the marker of unit "
+        f"It was committed and has been removed or altered since. To make it again, remove the commit marker of unit "
         f"{path.stem[-6:]} below commits/ for the stage that made it, and run again."
     )

@@ -1,7 +1,7 @@
 """The ledger: one row for each clip that reached a stage, one Parquet part per unit, stage and attempt.
 
-Parts are only ever added. The part that counts is the one that the unit's commit marker names; the others tell of
-attempts that a dying process left behind. Always: clips in = kept + rejected + failed.
+Parts are only ever added. The part that counts is the one that the unit's commit marker names; the others belong to
+attempts whose process died. Always: clips in = kept + rejected + failed.
 """
 
 from collections import Counter
@@ -12,17 +12,18 @@ from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from pipelines.clip import Clip
 from pipelines.codes import CODES
-from uniform.atomic import replacing
 from uniform.config import nearest
 from uniform.errors import PipelineError
+from uniform.media.notes import Note
+from uniform.renamed import DROP_CODES, current
+from uniform.tables import read_parquet, write_parquet
 
 Status = Literal["ok", "rejected", "failed"]
 OK = "ok"
-"""Code of a clip that stays."""
+"""Code of a kept clip."""
 
 LEDGER_SCHEMA = pa.schema(
     [
@@ -37,17 +38,17 @@ LEDGER_SCHEMA = pa.schema(
         ("seconds", pa.float32()),
         ("worker", pa.string()),
         ("recipe", pa.string()),
-        ("output", pa.string()),  # file that holds the result, relative to the run's folder
+        ("output", pa.string()),  # file that holds the result, relative to the run directory
         ("bytes", pa.int64()),
         ("unit", pa.int32()),
-        ("notes", pa.list_(pa.string())),  # remarks of this stage on a clip that stays
+        ("notes", pa.list_(pa.string())),  # of this stage on a kept clip: texts of uniform.media.notes
     ]
 )
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tally:
-    """How many clips came to a stage and what became of them."""
+    """How many clips reached a stage, by code."""
 
     clips: int = 0
     codes: Mapping[str, int] = field(default_factory=dict)
@@ -55,7 +56,7 @@ class Tally:
 
     @property
     def kept(self) -> int:
-        """Clips that stay."""
+        """Clips that the stage kept."""
         return self.codes.get(OK, 0)
 
     @property
@@ -65,7 +66,7 @@ class Tally:
 
     @property
     def failed(self) -> int:
-        """Clips that could not be had or processed."""
+        """Clips that could not be fetched or processed."""
         return sum(count for code, count in self.codes.items() if code != OK and status_of(code) == "failed")
 
     def __add__(self, other: "Tally") -> "Tally":
@@ -86,7 +87,7 @@ class Tally:
 
 
 def status_of(code: str) -> Status:
-    """The status that a code's policy asks for. Raises PipelineError for a code that the closed list lacks."""
+    """The status that belongs to a code's policy. Raises PipelineError for a code that the closed list lacks."""
     if code == OK:
         return "ok"
     if code not in CODES:
@@ -94,17 +95,17 @@ def status_of(code: str) -> Status:
     return "rejected" if CODES[code].policy == "rejected" else "failed"
 
 
-def row(clip: Clip, *, notes: tuple[str, ...], **facts: Any) -> dict[str, Any]:
-    """A ledger row of a clip that a stage gave back.
+def row(clip: Clip, *, notes: tuple[Note, ...], **columns: Any) -> dict[str, Any]:
+    """A ledger row of a clip that a stage returned.
 
     Args:
         clip: kept or dropped.
-        notes: the remarks that this stage added.
-        facts: the other columns: stage, attempt, started, seconds, worker, recipe, output, bytes, unit.
+        notes: the notes that this stage added.
+        columns: the other columns: stage, attempt, started, seconds, worker, recipe, output, bytes, unit.
     Raises: PipelineError where the drop code is unknown.
     """
     if clip.dropped is None:
-        result: dict[str, Any] = {"status": "ok", "code": OK, "reason": "; ".join(notes), "permanent": False}
+        result: dict[str, Any] = {"status": "ok", "code": OK, "reason": "; ".join(map(str, notes)), "permanent": False}
     else:
         result = {
             "status": status_of(clip.dropped.code),
@@ -112,28 +113,26 @@ def row(clip: Clip, *, notes: tuple[str, ...], **facts: Any) -> dict[str, Any]:
             "reason": clip.dropped.reason,
             "permanent": CODES[clip.dropped.code].remedy is None,
         }
-    return {"clip_id": clip.row.clip_id, **result, "notes": list(notes), **facts}
+    return {"clip_id": clip.row.clip_id, **result, "notes": [note.text() for note in notes], **columns}
 
 
 def write_part(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     """Write one ledger part, whole or not at all."""
-    with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows), schema=LEDGER_SCHEMA), temporary)
+    write_parquet(path, pa.Table.from_pylist(list(rows), schema=LEDGER_SCHEMA))
 
 
 def read_part(path: Path, columns: list[str] | None = None) -> pa.Table:
     """Read a ledger part. Raises PipelineError where it is missing or damaged."""
-    try:
-        return pq.read_table(path, columns=columns, partitioning=None)
-    except (OSError, pa.ArrowException) as error:
-        raise PipelineError(
-            f"{path}: the ledger part of a committed unit cannot be read ({error}). Remove the unit's file below "
-            f"commits/ and run again: only that unit is made again."
-        ) from error
+    fix = "Remove the unit's file below commits/ and run again: only that unit is made again."
+    table = read_parquet(path, PipelineError, "the ledger part of a committed unit", columns, fix=fix)
+    if "code" not in table.column_names:
+        return table
+    codes = [current(code, DROP_CODES) for code in table["code"].to_pylist()]
+    return table.set_column(table.column_names.index("code"), "code", pa.array(codes, pa.string()))
 
 
 def kept_ids(path: Path) -> list[str]:
-    """Ids of the clips that stayed, in their order."""
+    """Ids of the kept clips, in their order."""
     table = read_part(path, ["clip_id", "code"])
     pairs = zip(table["clip_id"].to_pylist(), table["code"].to_pylist(), strict=True)
     return [clip_id for clip_id, code in pairs if code == OK]
@@ -145,8 +144,16 @@ def tally_of(codes: Iterable[str]) -> Tally:
     return Tally(clips=counts.total(), codes=dict(sorted(counts.items())))
 
 
+def sum_tallies(tallies: Iterable[Tally]) -> Tally:
+    """One tally of many."""
+    total = Tally()
+    for tally in tallies:
+        total += tally
+    return total
+
+
 def hours_of(rows: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, int]]:
-    """Ledger rows by the hour (UTC, "2026-11-25T16") in which they were judged: hour -> code -> clips."""
+    """Ledger rows by the hour (UTC, "2026-11-25T16") in which they ended: hour -> code -> clips."""
     counts = Counter(
         ((row["started"] + timedelta(seconds=row["seconds"])).strftime("%Y-%m-%dT%H"), row["code"]) for row in rows
     )

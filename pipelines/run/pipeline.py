@@ -1,7 +1,7 @@
-"""A run: stage after stage, each over all units, with a durable result between them.
+"""A run: one stage after the other over all units, with a durable result between them.
 
-A stage starts only when the one before it has committed every unit, so that fetching may take weeks and encoding
-hours, and a graphics card never waits for a web site. Which process does a unit is the engine's business.
+A stage starts only when the stage before it has committed every unit, so that fetching may take weeks and encoding
+hours, and an accelerator never waits for a web site. The backend decides which process does a unit.
 """
 
 import logging
@@ -17,13 +17,14 @@ from pipelines.recipe import StageStep
 from pipelines.run.commits import Commit
 from pipelines.run.execute import UnitTask, open_stage, run_unit
 from pipelines.run.folder import RunFolder
-from pipelines.run.index_writer import close_index, indexed_units
+from pipelines.run.index_writer import write_index
 from pipelines.run.job import Run
-from pipelines.run.ledger import Tally
-from pipelines.run.plan import PlanBuilder, Survey, UnitState, sum_tallies
-from pipelines.run.stage_warnings import remarks
+from pipelines.run.ledger import Tally, sum_tallies
+from pipelines.run.plan import Plan, invalidate, make_plan
+from pipelines.run.provenance import RunInputs
+from pipelines.run.stage_warnings import stage_warnings
+from pipelines.run.state import RunState, read_run_state
 from pipelines.run.status import final_tally
-from pipelines.run.units import Units
 from pipelines.stage import Context
 from uniform.errors import PipelineError
 
@@ -31,17 +32,17 @@ logger = logging.getLogger(__name__)
 
 
 class Backend(Protocol):
-    """Does units of one stage, in whatever order, and gives back each one's commit as it ends."""
+    """Does units of one stage, in any order, and returns each unit's commit as it ends."""
 
     def run_stage(
-        self, instance: StageStep, tasks: Iterable[UnitTask], context: Context, listener: "Listener"
+        self, step: StageStep, tasks: Iterable[UnitTask], context: Context, listener: "Listener"
     ) -> Iterator[Commit]:
-        """Do the tasks. Raises UniformError after the units that were under way have ended."""
+        """Do the tasks. Raises UniformError after the units in progress have ended."""
         ...
 
 
 class Listener(Protocol):
-    """Whoever shows how the run goes on."""
+    """Shows the progress of a run."""
 
     def stage_started(self, stage: str, units: int, clips: int, done: Tally) -> None:
         """`units` are left to do and hold `clips` clips; `done` is what earlier runs finished."""
@@ -55,8 +56,8 @@ class Listener(Protocol):
         """Every unit of the stage is committed."""
         ...
 
-    def warning(self, text: str) -> None:
-        """Something worth a line: a worker died, a unit is looked at clip by clip."""
+    def warn(self, text: str) -> None:
+        """A warning: a worker died, or a unit is tried clip by clip."""
         ...
 
 
@@ -75,7 +76,7 @@ class LogListener:
         """See Listener."""
         logger.info("%s: %s, %.1f s", stage, tally, seconds)
 
-    def warning(self, text: str) -> None:
+    def warn(self, text: str) -> None:
         """See Listener."""
         logger.warning("%s", text)
 
@@ -84,23 +85,23 @@ class InlineBackend:
     """Does every unit in this process, one after another: for debugging, and for a machine without Ray."""
 
     def run_stage(
-        self, instance: StageStep, tasks: Iterable[UnitTask], context: Context, listener: Listener
+        self, step: StageStep, tasks: Iterable[UnitTask], context: Context, listener: Listener
     ) -> Iterator[Commit]:
         """See Backend."""
         work = None
         for task in tasks:
-            work = work or open_stage(instance, context)
+            work = work or open_stage(step, context)
             yield run_unit(task, work)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunResult:
     """What a run did."""
 
     stages: Mapping[str, Tally]
-    """Per stage: what became of the clips that reached it, superseded units left out."""
+    """Per stage: the clips that reached it by code, superseded units left out."""
     final: Tally
-    """What became of the planned clips."""
+    """The planned clips by their final code."""
     units_made: int
     units_found: int
     """Units that an earlier run had finished."""
@@ -110,133 +111,104 @@ class Outcome:
 
 
 def run_pipeline(
-    run: Run, engine: Backend, listener: Listener, *, until: str | None = None, replace_stale: bool = False
-) -> Outcome:
-    """Do what is left to do, and close the index after the last stage.
+    run: Run, backend: Backend, listener: Listener, *, until: str | None = None, replace_stale: bool = False
+) -> RunResult:
+    """Do what is left to do, and write the index after the last stage.
 
     Args:
         until: name of the last stage to run; None runs them all.
-        replace_stale: make units again that were made in another way; otherwise such a unit stops the run.
-    Raises: PipelineError where a stage's code fails, a clip is lost, the disk is full, or another run holds the folder.
+        replace_stale: make stale units again; otherwise a stale unit stops the run.
+    Raises: PipelineError where a stage's code fails, a clip is lost, the disk is full, or another run holds the lock.
     """
     began = time.monotonic()
-    instances = run.recipe.until(until)
+    steps = run.recipe.until(until)
     with run.folder.locked(), writing_to(run.folder.path):
         run.folder.sweep()
         try:
-            return _run_locked(run, instances, engine, listener, replace_stale, began)
+            return _run_locked(run, steps, backend, listener, replace_stale, began)
         finally:
-            run.folder.sweep()  # workers that died left theirs behind
+            run.folder.sweep()  # temporary files of workers that died
 
 
 def _run_locked(
-    run: Run, instances: Sequence[StageStep], engine: Backend, listener: Listener, replace_stale: bool, began: float
-) -> Outcome:
+    run: Run, steps: Sequence[StageStep], backend: Backend, listener: Listener, replace_stale: bool, began: float
+) -> RunResult:
     units = run.units()
-    plan_builder = PlanBuilder(run.folder, run.recipe, units)
-    survey = plan_builder.survey(instances)
-    if not replace_stale:
-        survey.require_fresh(run.folder)
-    _withdraw(run.folder, survey)
+    inputs = RunInputs(run.recipe, units)
+    state = read_run_state(run.folder, [step.name for step in steps], len(units))
+    plan = make_plan(state, inputs, steps)
+    state = invalidate(run.folder, plan, state, replace_stale=replace_stale)
     run.write(units)
     made = 0
-    for instance in instances:
-        states = plan_builder.run_stage(instance)
-        stale = Survey({instance.name: states})
-        if not replace_stale:
-            stale.require_fresh(run.folder)
-        _withdraw(run.folder, stale)
-        made += _run_stage(run, units, plan_builder, instance, states, engine, listener)
-    tallies, final = final_tally(run.folder, [instance.name for instance in instances], units)
-    whole = len(instances) == len(run.recipe.names)
-    return Outcome(
+    for step in steps:
+        plan = make_plan(state, inputs, [step])
+        state = invalidate(run.folder, plan, state, replace_stale=replace_stale)
+        commits = _run_stage(run, inputs, state, plan, step, backend, listener)
+        state = state.with_commits(commits)
+        made += len(commits)
+    tallies, final = final_tally(run.folder, state, units)
+    last = len(steps) == len(run.recipe.names)
+    return RunResult(
         stages=tallies,
         final=final,
         units_made=made,
-        units_found=len(units) * len(instances) - made,
-        indexed=close_index(run.folder, run.recipe, units, plan_builder, final) if whole else None,
+        units_found=len(units) * len(steps) - made,
+        indexed=write_index(run.folder, inputs, state, final) if last else None,
         seconds=time.monotonic() - began,
     )
 
 
-def _withdraw(folder: RunFolder, survey: Survey) -> None:
-    """Take back what is about to be made again: the index first, then the markers, the last stage's before the first's.
-
-    A shard whose bytes may change must not be named by an index, and a stage must not look finished after a kill
-    while the one it was made from is not.
-    """
-    pending = {state.unit for states in survey.states.values() for state in states if state.condition != "done"}
-    if pending & indexed_units(folder):
-        folder.index.unlink(missing_ok=True)
-        folder.card.unlink(missing_ok=True)
-    for stage in reversed(list(survey.states)):
-        for state in survey.of(stage, "stale"):
-            folder.commit(stage, state.unit).unlink(missing_ok=True)
-
-
 def _run_stage(
-    run: Run,
-    units: Units,
-    plan_builder: PlanBuilder,
-    instance: StageStep,
-    states: Sequence[UnitState],
-    engine: Backend,
-    listener: Listener,
-) -> int:
-    """One stage over the units that are not done. Returns their number."""
+    run: Run, inputs: RunInputs, state: RunState, plan: Plan, step: StageStep, backend: Backend, listener: Listener
+) -> list[Commit]:
+    """One stage over the units that are not done. Returns their commits."""
     began = time.monotonic()
-    pending = [state.unit for state in states if state.condition != "done"]
-    before = run.recipe.before(instance.name)
-    clips = sum(plan_builder.reaching(before, unit) for unit in pending)
-    done = sum_tallies([state.commit.tally for state in states if state.condition == "done" and state.commit])
-    listener.stage_started(instance.name, len(pending), clips, done)
+    pending = [one.unit for one in plan.stages[step.name] if one.condition != "done"]
+    clips = sum(inputs.reaching(step, unit, state) for unit in pending)
+    listener.stage_started(step.name, len(pending), clips, plan.tally(step.name))
     commits: list[Commit] = []
-    for commit in engine.run_stage(
-        instance, _tasks(run, units, plan_builder, instance, pending), run.context, listener
-    ):
+    for commit in backend.run_stage(step, _tasks(run, inputs, state, step, pending), run.context, listener):
         commits.append(commit)
         listener.unit_done(commit)
-    made = {commit.unit for commit in commits}
-    if made != set(pending):
-        raise PipelineError(
-            f"stage '{instance.name}': units {sorted(set(pending) - made)} were not made; this is a bug"
-        )
-    tally = _account(run, units, plan_builder, instance)
-    listener.stage_ended(instance.name, tally, time.monotonic() - began)
-    for text in remarks(run.folder, instance.name, commits):
-        listener.warning(text)
-    return len(pending)
+    missing = set(pending) - {commit.unit for commit in commits}
+    if missing:
+        raise PipelineError(f"stage '{step.name}': units {sorted(missing)} were not made; this is a bug")
+    tally = _checked_tally(run.folder, inputs, state.with_commits(commits), step)
+    listener.stage_ended(step.name, tally, time.monotonic() - began)
+    for text in stage_warnings(run.folder, step.name, commits):
+        listener.warn(text)
+    return commits
 
 
-def _tasks(
-    run: Run, units: Units, plan_builder: PlanBuilder, instance: StageStep, pending: Sequence[int]
-) -> Iterator[UnitTask]:
-    """Made one at a time: a unit's rows are in memory only while it is being done."""
+def _tasks(run: Run, inputs: RunInputs, state: RunState, step: StageStep, pending: Sequence[int]) -> Iterator[UnitTask]:
+    """One task at a time: a unit's rows are in memory only while the unit is in progress."""
+    previous = run.recipe.previous(step.name)
+    sources = {one.name for one in (*run.recipe.ancestors(step.name), *([previous] if previous else []))}
     for unit in pending:
         yield UnitTask(
             folder=run.folder.path.absolute(),
             recipe=run.recipe,
-            stage=instance.name,
+            stage=step.name,
             unit=unit,
-            rows=units.rows(unit),
-            made_of=plan_builder.made_of_now(instance, unit),
+            rows=inputs.units.rows(unit),
+            inputs=inputs.of_unit(step, unit, state),
+            ledgers={name: state.committed(name, unit).ledger for name in sorted(sources)},
         )
 
 
-def _account(run: Run, units: Units, plan_builder: PlanBuilder, instance: StageStep) -> Tally:
-    """In = kept + rejected + failed, by what is on the disk. Raises PipelineError where a clip is lost."""
-    before = run.recipe.before(instance.name)
+def _checked_tally(folder: RunFolder, inputs: RunInputs, state: RunState, step: StageStep) -> Tally:
+    """Clips in = kept + rejected + failed, by commits and ledgers. Raises PipelineError where a clip is lost."""
     tallies = []
-    for unit in range(len(units)):
-        commit = plan_builder.committed(instance, unit)
-        where = f"stage '{instance.name}', unit {unit}"
+    for unit in range(len(inputs.units)):
+        commit = state.committed(step.name, unit)
+        where = f"stage '{step.name}', unit {unit}"
         commit.tally.require_complete(where)
-        rows = pq.read_metadata(run.folder.inside(commit.ledger)).num_rows
-        reached = plan_builder.reaching(before, unit)
+        rows = pq.read_metadata(folder.inside(commit.ledger)).num_rows
+        reached = inputs.reaching(step, unit, state)
         if not rows == commit.clips == reached:
             raise PipelineError(
-                f"{where}: {reached} clips reached it, its marker says {commit.clips}, its ledger {rows}. "
-                f"Remove {run.folder.commit(instance.name, unit)} and run again."
+                f"{where}: {reached} clips reached it, its commit marker has {commit.clips}, its ledger {rows}. "
+                f"Remove {folder.commit(step.name, unit)} and run again."
             )
         tallies.append(commit.tally)
     return sum_tallies(tallies)

@@ -2,7 +2,7 @@
 
 A unit of work is a shard. Clips are put in the order of a hash of their id, so that each unit is a fair sample, and
 cut every `unit_clips`. A clip that is planned again, or that the manifest names later, goes into a further unit: a
-shard that was committed is never opened again. Where a clip stands in several units, its last one counts.
+committed shard is never written again. Where a clip is in several units, its last one counts.
 """
 
 import hashlib
@@ -10,7 +10,6 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -19,16 +18,16 @@ import pyarrow.parquet as pq
 
 from pipelines.clip import Row
 from pipelines.disk import writing_to
-from pipelines.manifest.build import SCHEMA
+from pipelines.manifest.table import SCHEMA, rows_of
 from pipelines.run.folder import RunFolder
-from uniform.atomic import replacing
 from uniform.errors import PipelineError
 from uniform.fingerprint import digest
+from uniform.tables import write_parquet
 
 UNITS_SCHEMA = pa.schema([("unit", pa.int32()), ("clip_id", pa.string()), ("origin", pa.string())])
-"""`origin` says why the unit exists: pilot, first, added, or retry:<code>."""
+"""`origin` is why the unit exists: pilot, first, added, or retry:<code>."""
 
-TOLD_BY_ID = frozenset({"clip_id", "dataset", "source_id", "start_ms", "duration_ms"})
+ID_COLUMNS = frozenset({"clip_id", "dataset", "source_id", "start_ms", "duration_ms"})
 """Row columns that the clip's id is a hash of: they cannot change under one id."""
 ROW_COLUMNS: tuple[str, ...] = tuple(SCHEMA.names)
 
@@ -42,11 +41,11 @@ class Units:
 
     @staticmethod
     def read(folder: RunFolder) -> "Units":
-        """The units of a run. Raises PipelineError where the folder is not a run."""
+        """The units of a run. Raises PipelineError where the folder is not a run directory."""
         for path in (folder.manifest, folder.units):
             if not path.exists():
                 raise PipelineError(
-                    f"{path}: not found, so {folder.path} is not a run. Start one: "
+                    f"{path}: not found, so {folder.path} is not a run directory. Start a run: "
                     f"uniform pipeline run MANIFEST.toml --recipe toy --out {folder.path}"
                 )
         try:
@@ -63,19 +62,19 @@ class Units:
         steps = np.diff(units, prepend=-1)
         wrong = np.flatnonzero((steps != 0) & (steps != 1))
         if len(wrong):
-            before = units[wrong[0] - 1] if wrong[0] else -1
-            raise PipelineError(f"units.parquet: unit {units[wrong[0]]} follows unit {before}; the file was altered")
+            previous = units[wrong[0] - 1] if wrong[0] else -1
+            raise PipelineError(f"units.parquet: unit {units[wrong[0]]} follows unit {previous}; the file was altered")
         starts = [*np.flatnonzero(steps).tolist(), len(units)]
         return list(itertools.pairwise(starts))
 
     @cached_property
     def _planned(self) -> pa.Table:
-        """The manifest's row of each line of the plan, so that a unit's rows are a slice and cost nothing to find."""
+        """The manifest's row of each line of the plan: a unit's rows are a slice of it."""
         places = pc.index_in(self.plan["clip_id"], value_set=self.clips["clip_id"].combine_chunks())
         if places.null_count:
             lost = self.plan.filter(pc.is_null(places)).slice(0, 1).to_pylist()[0]
             raise PipelineError(
-                f"unit {lost['unit']} holds clip {lost['clip_id']}, which manifest.parquet does not name; one of them "
+                f"unit {lost['unit']} holds clip {lost['clip_id']}, which is not in manifest.parquet; one of them "
                 f"was altered"
             )
         return self.clips.combine_chunks().take(places)
@@ -91,7 +90,7 @@ class Units:
 
     @cached_property
     def superseded(self) -> dict[int, frozenset[str]]:
-        """For each unit: its clips that a later unit took over. Units without such clips are not named."""
+        """For each unit: its clips that are in a later unit too. Units without such clips are left out."""
         found: dict[int, set[str]] = {}
         if len(self.last_unit) == self.plan.num_rows:
             return {}
@@ -120,15 +119,15 @@ class Units:
 
     def rows(self, unit: int) -> tuple[Row, ...]:
         """Manifest rows of a unit, in their order."""
-        return tuple(row_of(values) for values in self._table(unit).to_pylist())
+        return tuple(rows_of(self._table(unit)))
 
     def _table(self, unit: int) -> pa.Table:
         start, end = self._spans[unit]
         return self._planned.slice(start, end - start)
 
     def row_digests(self, unit: int, columns: Iterable[str]) -> dict[str, str]:
-        """Per manifest column that a clip's id does not tell: a digest of its values in the unit."""
-        wanted = [column for column in columns if column not in TOLD_BY_ID]
+        """Per manifest column that a clip's id is not a hash of: a digest of its values in the unit."""
+        wanted = [column for column in columns if column not in ID_COLUMNS]
         known = self._digests.setdefault(unit, {})
         missing = [column for column in wanted if column not in known]
         if missing:
@@ -150,15 +149,14 @@ class Units:
         return Units(pa.concat_tables([self.plan, added]), self.clips)
 
     def write(self, folder: RunFolder) -> None:
-        """Keep the clips and the plan, each whole or not at all; the plan last, as it names the clips."""
+        """Write the clips and the plan, each whole or not at all; the plan last, as it names the clips."""
         with writing_to(folder.path):
             for path, table in ((folder.manifest, self.clips), (folder.units, self.plan)):
-                with replacing(path) as temporary:
-                    pq.write_table(table, temporary)
+                write_parquet(path, table)
 
 
 def no_units(clips: pa.Table) -> Units:
-    """A manifest of which nothing is planned. Raises PipelineError for a manifest of zero rows."""
+    """A manifest without units. Raises PipelineError for a manifest of zero rows."""
     if not clips.num_rows:
         raise PipelineError("the manifest names no clip, so there is nothing to prepare; look at its listing")
     return Units(UNITS_SCHEMA.empty_table(), clips)
@@ -170,18 +168,5 @@ def first_units(clips: pa.Table, unit_clips: int, limit: int | None) -> Units:
 
 
 def in_order(clip_ids: Iterable[str]) -> list[str]:
-    """Clip ids in the order in which they are cut into units: by hash, whatever order they came in."""
+    """Clip ids in the order in which they are cut into units: by hash, not in the order of the listing."""
     return sorted(clip_ids, key=lambda clip_id: hashlib.blake2b(clip_id.encode(), digest_size=8).digest())
-
-
-def row_of(values: dict[str, Any]) -> Row:
-    """A manifest row from one of manifest.parquet's rows."""
-    return Row(**{**values, "labels": tuple(values["labels"]), "extra": dict(values["extra"])})
-
-
-def table_of(rows: Iterable[Row]) -> pa.Table:
-    """Manifest rows as a table with manifest.parquet's columns."""
-    rows = list(rows)
-    columns: dict[str, list[Any]] = {name: [getattr(row, name) for row in rows] for name in SCHEMA.names}
-    columns["extra"] = [sorted(row.extra.items()) for row in rows]
-    return pa.table({field.name: pa.array(columns[field.name], field.type) for field in SCHEMA}, schema=SCHEMA)

@@ -36,7 +36,7 @@ class EncodeOptions:
     """Options of the video codec, for instance `weights`, a folder."""
     audio_options: Mapping[str, Any] = field(default_factory=dict)
     windows: int = 1
-    """Clips of the spec that each clip holds, one beginning at each whole second; as in the stage clip_media."""
+    """Clips of the spec that each clip holds, one beginning at each whole second; a recipe sets it in [media]."""
     device: str = "auto"
     """auto, cpu, cuda, mps. An option of this name under a codec's options goes before it."""
     gpus: float = 0.0

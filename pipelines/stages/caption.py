@@ -76,7 +76,7 @@ class Stage:
     @property
     def store(self) -> Store:
         """One table per set of captions."""
-        return Store("table", f"captions/{self.set}")
+        return Store("table", f"captions/{self.set}", caption_set=self.set)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         """Everything that changes a caption."""

@@ -30,6 +30,7 @@ from uniform.captioning.wording import MOST_LABELS, label_words
 from uniform.config import nearest
 from uniform.errors import ConfigError, MediaError
 from uniform.media.clip_file import read_clip
+from uniform.media.notes import CAPTION_EDIT, Note
 from uniform.media.sandbox import MediaSandbox
 from uniform.spec import Spec
 
@@ -141,7 +142,7 @@ class Stage:
     @property
     def store(self) -> Store:
         """One table per set of captions."""
-        return Store("table", f"captions/{self.set}")
+        return Store("table", f"captions/{self.set}", caption_set=self.set)
 
     @property
     def resources(self) -> Resources:
@@ -226,8 +227,8 @@ def _finished(clip: Clip, outcome: Outcome | None) -> Clip:
         return clip.drop("out_of_memory", "one clip alone does not fit into the memory of the device")
     if outcome.code is not None:
         return clip.drop(outcome.code, outcome.reason)
-    for remark in outcome.remarks:
-        clip = clip.note(remark)
+    for edit in outcome.remarks:
+        clip = clip.note(Note(CAPTION_EDIT, edit))
     return clip.with_fields(caption=outcome.caption, origin="model", attempt=outcome.attempt, finish=outcome.finish)
 
 

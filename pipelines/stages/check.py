@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 from pipelines.clip import Clip
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.errors import ConfigError, MediaError
-from uniform.media.audio_gaps import missing_sound_ms
 from uniform.media.clip_file import read_clip
+from uniform.media.notes import missing_audio_ms
 from uniform.spec import Spec
 
 BLOCKS = 32
@@ -99,9 +99,9 @@ class Stage:
         return None
 
     def _judge_cover(self, clip: Clip) -> Clip | None:
-        missing_ms = missing_sound_ms(clip.notes)
+        missing_ms = missing_audio_ms(clip.notes)
         if self.missing_sound_ms is not None and missing_ms > self.missing_sound_ms:
-            gaps = "; ".join(note for note in clip.notes if missing_sound_ms([note]))
+            gaps = "; ".join(str(note) for note in clip.notes if missing_audio_ms([note]))
             return clip.drop("av_length", f"{gaps}; limit {self.missing_sound_ms:,} ms")
         return None
 

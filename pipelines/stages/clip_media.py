@@ -36,7 +36,7 @@ class Stage:
     """crop: shorter side to size, then the centre; squash: the whole picture, at the price of its aspect."""
     windows: int = 1
     """Clips of the spec that each clip holds, one beginning at each whole second: a clip is windows - 1 s longer.
-    The stage encode_latents must be told the same number. Paper, 4.1: 1."""
+    A recipe sets it once, as `windows` of [media]. Paper, 4.1: 1."""
     crf: int = CLIP_CRF
     """x264's quality, 0 (lossless) to 51."""
     time_limit_s: float = 60.0

@@ -154,7 +154,7 @@ class Encoder:
             "labels": list(row.labels),
             "license": row.license,
             "extra": dict(row.extra),
-            "notes": list(clip.notes),
+            "notes": [str(note) for note in clip.notes],
             "codecs": self._fingerprints,
             "scores": {name: round(value, 3) for name, value in vars(scores).items()} if scores else None,
             **_told(self._stage.windows),

@@ -21,6 +21,7 @@ from uniform.codecs.base import TextCodec, open_text_codec
 from uniform.codecs.memory import MemoryBatches
 from uniform.errors import ConfigError
 from uniform.latents.format import TEXT_MEMBER, text_column
+from uniform.media.notes import CAPTION_TOKENS, Note
 from uniform.spec import Spec
 
 CODE_VERSION = 1
@@ -62,7 +63,7 @@ class Stage:
     @property
     def store(self) -> Store:
         """One tar per set of captions and unit."""
-        return Store("tar", text_column(self.set))
+        return Store("tar", text_column(self.set), caption_set=self.set)
 
     @property
     def resources(self) -> Resources:
@@ -108,7 +109,7 @@ def _finished(clip: Clip, features: Tensor | None, tokens: int, max_tokens: int)
     if not features.isfinite().all():
         return clip.drop("not_finite", "the text features hold NaN, infinity, or more than float16 can hold")
     if tokens > max_tokens:
-        clip = clip.note(f"caption cut: {tokens:,} tokens, {max_tokens:,} kept")
+        clip = clip.note(Note(CAPTION_TOKENS, tokens, {"kept": max_tokens}))
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(features.numpy()), allow_pickle=False)
     return clip.with_fields(**{TEXT_MEMBER: file.getvalue()})

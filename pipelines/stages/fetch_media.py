@@ -18,6 +18,7 @@ from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
 from pipelines.hosts import HostPolicy
 from pipelines.stage import Context, Resources, Store, Work
+from uniform.media.notes import SOURCE, Note
 from uniform.spec import Spec
 
 YOUTUBE = HostPolicy(requests_per_hour=250.0, burst=1)
@@ -96,7 +97,7 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
 
 def _with_source(clip: Clip, fetched: Fetched) -> Clip:
     for note in fetched.notes:
-        clip = clip.note(note)
+        clip = clip.note(Note(SOURCE, note))
     return clip.with_fields(
         source=str(fetched.path),
         source_bytes=fetched.size_bytes,

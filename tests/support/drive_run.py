@@ -40,9 +40,9 @@ def forked(out: Path, kill_after_s: float | None) -> tuple[int, float]:
         os._exit(0)
     os.close(writer)
     _, status = os.waitpid(child, 0)
-    told = os.read(reader, 100)
+    answer = os.read(reader, 100)
     os.close(reader)
-    return status, float(told or 0)
+    return status, float(answer or 0)
 
 
 def main() -> None:

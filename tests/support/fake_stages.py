@@ -1,4 +1,4 @@
-"""Small, deterministic stages and clips, to test the engine without media or codecs."""
+"""Small, deterministic stages and clips, to test the pipeline without media or codecs."""
 
 import hashlib
 import io
@@ -18,6 +18,7 @@ from pipelines.recipe import Recipe, make_recipe
 from pipelines.run.job import Run, make_run
 from pipelines.stage import Context, Resources, Store, Work
 from uniform.fingerprint import digest
+from uniform.media.notes import Note
 from uniform.spec import TOY, Spec
 
 LIGHT = Resources(cpus=0.1)
@@ -53,7 +54,7 @@ def seed(row: Row) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """Stands for the clip stage: gives bytes, rejects every `reject_every`th clip, notes something."""
+    """Stands for the clip stage: gives bytes, drops every `reject_every`th clip, adds a note."""
 
     needs = ()
     gives = ("mp4",)
@@ -65,7 +66,7 @@ class Cut:
     pause_s: float = 0.0
     reject_every: int | None = 7
     fail_if_missing: str | None = None
-    """A file; while it is missing, every fifth clip fails with a transient code."""
+    """A file; while it is missing, every fifth clip is dropped with a retryable code."""
     kills: tuple[str, ...] = ()
     """Clips that kill the process they are worked on in."""
     raises: str | None = None
@@ -88,7 +89,7 @@ class Cut:
             return clip.drop("missing_source", "not there yet")
         if self.reject_every and number % self.reject_every == 0:
             return clip.drop("too_short", f"1.{number % 10} s")
-        return clip.with_fields(mp4=np.random.default_rng(number).bytes(self.size)).note(f"number {number}")
+        return clip.with_fields(mp4=np.random.default_rng(number).bytes(self.size)).note(Note("number", number))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -128,7 +129,7 @@ class Say:
 
     @property
     def store(self) -> Store:
-        return Store("table", f"captions/{self.set}")
+        return Store("table", f"captions/{self.set}", caption_set=self.set)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         return {"prefix": self.prefix}
@@ -152,7 +153,7 @@ class Spell:
 
     @property
     def store(self) -> Store:
-        return Store("tar", f"text-{self.set}")
+        return Store("tar", f"text-{self.set}", caption_set=self.set)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         return {"text": codec_card("letters"), "set": self.set}
@@ -180,7 +181,7 @@ class Encode:
     kills: tuple[str, ...] = ()
     """Clips that kill the process they are worked on in, each once."""
     killed: str = ""
-    """Folder that remembers which clips have killed."""
+    """Folder with one file for each clip that has killed."""
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
         card = codec_card("fake", gain=self.gain)
@@ -199,14 +200,14 @@ class Encode:
             "video.npy": npy((rng.standard_normal(spec.video_latent) * self.gain).astype(np.float16)),
             "audio.npy": npy((rng.standard_normal(spec.audio_latent) * self.gain).astype(np.float16)),
         }
-        facts = {"clip_id": clip.row.clip_id, "notes": list(clip.notes)}
-        return clip.with_fields(**latents, json=json.dumps(facts, sort_keys=True).encode())
+        metadata = {"clip_id": clip.row.clip_id, "notes": [str(note) for note in clip.notes]}
+        return clip.with_fields(**latents, json=json.dumps(metadata, sort_keys=True).encode())
 
 
 def codec_card(name: str, **settings: Any) -> dict[str, Any]:
     """What `CodecCard.as_dict()` gives; made by hand, because that module loads torch."""
-    facts = {"name": name, "code_version": 1, "settings": settings, "weights_sha256": None}
-    return {**facts, "shift": [0.0] * 4, "scale": [1.0] * 4, "fingerprint": digest(facts)}
+    metadata = {"name": name, "code_version": 1, "settings": settings, "weights_sha256": None}
+    return {**metadata, "shift": [0.0] * 4, "scale": [1.0] * 4, "fingerprint": digest(metadata)}
 
 
 def npy(array: np.ndarray) -> bytes:
@@ -216,7 +217,7 @@ def npy(array: np.ndarray) -> bytes:
 
 
 def recipe(unit_clips: int = 6, *, cut: Cut | None = None, **stages: Any) -> Recipe:
-    """The whole road in small: cut, look, say, spell, encode."""
+    """A small recipe from clips to latents: cut, look, say, spell, encode."""
     chosen = {"cut": cut or Cut(), "look": Look(), "say": Say(), "spell": Spell(), "encode": Encode(), **stages}
     return make_recipe("fakes", TOY, unit_clips, list(chosen.items()))
 

@@ -17,7 +17,7 @@ from uniform.sampling.sampler import Progress
 COMMIT = Commit(
     stage="check",
     unit=3,
-    made_of={},
+    inputs={},
     kept="",
     codes={"ok": 5, "silent": 2, "unknown": 1},
     clips=8,
@@ -35,7 +35,7 @@ def test_bars_count_kept_rejected_and_failed(monkeypatch: pytest.MonkeyPatch) ->
     with Bars() as bars:
         bars.stage_started("check", units=2, clips=16, done=Tally(clips=4, codes={"ok": 4}))
         bars.unit_done(COMMIT)
-        bars.warning("stage 'check', unit 4: its worker died [1 so far]")
+        bars.warn("stage 'check', unit 4: its worker died [1 so far]")
 
     shown = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.file.getvalue())  # type: ignore[attr-defined]
     for part in ("check", "12/20", "9 kept", "2 rejected", "1 failed", "clips/s", "its worker died [1 so far]"):

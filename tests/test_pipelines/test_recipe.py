@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.recipe import make_recipe, read_recipe, recipe_path
+from pipelines.stages import clip_media, encode_latents, encode_text
 from tests.support.fake_stages import Cut, Encode, Look, Say, Spell, recipe
 from tests.support.paths import ROOT
 from uniform.errors import ConfigError
@@ -48,7 +49,7 @@ def test_instances_have_names_and_options(tmp_path: Path) -> None:
     found = read_recipe(write(tmp_path, TEXT))
 
     assert found.names == ("fetch_media", "words")
-    assert found.instance("words").stage.store.name == "captions/labels"
+    assert found.step("words").stage.store.name == "captions/labels"
     assert (found.unit_clips, found.spec) == (4, TOY)
 
 
@@ -111,11 +112,11 @@ def test_ancestors_are_the_stages_that_results_are_made_from() -> None:
 
     assert [one.name for one in made.ancestors("encode")] == ["cut"]
     assert [one.name for one in made.ancestors("spell")] == ["say"]
-    assert made.before("encode").name == "spell"
+    assert made.previous("encode").name == "spell"
 
 
 def test_two_stages_cannot_share_a_store() -> None:
-    with pytest.raises(ConfigError, match="both keep their results under 'clips'"):
+    with pytest.raises(ConfigError, match="both store their results as 'clips'"):
         make_recipe("x", TOY, 4, [("a", Cut()), ("b", Cut())])
 
 
@@ -127,3 +128,88 @@ def test_a_missing_field_is_refused() -> None:
 def test_a_recipe_without_stages_is_refused() -> None:
     with pytest.raises(ConfigError, match="no stage"):
         make_recipe("x", TOY, 4, [])
+
+
+HEAD = """
+name = "mine"
+spec = "toy"
+unit_clips = 4
+
+[media]
+windows = 2
+
+[codecs.video]
+name = "dct"
+options = { device = "cpu" }
+
+[codecs.text]
+name = "bytes"
+
+[[stage]]
+use = "fetch_media"
+
+[[stage]]
+use = "clip_media"
+
+[[stage]]
+use = "caption"
+
+[[stage]]
+use = "encode_text"
+
+[[stage]]
+use = "encode_latents"
+"""
+
+
+def test_stages_inherit_what_the_head_of_the_recipe_sets(tmp_path: Path) -> None:
+    found = read_recipe(write(tmp_path, HEAD))
+
+    clip, encode, text = (found.step(name).stage for name in ("clip_media", "encode_latents", "encode_text"))
+    assert isinstance(clip, clip_media.Stage)
+    assert isinstance(encode, encode_latents.Stage)
+    assert isinstance(text, encode_text.Stage)
+    assert (clip.windows, encode.windows) == (2, 2)
+    assert (encode.video, dict(encode.video_options), encode.audio) == ("dct", {"device": "cpu"}, "dct")
+    assert text.codec == "bytes"
+
+
+def test_options_in_the_stages_give_the_same_stages_as_at_the_head(tmp_path: Path) -> None:
+    old = HEAD[: HEAD.index("[media]")] + HEAD[HEAD.index("[[stage]]") :]
+    old = old.replace('use = "clip_media"', 'use = "clip_media"\nwindows = 2')
+    old = old.replace(
+        'use = "encode_latents"',
+        'use = "encode_latents"\nwindows = 2\nvideo = "dct"\nvideo_options = { device = "cpu" }',
+    )
+
+    assert read_recipe(write(tmp_path, old)) == read_recipe(write(tmp_path, HEAD))
+
+
+def test_an_option_at_the_head_and_in_a_stage_is_refused_with_both_keys(tmp_path: Path) -> None:
+    text = HEAD.replace('use = "clip_media"', 'use = "clip_media"\nwindows = 2')
+
+    with pytest.raises(ConfigError, match=r"'stage\[1\]\.windows' has moved .* 'media\.windows' is set too"):
+        read_recipe(write(tmp_path, text))
+
+
+def test_stages_that_disagree_are_refused_with_the_key_of_the_head(tmp_path: Path) -> None:
+    text = HEAD.replace("[media]\nwindows = 2\n", "").replace('use = "clip_media"', 'use = "clip_media"\nwindows = 2')
+
+    with pytest.raises(
+        ConfigError, match=r"clip_media\.windows is 2 and encode_latents\.windows is 1.* media\.windows"
+    ):
+        read_recipe(write(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("windows = 2", "window = 2", r"unknown key 'media\.window'; did you mean 'windows'"),
+        ("[codecs.text]", "[codecs.texts]", r"unknown key 'codecs\.texts'; did you mean 'text'"),
+        ('name = "bytes"', "", r"'codecs\.text\.name' is missing"),
+        ("windows = 2", "windows = 0", r"windows is 0; it must be 1 or more"),
+    ],
+)
+def test_a_wrong_key_at_the_head_is_named(old: str, new: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        read_recipe(write(tmp_path, HEAD.replace(old, new)))

@@ -15,13 +15,14 @@ import pytest
 
 from pipelines.clip import Clip
 from pipelines.codes import CODES
-from pipelines.manifest.build import SCHEMA
+from pipelines.manifest.table import SCHEMA
 from pipelines.stage import Context, Resources, Stage, Store, known_stages, stage_class
 from tests.support.fake_stages import rows
 from tests.support.paths import ROOT
 from uniform.errors import ConfigError, WeightsError
 from uniform.fingerprint import canonical_json
 from uniform.media.clip_file import write_clip
+from uniform.media.notes import Note
 from uniform.spec import TOY
 
 
@@ -95,12 +96,12 @@ def test_the_stage_in_the_documentation_works(tmp_path: Path) -> None:
 def test_clips_are_values() -> None:
     clip = Clip(rows(1)[0], {"a": 1})
 
-    changed = clip.with_fields(b=2).note("late").drop("still", "does not move")
+    changed = clip.with_fields(b=2).note(Note("late_ms", 5)).drop("still", "does not move")
 
     assert (clip.fields, clip.notes, clip.dropped) == ({"a": 1}, (), None)
     assert (dict(changed.fields), changed.notes, changed.dropped and changed.dropped.code) == (
         {"a": 1, "b": 2},
-        ("late",),
+        (Note("late_ms", 5),),
         "still",
     )
 

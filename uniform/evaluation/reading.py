@@ -16,6 +16,7 @@ from uniform.errors import InputError, MediaError
 from uniform.evaluation.extractors.contract import AudioRule, VideoRule
 from uniform.evaluation.extractors.waveforms import prepared
 from uniform.evaluation.protocol import Reading
+from uniform.media.notes import NOT_FINITE
 from uniform.media.sandbox import MediaSandbox
 
 SILENT_DBFS = -60.0
@@ -50,14 +51,15 @@ def decode(
         fit=reading.fit,
         native_sound=True,
     )
-    if any("not finite numbers" in note for note in loaded.notes):
-        raise MediaError("not_finite", next(note for note in loaded.notes if "not finite numbers" in note))
+    broken = next((note for note in loaded.notes if note.code == NOT_FINITE), None)
+    if broken is not None:
+        raise MediaError("not_finite", str(broken))
     return DecodedClip(
         frames=loaded.frames,
         channels=loaded.waveform,
         rate_hz=loaded.rate_hz or 0,
         fps=float(reading.fps),
-        notes=loaded.notes,
+        notes=tuple(map(str, loaded.notes)),
     )
 
 

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.audio_gaps import gap_remark
 from uniform.media.frame_sampling import SECOND
+from uniform.media.notes import AUDIO_FORMS, MONO_CHANNEL, NOT_FINITE, Note, audio_gap
 
 GAP_NS = 30 * SECOND // 1000
 WEIGHTS = {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5, "LFE": 0.0}
@@ -102,18 +102,18 @@ class SoundCollector:
         frame.pts = None  # the queue would insist on its own idea of continuity
         self._runs[-1].queue.write(frame)
 
-    def render(self, rate_hz: int) -> tuple[NDArray[np.float32], list[str]]:
-        """The clip's sound, (samples,) mono, and remarks on what was done to it.
+    def render(self, rate_hz: int) -> tuple[NDArray[np.float32], list[Note]]:
+        """The clip's sound, (samples,) mono, and notes on what was done to it.
 
         Raises: MediaError "no_audio" where no sound lies inside the clip.
         """
         samples = (self._end_ns - self._start_ns) * rate_hz // SECOND
         waveform = np.zeros(samples, dtype=np.float32)
         covered = np.zeros(samples, dtype=bool)
-        remarks: list[str] = []
+        notes: list[Note] = []
         channel = self._channel_instead_of_sum()
         if channel is not None:
-            remarks.append(f"the channels cancel each other out; channel {channel} is used alone")
+            notes.append(Note(MONO_CHANNEL, channel))
         for run in self._runs:
             mono = _resample(_mix(run, channel), run.rate_hz, rate_hz)
             first = round((run.start_ns - self._start_ns) * rate_hz / SECOND)
@@ -123,10 +123,10 @@ class SoundCollector:
                 covered[begin:end] = True
         if not covered.any():
             raise MediaError("no_audio", "the sound track holds nothing inside the clip")
-        return waveform, remarks + _remarks_on_gaps(covered, rate_hz)
+        return waveform, notes + _notes_on_gaps(covered, rate_hz)
 
-    def render_native(self) -> tuple[NDArray[np.float32], int, list[str]]:
-        """The clip's channels at their own rate, (channels, samples), the rate in Hz, and remarks.
+    def render_native(self) -> tuple[NDArray[np.float32], int, list[Note]]:
+        """The clip's channels at their own rate, (channels, samples), the rate in Hz, and notes.
 
         Where the track changes its form inside the clip, all of it becomes mono at the first rate.
         Raises: MediaError "no_audio" where no sound lies inside the clip.
@@ -134,8 +134,8 @@ class SoundCollector:
         forms = {run.form for run in self._runs}
         if len(forms) != 1:
             rate_hz = self._runs[0].rate_hz if self._runs else MIN_RATE_HZ
-            mono, remarks = self.render(rate_hz)
-            return mono[None], rate_hz, [*remarks, "the audio changes its form; it is read as mono"]
+            mono, notes = self.render(rate_hz)
+            return mono[None], rate_hz, [*notes, Note(AUDIO_FORMS, len(forms))]
         rate_hz = self._runs[0].rate_hz
         samples = (self._end_ns - self._start_ns) * rate_hz // SECOND
         channels = np.zeros((len(self._runs[0].speakers), samples), np.float32)
@@ -148,9 +148,9 @@ class SoundCollector:
                 covered[begin:end] = True
         if not covered.any():
             raise MediaError("no_audio", "the sound track holds nothing inside the clip")
-        remarks = _remarks_on_gaps(covered, rate_hz)
+        notes = _notes_on_gaps(covered, rate_hz)
         broken = sum(run.not_finite for run in self._runs)
-        return channels, rate_hz, [*remarks, *([f"{broken:,} samples are not finite numbers"] if broken else [])]
+        return channels, rate_hz, [*notes, *([Note(NOT_FINITE, broken)] if broken else [])]
 
     def _channel_instead_of_sum(self) -> int | None:
         """The loudest channel's number where the mono sum is far below it (antiphase stereo); None where it is not."""
@@ -196,9 +196,9 @@ def _resample(mono: NDArray[np.float32], from_hz: int, to_hz: int) -> NDArray[np
     return np.concatenate(parts)
 
 
-def _remarks_on_gaps(covered: NDArray[np.bool_], rate_hz: int) -> list[str]:
+def _notes_on_gaps(covered: NDArray[np.bool_], rate_hz: int) -> list[Note]:
     """Where the clip is silent because the source has no sound there; gaps too short to matter are not named."""
     edges = np.flatnonzero(np.diff(np.concatenate([[False], ~covered, [False]]).astype(np.int8)))
     gaps = [[round(1000 * edge / rate_hz) for edge in pair] for pair in edges.reshape(-1, 2).tolist()]
     clip_ms = round(1000 * len(covered) / rate_hz)
-    return [gap_remark(begin, end, clip_ms) for begin, end in gaps if end - begin >= MIN_NAMED_GAP_MS]
+    return [audio_gap(begin, end, clip_ms) for begin, end in gaps if end - begin >= MIN_NAMED_GAP_MS]

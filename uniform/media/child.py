@@ -63,7 +63,7 @@ def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
             _save_arrays(decoded, folder)
         else:
             _save_mp4(decoded, Spec(**job["request"]["spec"]), job["mp4"], folder / MP4_NAME)
-        return {"notes": decoded.notes, "rate_hz": decoded.rate_hz}
+        return {"notes": [note.text() for note in decoded.notes], "rate_hz": decoded.rate_hz}
     except MediaError as error:
         return {"code": error.code, "reason": error.reason}
     except MemoryError:

@@ -25,6 +25,7 @@ from uniform.media.container import (
 )
 from uniform.media.frame_collector import FrameCollector
 from uniform.media.frame_sampling import SECOND, Timebase
+from uniform.media.notes import AUDIO_LEAD_MS, BAD_AUDIO_PACKETS, Note
 from uniform.media.video import Fit
 from uniform.spec import Spec
 
@@ -71,7 +72,7 @@ class Decoded:
     """`spec.frames` pictures (yuv420p, BT.709, limited range) of the clip's size; repeats are the same object."""
     waveform: NDArray[np.float32] | None
     """(spec.samples,) mono, full scale = 1.0; with `native_sound` (channels, samples)."""
-    notes: list[str]
+    notes: list[Note]
     rate_hz: int | None = None
     """Of the waveform."""
 
@@ -200,36 +201,36 @@ class _Pass:
 
     def result(self) -> Decoded:
         """The clip. Raises MediaError where pictures or sound do not amount to one."""
-        notes: list[str] = []
+        notes: list[Note] = []
         pictures = waveform = None
         rate_hz: int | None = None
         if self._frame_collector is not None:
             if self._frame_collector.short_at_ns is not None:
                 raise self._ends_early(self._frame_collector.short_at_ns)
-            notes += self._frame_collector.remarks()
+            notes += self._frame_collector.notes()
             pictures = self._frame_collector.pictures
         if self._sound is not None:
             if self._bad_sound_packets > MAX_BAD_SOUND_PACKETS:
                 code = "no_audio" if self._first_sound_ns is None else "decode_corrupt"
                 raise MediaError(code, f"{self._bad_sound_packets} packets of sound in the clip cannot be decoded")
             if self._request.native_sound:
-                waveform, rate_hz, remarks = self._sound.render_native()
+                waveform, rate_hz, audio_notes = self._sound.render_native()
             else:
                 rate_hz = self._request.spec.rate_hz
-                waveform, remarks = self._sound.render(rate_hz)
-            notes += self._remarks_on_lead() + remarks
+                waveform, audio_notes = self._sound.render(rate_hz)
+            notes += self._notes_on_lead() + audio_notes
             if self._bad_sound_packets:
-                notes.append(f"{self._bad_sound_packets} packets of sound cannot be decoded")
+                notes.append(Note(BAD_AUDIO_PACKETS, self._bad_sound_packets))
         return Decoded(pictures=pictures, waveform=waveform, notes=notes, rate_hz=rate_hz)
 
-    def _remarks_on_lead(self) -> list[str]:
+    def _notes_on_lead(self) -> list[Note]:
         """Sound that the file plays before its first picture is not in the clip: the picture sets the clock."""
         if self._frame_collector is None or self._first_sound_ns is None or self._request.start_ms > 0:
             return []
         lead_ns = self._start_ns - self._first_sound_ns
         if lead_ns < SECOND // self._request.spec.fps:
             return []
-        return [f"audio begins {round(1000 * lead_ns / SECOND):,} ms before the picture; that much is left out"]
+        return [Note(AUDIO_LEAD_MS, round(1000 * lead_ns / SECOND))]
 
     def _take_picture(self, packet: Any) -> None:
         assert self._frame_collector is not None

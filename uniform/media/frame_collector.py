@@ -7,6 +7,7 @@ import av
 
 from uniform.errors import MediaError
 from uniform.media.frame_sampling import SECOND, FrameSampler, Timebase
+from uniform.media.notes import VIDEO_LATE_MS, Note
 from uniform.media.video import Deinterlacer, Fit, PictureMaker
 from uniform.spec import Spec
 
@@ -95,13 +96,13 @@ class FrameCollector:
         elif (chosen := self._picker.finish()) is not None:
             self._keep(*chosen)
 
-    def remarks(self) -> list[str]:
+    def notes(self) -> list[Note]:
         """Notes on the finished pictures. Raises MediaError where they begin too long after the clip."""
         late_ns = 0 if self.first_ns is None else self.first_ns - self._start_ns
         if late_ns > MAX_HELD_NS:
             raise MediaError("decode_corrupt", f"no whole picture in the first {late_ns / SECOND:.2f} s of the clip")
         if late_ns > SECOND // (2 * self._spec.fps):
-            return [f"picture starts {round(1000 * late_ns / SECOND):,} ms late; the first frame is held"]
+            return [Note(VIDEO_LATE_MS, round(1000 * late_ns / SECOND))]
         return []
 
     def _begin(self, frame: av.VideoFrame, time_ns: int) -> None:

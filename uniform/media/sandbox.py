@@ -28,6 +28,7 @@ import uniform
 from uniform.errors import ConfigError, MediaError, PipelineError
 from uniform.media.child import FRAMES_NAME, MP4_NAME, READY, WAVEFORM_NAME
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET
+from uniform.media.notes import Note, read_note
 from uniform.media.video import Fit
 from uniform.spec import Spec
 
@@ -42,8 +43,8 @@ class Normalised:
 
     mp4: bytes
     """H.264 and FLAC in MP4: exactly spec.frames pictures and spec.samples samples."""
-    notes: tuple[str, ...]
-    """Remarks, for instance "audio starts 1,476 ms late"."""
+    notes: tuple[Note, ...]
+    """For instance on gaps in the audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +55,7 @@ class Loaded:
     """(spec.frames, spec.height_px, spec.width_px, 3) RGB; None where no picture was wanted."""
     waveform: NDArray[np.float32] | None
     """(spec.samples,) mono, full scale = 1.0; None where none was wanted. With `native_sound` (channels, samples)."""
-    notes: tuple[str, ...]
+    notes: tuple[Note, ...]
     rate_hz: int | None = None
     """Samples per second of the waveform."""
 
@@ -122,7 +123,9 @@ class MediaSandbox:
         request = {"spec": asdict(spec), "start_ms": start_ms, "fit": fit}
         with self._lock:
             answer = self._ask({"path": str(path), "request": request, "mp4": {"crf": crf, "preset": preset}})
-            return Normalised(mp4=(Path(self._folder.name) / MP4_NAME).read_bytes(), notes=tuple(answer["notes"]))
+            return Normalised(
+                mp4=(Path(self._folder.name) / MP4_NAME).read_bytes(), notes=tuple(map(read_note, answer["notes"]))
+            )
 
     def load(
         self,
@@ -153,7 +156,7 @@ class MediaSandbox:
             answer = self._ask({"path": str(path), "request": request, "mp4": None})
             frames = self._array(FRAMES_NAME) if want_video else None
             waveform = self._array(WAVEFORM_NAME) if want_audio else None
-            notes = tuple(answer["notes"])
+            notes = tuple(map(read_note, answer["notes"]))
             return Loaded(frames=frames, waveform=waveform, notes=notes, rate_hz=answer["rate_hz"])
 
     def probe(self, path: Path) -> Header:

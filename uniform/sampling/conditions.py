@@ -145,9 +145,15 @@ class Reader:
         loaded = self._sandbox.load(media, codecs.spec, start_ms, want_video=not wants_sound, want_audio=wants_sound)
         if loaded.waveform is not None:
             raw = codecs.audio.encode(torch.from_numpy(loaded.waveform)[None])
-            return Given(waveform=loaded.waveform, latent=normalise(raw, codecs.audio.card)[0], notes=loaded.notes)
+            return Given(
+                waveform=loaded.waveform,
+                latent=normalise(raw, codecs.audio.card)[0],
+                notes=tuple(map(str, loaded.notes)),
+            )
         raw = codecs.video.encode(torch.from_numpy(loaded.frames)[None])
-        return Given(frames=loaded.frames, latent=normalise(raw, codecs.video.card)[0], notes=loaded.notes)
+        return Given(
+            frames=loaded.frames, latent=normalise(raw, codecs.video.card)[0], notes=tuple(map(str, loaded.notes))
+        )
 
 
 def decode_video(latent: Tensor, codecs: Codecs) -> npt.NDArray[np.uint8]:

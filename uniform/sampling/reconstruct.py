@@ -48,7 +48,7 @@ def roundtrip_file(
         "start_ms": start_ms,
         "spec": spec.as_dict(),
         "scores": asdict(done.scores),
-        "notes": list(loaded.notes),
+        "notes": list(map(str, loaded.notes)),
         "video": video.card.as_dict(),
         "audio": audio.card.as_dict(),
     }

@@ -13,7 +13,7 @@ import pytest
 from pipelines.clip import Clip
 from pipelines.run.commits import Commit
 from pipelines.run.job import Run, new_run
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
+from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
 from pipelines.run.units import in_order
 from pipelines.stage import Resources
 from tests.support.fake_stages import Cut, Look, fake_run, recipe, results, rows
@@ -26,7 +26,7 @@ TOY_RECIPE = ROOT / "data_manifests" / "recipes" / "toy.toml"
 pytestmark = pytest.mark.ray
 
 
-def on_ray(run: Run, workers: int = 2) -> Outcome:
+def on_ray(run: Run, workers: int = 2) -> RunResult:
     from pipelines.cluster.backend import RayBackend
 
     with RayBackend(workers=workers) as engine:
@@ -44,11 +44,11 @@ def test_a_clip_that_kills_workers_is_found_and_rejected_and_the_rest_of_its_uni
     victim = rows(20)[5].clip_id
     caplog.set_level(logging.WARNING)
 
-    outcome = on_ray(
+    result = on_ray(
         fake_run(tmp_path / "out", made=recipe(cut=Cut(kills=(victim,), reject_every=None), look=Look(floor=0)))
     )
 
-    assert outcome.final.codes == {"worker_crash": 1, "ok": 19}
+    assert result.final.codes == {"worker_crash": 1, "ok": 19}
     ledger = pq.read_table(tmp_path / "out" / "ledger" / "cut").to_pylist()
     (found,) = [row for row in ledger if row["code"] == "worker_crash"]
     assert (found["clip_id"], found["status"], found["permanent"]) == (victim, "rejected", True)
@@ -66,8 +66,8 @@ def test_a_bug_on_ray_is_named_and_other_units_are_kept(tmp_path: Path) -> None:
     for part in ("stage 'cut', unit 1", clip_id, "ZeroDivisionError", "fake_stages.py"):
         assert part in str(stopped.value)
     assert not (tmp_path / "commits" / "cut" / "000001.json").exists()
-    outcome = on_ray(fake_run(tmp_path))
-    assert outcome.units_found >= 1
+    result = on_ray(fake_run(tmp_path))
+    assert result.units_found >= 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,21 +85,21 @@ class Patient(Cut):
 
 
 class Diary(LogListener):
-    """Remembers what it was told, in order, and opens a gate with the first remark."""
+    """Keeps events in order, and opens a gate with the first warning."""
 
     def __init__(self, gate: Path) -> None:
-        self.told: list[str] = []
+        self.events: list[str] = []
         self._gate = gate
 
     def unit_done(self, commit: Commit) -> None:
-        self.told.append("unit done")
+        self.events.append("unit done")
 
-    def warning(self, text: str) -> None:
-        self.told.append(text)
+    def warn(self, text: str) -> None:
+        self.events.append(text)
         self._gate.touch()
 
 
-def test_a_fatal_error_is_told_before_the_units_under_way_have_ended(tmp_path: Path) -> None:
+def test_a_fatal_error_is_shown_before_the_units_in_progress_have_ended(tmp_path: Path) -> None:
     from pipelines.cluster.backend import RayBackend
 
     victim, gate = in_order(row.clip_id for row in rows(12))[0], tmp_path / "gate"
@@ -109,9 +109,9 @@ def test_a_fatal_error_is_told_before_the_units_under_way_have_ended(tmp_path: P
     with pytest.raises(PipelineError, match="ZeroDivisionError"), RayBackend(workers=2) as engine:
         run_pipeline(run, engine, diary)
 
-    told, *later = diary.told
-    assert told.startswith("the run stops: nothing new is begun, and what is under way ends first (1 units). ")
-    assert all(part in told for part in ("stage 'cut', unit 0", victim, "ZeroDivisionError"))
+    first, *later = diary.events
+    assert first.startswith("the run stops: no new unit is started, and 1 units in progress end first. ")
+    assert all(part in first for part in ("stage 'cut', unit 0", victim, "ZeroDivisionError"))
     assert later == ["unit done"]
 
 
@@ -123,7 +123,7 @@ class Hungry(Cut):
 
 
 def test_resources_that_the_cluster_lacks_are_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match=r"stage 'cut' wants 1 cores, 64 accelerators for one worker, but Ray has"):
+    with pytest.raises(PipelineError, match=r"stage 'cut' needs 1 cores, 64 accelerators for one worker, but Ray has"):
         on_ray(fake_run(tmp_path, made=recipe(cut=Hungry())))
 
 

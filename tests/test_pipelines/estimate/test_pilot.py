@@ -16,10 +16,11 @@ from pipelines.estimate.prediction import expected_share, expected_sum, read_pre
 from pipelines.estimate.rate_limited_time import slowest_host
 from pipelines.estimate.sample import draw, strata
 from pipelines.hosts import HostPolicy
+from pipelines.manifest.table import table_of
 from pipelines.run.folder import RunFolder
 from pipelines.run.job import Run, make_run, open_run
 from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
-from pipelines.run.units import Units, table_of
+from pipelines.run.units import Units
 from pipelines.stages.fetch_media import Stage as FetchStage
 from tests.support.fake_stages import Cut, fake_run, recipe, results, rows
 from uniform.errors import PipelineError

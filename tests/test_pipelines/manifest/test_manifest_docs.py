@@ -40,7 +40,7 @@ def test_the_shown_fetch_options_are_options(tmp_path: Path) -> None:
 
     recipe = read_recipe(tmp_path / "recipe.toml")
 
-    stage: Any = recipe.instance("fetch_media").stage
+    stage: Any = recipe.step("fetch_media").stage
     assert stage.hosts["youtube.com"].daily_requests == 4000
     assert stage.sites.extractor_args["youtube"]["po_token"] == "$YOUTUBE_PO_TOKEN"
     assert stage.sites.impersonate == "chrome"

@@ -168,8 +168,8 @@ def lose_the_card(folder: Path) -> None:
 
 
 def change_card(folder: Path, **values: object) -> None:
-    told = json.loads((folder / "card.json").read_text())
-    (folder / "card.json").write_text(json.dumps({**told, **values}))
+    found = json.loads((folder / "card.json").read_text())
+    (folder / "card.json").write_text(json.dumps({**found, **values}))
 
 
 def no_parquet(folder: Path) -> None:
@@ -202,7 +202,7 @@ def test_lint_names_the_harm(harm: Callable[[Path], None], message: str, finishe
 
 
 def rewrite(folder: Path, change: Callable[[str, bytes], tuple[str, bytes]]) -> None:
-    """Change the members of the first shard, and let the index tell the truth about them."""
+    """Change the members of the first shard, and change the index to match."""
     shard = folder / "latents-000000.tar"
     entries = [change(entry.name, entry.content) for entry in walk(shard)]
     with tarfile.open(shard, "w") as tar:

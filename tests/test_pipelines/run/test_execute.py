@@ -16,8 +16,9 @@ import pytest
 
 from pipelines.clip import Clip
 from pipelines.run import artifacts as shards
+from pipelines.run.commits import read_commit
 from pipelines.run.job import Run
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
+from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
 from pipelines.stage import Context, Work
 from tests.support.fake_stages import Cut, Encode, fake_run, recipe, results, rows, seed
 from tests.support.paths import ROOT
@@ -25,18 +26,19 @@ from uniform.errors import MediaError, PipelineError, ShardError
 from uniform.latents.shards.tar import walk
 
 
-def do(run: Run, **options: Any) -> Outcome:
+def do(run: Run, **options: Any) -> RunResult:
     return run_pipeline(run, InlineBackend(), LogListener(), **options)
 
 
 def nothing_half_visible(out: Path) -> bool:
     shown = {path.name for path in out.glob("*.tar")}
-    made = {json.loads(path.read_text())["artefact"] for path in (out / "commits").rglob("*.json")}
+    commits = [read_commit(path) for path in (out / "commits").rglob("*.json")]
+    made = {commit.artifact for commit in commits if commit is not None}
     return shown <= made and not list(out.rglob(".tmp-*")) and not (out / "index.parquet").exists()
 
 
 def test_every_clip_has_one_row_per_stage_that_it_reached(tmp_path: Path) -> None:
-    outcome = do(fake_run(tmp_path))
+    result = do(fake_run(tmp_path))
 
     cut = pq.read_table(tmp_path / "ledger" / "cut").to_pylist()
     look = pq.read_table(tmp_path / "ledger" / "look").to_pylist()
@@ -48,7 +50,7 @@ def test_every_clip_has_one_row_per_stage_that_it_reached(tmp_path: Path) -> Non
     kept = next(row for row in cut if row["status"] == "ok")
     assert (kept["bytes"], kept["recipe"], kept["attempt"]) == (400, "fakes", 1)
     assert kept["output"] == f"clips-{kept['unit']:06d}.tar"
-    assert outcome.final.clips == 20 == outcome.final.kept + outcome.final.rejected + outcome.final.failed
+    assert result.final.clips == 20 == result.final.kept + result.final.rejected + result.final.failed
 
 
 def test_notes_reach_the_stages_that_are_made_from_the_clip_and_the_ledger(tmp_path: Path) -> None:
@@ -56,9 +58,9 @@ def test_notes_reach_the_stages_that_are_made_from_the_clip_and_the_ledger(tmp_p
 
     with tarfile.open(tmp_path / "latents-000000.tar") as tar:
         name = next(name for name in tar.getnames() if name.endswith(".json"))
-        facts = json.load(tar.extractfile(name))  # type: ignore[arg-type]
-    row = next(row for row in rows(20) if row.clip_id == facts["clip_id"])
-    assert facts["notes"] == [f"number {seed(row)}"]
+        metadata = json.load(tar.extractfile(name))  # type: ignore[arg-type]
+    row = next(row for row in rows(20) if row.clip_id == metadata["clip_id"])
+    assert metadata["notes"] == [f"number {seed(row)}"]
     (part,) = (tmp_path / "ledger" / "cut").glob("000000-*.parquet")
     assert f"number {seed(row)}" in pq.read_table(part)["reason"].to_pylist()
     (part,) = (tmp_path / "ledger" / "encode").glob("000000-*.parquet")
@@ -68,10 +70,10 @@ def test_notes_reach_the_stages_that_are_made_from_the_clip_and_the_ledger(tmp_p
 def test_a_unit_without_a_clip_left_is_a_done_unit(tmp_path: Path) -> None:
     made = recipe(cut=Cut(reject_every=1))
 
-    outcome = do(fake_run(tmp_path, made=made))
+    result = do(fake_run(tmp_path, made=made))
     again = do(fake_run(tmp_path, made=made))
 
-    assert (outcome.final.rejected, outcome.final.kept, outcome.indexed) == (20, 0, None)
+    assert (result.final.rejected, result.final.kept, result.indexed) == (20, 0, None)
     assert again.units_made == 0
     assert list(walk(tmp_path / "latents-000000.tar")) == []
 
@@ -147,9 +149,9 @@ class Wrong(Cut):
     ("way", "message"),
     [
         ("loses", "must keep their order"),
-        ("ends_early", "gave back nothing"),
+        ("ends_early", "returned nothing"),
         ("swaps", "must keep their order"),
-        ("doubles", "nobody gave it"),
+        ("doubles", "the stage did not get"),
         ("forgets", "field 'mp4' goes into clips-000000.tar and must be bytes"),
         ("invents_a_code", "'too_shrt' is no ledger code; did you mean 'too_short'"),
         ("raises_for_a_clip", "at clip .*MediaError: no_audio"),
@@ -277,7 +279,7 @@ def test_a_missing_input_is_named_with_the_way_to_make_it_again(tmp_path: Path) 
     before = results(tmp_path)
     (tmp_path / "clips-000001.tar").unlink()
 
-    with pytest.raises(ShardError, match="remove the marker of unit 000001 below commits/"):
+    with pytest.raises(ShardError, match="remove the commit marker of unit 000001 below commits/"):
         do(fake_run(tmp_path))
     (tmp_path / "commits" / "cut" / "000001.json").unlink()
     do(fake_run(tmp_path), until="spell")

@@ -1,4 +1,4 @@
-"""A run that is killed at any point and started again gives the same bytes as one that was left in peace."""
+"""A run that is killed at any point and started again gives the same bytes as an uninterrupted run."""
 
 import io
 import json

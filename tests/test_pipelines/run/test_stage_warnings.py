@@ -25,7 +25,7 @@ class Puzzled(Cut):
         def judged(clips: Iterator[Clip]) -> Iterator[Clip]:
             for number, clip in enumerate(work(clips)):
                 odd = number % 3 == 0 and clip.dropped is None
-                yield clip.drop(self.code, f"the moon is in house {number}") if odd else clip
+                yield clip.drop(self.code, f"the moon is in phase {number}") if odd else clip
 
         return judged
 
@@ -33,27 +33,27 @@ class Puzzled(Cut):
 def test_unknown_reasons_are_counted_and_shown(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
 
-    outcome = run_pipeline(fake_run(tmp_path, made=recipe(cut=Puzzled())), InlineBackend(), LogListener())
+    result = run_pipeline(fake_run(tmp_path, made=recipe(cut=Puzzled())), InlineBackend(), LogListener())
 
-    (told,) = [line for line in caplog.messages if "unknown" in line]
-    count = outcome.final.codes["unknown"]
+    (warning,) = [line for line in caplog.messages if "unknown" in line]
+    count = result.final.codes["unknown"]
     assert count > 3
-    assert f"cut: {count} clips left for reasons that no code fits yet" in told
-    assert "'the moon is in house " in told
-    assert f"uniform pipeline retry {tmp_path} --code unknown" in told
+    assert f"cut: {count} clips were dropped for reasons that no code fits yet" in warning
+    assert "'the moon is in phase " in warning
+    assert f"uniform pipeline retry {tmp_path} --code unknown" in warning
 
 
-def test_a_full_disk_elsewhere_is_said_aloud(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_full_disk_of_a_source_is_warned_about(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
 
     run_pipeline(fake_run(tmp_path, made=recipe(cut=Puzzled(code="disk_full"))), InlineBackend(), LogListener())
 
-    (told,) = [line for line in caplog.messages if "disk_full" in line]
-    assert "clips found no space left on a disk (disk_full)" in told
-    assert f"uniform pipeline retry {tmp_path} --code disk_full" in told
+    (warning,) = [line for line in caplog.messages if "disk_full" in line]
+    assert "clips met a full disk (disk_full)" in warning
+    assert f"uniform pipeline retry {tmp_path} --code disk_full" in warning
 
 
-def test_a_run_without_surprises_says_nothing(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_run_without_such_codes_logs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.WARNING)
 
     run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener())

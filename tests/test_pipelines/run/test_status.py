@@ -1,5 +1,6 @@
-"""Status counts by hour, and says when a run will end only where something tells."""
+"""Status counts by hour, and gives the time left only where a rate or an estimate is there."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,11 +13,17 @@ from pipelines.run.commits import read_commit
 from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import hours_of
 from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
-from pipelines.run.status import stage_statuses
+from pipelines.run.state import read_run_state
+from pipelines.run.status import StageStatus, stage_statuses
 from pipelines.run.units import Units
 from tests.support.fake_stages import fake_run, recipe
 
 STAGES = recipe().names
+
+
+def statuses(folder: RunFolder, stages: Sequence[str]) -> list[StageStatus]:
+    units = Units.read(folder)
+    return stage_statuses(folder, read_run_state(folder, stages, len(units)), units)
 
 
 def test_a_clip_counts_in_the_hour_in_which_it_was_judged() -> None:
@@ -32,7 +39,7 @@ def test_a_clip_counts_in_the_hour_in_which_it_was_judged() -> None:
 def test_hours_add_up_to_what_reached_each_stage(tmp_path: Path) -> None:
     run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener())
 
-    for one in stage_statuses(RunFolder(tmp_path), STAGES, Units.read(RunFolder(tmp_path))):
+    for one in statuses(RunFolder(tmp_path), STAGES):
         assert sum(sum(codes.values()) for codes in one.hours.values()) == one.tally.clips
 
 
@@ -54,7 +61,7 @@ def test_time_left_is_the_pace_so_far_without_pauses(tmp_path: Path) -> None:
     assert (found["look"].seconds_left, found["look"].told_by) == (None, "nothing")
 
 
-def test_a_stage_that_has_not_begun_is_foretold_by_the_pilot(tmp_path: Path) -> None:
+def test_a_stage_that_has_not_begun_has_the_time_of_the_estimate(tmp_path: Path) -> None:
     run_pilot(fake_run(tmp_path, 60), 20, InlineBackend(), LogListener())
     run_pipeline(fake_run(tmp_path, 60), InlineBackend(), LogListener(), until="cut")
     folder = RunFolder(tmp_path)
@@ -78,5 +85,5 @@ def test_markers_of_earlier_versions_are_read(tmp_path: Path) -> None:
 
     units = Units.read(folder)
 
-    assert stage_statuses(folder, ["cut"], units)[0].hours == {}
+    assert statuses(folder, ["cut"])[0].hours == {}
     assert forecasts(folder, ["cut"], units)[0].seconds_left == 0.0

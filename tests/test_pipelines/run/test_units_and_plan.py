@@ -12,9 +12,12 @@ from pipelines.codes import CODES
 from pipelines.run.folder import RunFolder
 from pipelines.run.job import Run, make_run
 from pipelines.run.ledger import status_of
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
-from pipelines.run.plan import PlanBuilder, Survey
-from pipelines.run.retry import plan_again, unblocked_at_s
+from pipelines.run.pipeline import InlineBackend, LogListener, RunResult, run_pipeline
+from pipelines.run.plan import Plan, make_plan
+from pipelines.run.provenance import RunInputs
+from pipelines.run.record import read_run_record
+from pipelines.run.retry import plan_again
+from pipelines.run.state import read_run_state
 from pipelines.run.units import Units, in_order
 from tests.support.fake_stages import Cut, Encode, Look, Say, fake_run, recipe, results, rows, seed
 from uniform.errors import ManifestError, PipelineError, ShardError
@@ -22,17 +25,20 @@ from uniform.latents.shards.index import open_index
 from uniform.spec import TOY
 
 
-def do(run: Run, **options: object) -> Outcome:
+def do(run: Run, **options: object) -> RunResult:
     return run_pipeline(run, InlineBackend(), LogListener(), **options)  # type: ignore[arg-type]
 
 
-def survey(run: Run) -> Survey:
-    return PlanBuilder(run.folder, run.recipe, run.units()).survey(run.recipe.instances)
+def plan(run: Run) -> Plan:
+    units = run.units()
+    return make_plan(
+        read_run_state(run.folder, run.recipe.names, len(units)), RunInputs(run.recipe, units), run.recipe.steps
+    )
 
 
 def stale_reasons(run: Run) -> dict[str, set[str]]:
-    found = survey(run)
-    return {stage: {text for state in found.of(stage, "stale") for text in state.reasons} for stage in found.states}
+    found = plan(run)
+    return {stage: {text for one in found.of(stage, "stale") for text in one.reasons} for stage in found.stages}
 
 
 def test_units_do_not_depend_on_the_order_of_the_listing(tmp_path: Path) -> None:
@@ -57,10 +63,10 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     )
 
 
-def test_a_fresh_plan_is_all_new_and_writes_nothing(tmp_path: Path) -> None:
-    found = survey(fake_run(tmp_path / "out"))
+def test_a_fresh_plan_is_all_pending_and_writes_nothing(tmp_path: Path) -> None:
+    found = plan(fake_run(tmp_path / "out"))
 
-    assert all(len(found.of(stage, "new")) == 4 for stage in found.states)
+    assert all(len(found.of(stage, "pending")) == 4 for stage in recipe().names)
     assert not (tmp_path / "out").exists()
 
 
@@ -69,14 +75,14 @@ def test_a_second_run_finds_everything_done(tmp_path: Path) -> None:
     second = do(fake_run(tmp_path))
 
     assert (first.units_made, second.units_made, second.units_found) == (20, 0, 20)
-    assert survey(fake_run(tmp_path)).finished
+    assert plan(fake_run(tmp_path)).finished
 
 
 def test_until_stops_after_a_stage_and_leaves_no_index(tmp_path: Path) -> None:
-    outcome = do(fake_run(tmp_path), until="look")
+    result = do(fake_run(tmp_path), until="look")
 
-    assert list(outcome.stages) == ["cut", "look"]
-    assert outcome.indexed is None
+    assert list(result.stages) == ["cut", "look"]
+    assert result.indexed is None
     assert not (tmp_path / "index.parquet").exists()
 
 
@@ -151,10 +157,10 @@ def test_a_limit_plans_the_first_clips_and_a_larger_one_adds_units(tmp_path: Pat
     do(fake_run(tmp_path, limit=8))
     before = results(tmp_path)
 
-    outcome = do(fake_run(tmp_path))
+    result = do(fake_run(tmp_path))
 
     units = Units.read(RunFolder(tmp_path))
-    assert (outcome.final.clips, len(units), units.origin(2)) == (20, 4, "added")
+    assert (result.final.clips, len(units), units.origin(2)) == (20, 4, "added")
     assert all(results(tmp_path)[name] == content for name, content in before.items() if name.endswith(".tar"))
 
 
@@ -218,7 +224,7 @@ def test_what_our_own_limits_cost_can_be_asked_for_again(code: str, tmp_path: Pa
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mendable(Cut):
+class Repairable(Cut):
     """Rejects every third clip as a file that was cut short, until somebody repairs them."""
 
     repaired: str
@@ -231,7 +237,7 @@ class Mendable(Cut):
 
 def test_what_is_final_is_planned_again_by_force(tmp_path: Path) -> None:
     folder, repaired = RunFolder(tmp_path / "out"), tmp_path / "repaired"
-    made = recipe(cut=Mendable(reject_every=None, repaired=str(repaired)), look=Look(floor=0))
+    made = recipe(cut=Repairable(reject_every=None, repaired=str(repaired)), look=Look(floor=0))
     first = do(fake_run(folder.path, made=made))
     assert first.final.rejected == first.final.codes["truncated"] > 0
     repaired.touch()
@@ -245,18 +251,18 @@ def test_what_is_final_is_planned_again_by_force(tmp_path: Path) -> None:
     assert second.indexed == 20
 
 
-def test_a_retry_lifts_the_refusals_of_its_policy_and_knows_what_an_older_one_lifted(tmp_path: Path) -> None:
+def test_a_retry_unblocks_its_policy_and_keeps_what_an_older_retry_unblocked(tmp_path: Path) -> None:
     do(fake_run(tmp_path))
     folder = RunFolder(tmp_path)
-    assert unblocked_at_s(folder) == {}
+    assert folder.unblocked_at_s() == {}
     folder.unlocked.write_text('{"time": 12.5}')
 
     plan_again(folder, "too_short", 6, force=True)
 
-    lifted = unblocked_at_s(folder)
-    assert set(lifted) == {"needs_credentials", "rejected"}
-    assert lifted["needs_credentials"] == 12.5
-    assert time.time() - lifted["rejected"] < 60
+    unblocked_at_s = folder.unblocked_at_s()
+    assert set(unblocked_at_s) == {"needs_credentials", "rejected"}
+    assert unblocked_at_s["needs_credentials"] == 12.5
+    assert time.time() - unblocked_at_s["rejected"] < 60
 
 
 @pytest.mark.parametrize("at", ["_codec", "Card.write"])
@@ -291,16 +297,62 @@ def test_a_removed_marker_makes_just_that_unit_again(tmp_path: Path) -> None:
     before = results(tmp_path)
     (tmp_path / "commits" / "encode" / "000002.json").unlink()
 
-    outcome = do(fake_run(tmp_path))
+    result = do(fake_run(tmp_path))
 
-    assert (outcome.units_made, results(tmp_path)) == (1, before)
+    assert (result.units_made, results(tmp_path)) == (1, before)
 
 
 def test_a_ledger_that_lost_a_row_stops_the_run(tmp_path: Path) -> None:
     do(fake_run(tmp_path))
     marker = tmp_path / "commits" / "cut" / "000001.json"
-    told = json.loads(marker.read_text())
-    marker.write_text(json.dumps({**told, "clips": told["clips"] + 1}))
+    values = json.loads(marker.read_text())
+    marker.write_text(json.dumps({**values, "clips": values["clips"] + 1}))
 
     with pytest.raises(PipelineError, match="clips"):
         do(fake_run(tmp_path))
+
+
+def test_a_run_reads_each_commit_marker_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    do(fake_run(tmp_path))
+    read: list[Path] = []
+    read_bytes = Path.read_bytes
+
+    def counted(path: Path) -> bytes:
+        read.extend([path] if "commits" in path.parts else [])
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    do(fake_run(tmp_path))
+
+    assert len(read) == len(set(read)) == 4 * len(recipe().names)
+
+
+def test_a_state_is_extended_by_commits_and_never_changed(tmp_path: Path) -> None:
+    run = fake_run(tmp_path)
+    do(run, until="cut")
+    state = read_run_state(run.folder, ("cut", "look"), 4)
+    commits = state.finished("cut")
+
+    without = state.without("cut", [1, 3])
+
+    assert [commit.unit for commit in without.finished("cut")] == [0, 2]
+    assert without.with_commits(commits) == state
+    assert len(commits) == 4
+    with pytest.raises(PipelineError, match="unit 1 was not committed by stage 'cut'; run that stage first"):
+        without.committed("cut", 1)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("{", "cannot be read"),
+        ('{"format": 7}', "format 7, this toolkit reads 1"),
+        ('{"format": 1, "recipe": "x", "recipe_source": "toy", "stages": 5}', "cannot be read"),
+        ("[1]", "cannot be read"),
+    ],
+)
+def test_a_damaged_run_json_is_named(content: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "run.json").write_text(content)
+
+    with pytest.raises(PipelineError, match=rf"run\.json: {message}"):
+        read_run_record(RunFolder(tmp_path))

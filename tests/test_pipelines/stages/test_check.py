@@ -14,6 +14,7 @@ from pipelines.stages.check import Stage
 from tests.support.paths import ROOT
 from uniform.errors import ConfigError
 from uniform.media.clip_file import write_clip
+from uniform.media.notes import read_note
 from uniform.spec import PAPER, TOY
 
 ROW = Row(
@@ -54,7 +55,7 @@ def judged(
 ) -> str | None:
     write_clip(folder / "clip.mp4", frames, sound, TOY.fps, TOY.rate_hz)
     work = (stage or Stage()).open(Context(spec=TOY))
-    (clip,) = work(iter([Clip(ROW, {"mp4": (folder / "clip.mp4").read_bytes()}, notes=notes)]))
+    (clip,) = work(iter([Clip(ROW, {"mp4": (folder / "clip.mp4").read_bytes()}, notes=tuple(map(read_note, notes)))]))
     if clip.dropped is None:
         return None
     assert clip.dropped.status == "rejected"

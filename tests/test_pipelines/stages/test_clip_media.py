@@ -56,7 +56,7 @@ def test_the_stage_gives_normalised_clips_and_found_in_order(base: Path, tmp_pat
     ]
     frames, _ = read_clip(made[0]["mp4"], TOY)
     assert numbers(frames) == nearest_numbers(1.0, TOY.frames)
-    assert made[4].notes == ("audio starts 500 ms late",)
+    assert [str(note) for note in made[4].notes] == ["audio starts 500 ms late"]
 
 
 def test_a_span_shorter_than_a_clip_is_not_filled_with_what_follows_it(base: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_file_nobody_wants_is_rejected_with_its_code(row: dict[str, str], sand
 
 @pytest.mark.parametrize("row", KEPT, ids=names(KEPT))
 def test_a_kept_clip_has_the_notes_of_the_table(row: dict[str, str], sandbox: MediaSandbox) -> None:
-    assert "; ".join(normalised(sandbox, row["file"]).notes) == row["notes"]
+    assert "; ".join(map(str, normalised(sandbox, row["file"]).notes)) == row["notes"]
 
 
 @pytest.mark.parametrize("row", KEPT, ids=names(KEPT))

@@ -20,6 +20,7 @@ from uniform.codecs.log_mel import MelFrontEnd
 from uniform.codecs.video_dct import DctVideo
 from uniform.errors import ConfigError, SpecMismatchError
 from uniform.media.clip_file import read_clip, write_clip
+from uniform.media.notes import Note
 from uniform.spec import Spec
 
 SMALL = Spec(name="small", height_px=64, width_px=64, duration_s=1, mel_bins=16)
@@ -66,7 +67,7 @@ def test_latents_are_raw_float16_arrays_of_the_spec_s_shape(clips: list[Clip]) -
 
 
 def test_the_facts_of_a_clip_are_sorted_json_with_codecs_and_scores(clips: list[Clip]) -> None:
-    (clip,) = run(Stage(), [clips[0].note("audio starts late")])
+    (clip,) = run(Stage(), [clips[0].note(Note("note", "audio starts late"))])
 
     facts = json.loads(clip["json"])
     assert clip["json"] == json.dumps(facts, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()

@@ -171,6 +171,15 @@ def test_a_changed_file_and_one_that_its_network_refuses_are_found(tmp_path: Pat
     assert "neither safetensors nor" in str(other[0])
 
 
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"w.pth": 3}', '{"w.pth": {"sha256": 3}}', " " * 2_000_000])
+def test_a_damaged_record_is_an_error_with_advice(site: _Site, tmp_path: Path, text: str) -> None:
+    fetch(_weights(site), tmp_path)
+    (tmp_path / "w" / RECORD_NAME).write_text(text)
+
+    with pytest.raises(WeightsError, match="Delete it and fetch again"):
+        recorded_files(_weights(site), tmp_path)
+
+
 def test_a_file_of_the_hub_is_copied_out_of_its_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     use_cache(monkeypatch, tmp_path / "hub")
     (tmp_path / "repository" / "inner").mkdir(parents=True)
@@ -227,7 +236,7 @@ def test_every_entry_of_the_catalogue_can_be_had_and_states_its_terms() -> None:
     for weights in evaluation_weights().values():
         assert weights.licence
         assert weights.how
-        assert any(entry.weights == weights.name for entry in extractors().values())
+        assert any(weights.name in (entry.weights, entry.text_weights) for entry in extractors().values())
         for file in weights.files:
             assert "/" not in file.name
             assert file.url is None or file.url.startswith("https://")

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tests.support.evaluation_standin import moving_square, sound, write_checkpoint
 from uniform.errors import ConfigError, InputError, WeightsError
-from uniform.evaluation.extractors import cnn14, i3d
+from uniform.evaluation.extractors import c3d, cnn14, i3d
 from uniform.evaluation.extractors.catalogue import extractors, open_extractor
 from uniform.evaluation.extractors.contract import Extractor, VideoRule
 from uniform.evaluation.extractors.frames import resized
@@ -129,9 +129,31 @@ def test_padding_gives_every_size_tensorflows_number_of_steps() -> None:
     for size in range(1, 40):
         for kernel, stride in ((7, 2), (3, 2), (2, 2), (3, 1), (1, 1)):
             x = torch.zeros(1, 1, size, size + 1, size + 2)
-            padded = i3d._same_padded(x, (kernel,) * 3, (stride,) * 3)
+            padded = i3d._padded(x, (kernel,) * 3, (stride,) * 3, by_size=True)
             steps = [(length - kernel) // stride + 1 for length in padded.shape[2:]]
             assert steps == [-(-(size + extra) // stride) for extra in range(3)]
+
+
+@pytest.mark.parametrize(("frames", "equal"), [(16, True), (24, True), (68, True), (10, False), (17, False)])
+def test_the_two_paddings_of_i3d_agree_where_lengths_are_even(frames: int, equal: bool) -> None:
+    x = torch.arange(frames, 0, -1.0)[None, None, :, None, None].expand(
+        1, 1, frames, 8, 8
+    )  # a maximum shows its window
+    by_size, fixed = (
+        i3d._pooled(i3d._pooled(x, (7, 7, 7), (2, 2, 2), way), (3, 3, 3), (2, 2, 2), way) for way in (True, False)
+    )
+
+    assert (by_size.shape == fixed.shape and torch.equal(by_size, fixed)) == equal
+
+
+@pytest.mark.parametrize("by_size", [True, False])
+def test_the_shortest_clip_of_i3d_leaves_two_steps_for_the_last_pooling(by_size: bool) -> None:
+    network = i3d.I3d(eps=1e-3, by_size=by_size).eval()
+    shortest = i3d.SHORTEST_FRAMES[by_size]
+    with exact_float32():
+        assert network(torch.zeros(1, 3, shortest, 224, 224)).shape == (1, 400)
+        with pytest.raises(RuntimeError):
+            network(torch.zeros(1, 3, shortest - 1, 224, 224))
 
 
 @pytest.mark.parametrize(("height", "width"), [(37, 53), (53, 37), (224, 224), (500, 300), (1, 9)])
@@ -150,15 +172,14 @@ def test_a_centre_crop_is_in_the_middle_and_a_squash_keeps_the_edges(height: int
         assert crop[..., 0].min() > squash[..., 0].min()  # the sides are cut away
 
 
-def test_a_c3d_input_of_one_colour_is_the_colour_less_the_mean_cube(open_standin: Open) -> None:
-    extractor = open_standin("c3d_tgan2")
+def test_a_c3d_input_of_one_colour_is_the_colour_less_the_mean_cube() -> None:
+    mean = torch.rand(c3d.MEAN_SHAPE) * 100
+    extractor = c3d.C3dExtractor("c3d_tgan2", torch.nn.Identity(), mean, (), torch.device("cpu"))
     frames = torch.tensor([10, 20, 30], dtype=torch.uint8).expand(16, 90, 61, 3)
 
-    seen = extractor.network_input(frames)
+    seen = extractor.network_input(frames) + mean[:, :, 8:120, 8:120]
 
-    torch.testing.assert_close(
-        seen + extractor._mean, torch.tensor([30.0, 20, 10])[:, None, None, None].expand_as(seen)
-    )
+    torch.testing.assert_close(seen, torch.tensor([30.0, 20, 10])[:, None, None, None].expand_as(seen))
 
 
 def test_batches_always_have_one_size_and_the_filling_is_cut_off() -> None:

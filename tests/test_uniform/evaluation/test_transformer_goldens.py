@@ -263,8 +263,19 @@ def test_texts_become_the_originals_tokens(small_folder: Path) -> None:
 
 
 def test_a_missing_vocabulary_says_how_to_get_it(tmp_path: Path) -> None:
+    _save("imagebind_avb", checkpoint(published_shapes("imagebind_small"), keep=CONSTANTS), tmp_path)
+
     with pytest.raises(WeightsError, match="weights fetch clip_vocabulary"):
-        ClipTokens.from_file(tmp_path / "bpe_simple_vocab_16e6.txt.gz")
+        _opened("imagebind_avb", tmp_path).features(texts=["a dog"])
+
+
+@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"two\nlines here"), gzip.compress(b"\xff\xfe")])
+def test_a_damaged_vocabulary_is_refused(content: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "bpe_simple_vocab_16e6.txt.gz"
+    path.write_bytes(content)
+
+    with pytest.raises(WeightsError, match="vocabulary"):
+        ClipTokens.from_file(path)
 
 
 def _clap_folder(folder: Path) -> Path:

@@ -55,6 +55,8 @@ def test_a_length_cuts_and_pads_only_where_the_rule_says_so() -> None:
     assert len(padded) == 32_000
     assert torch.equal(padded[:16_000], waveform[0])
     assert not padded[16_000:].any()
+    assert len(prepared(waveform, 16_000, _rule(at_least_s=2.0))) == 32_000
+    assert len(prepared(waveform, 16_000, _rule(at_least_s=0.5))) == 16_000
 
 
 @pytest.mark.parametrize("waveform", [torch.zeros(5), torch.zeros(1, 0), torch.zeros(1, 5, dtype=torch.float64)])

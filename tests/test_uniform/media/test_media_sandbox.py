@@ -159,7 +159,7 @@ def test_the_sampler_takes_sound_alone_and_pictures_alone(base: Path, tmp_path: 
         assert heard.waveform is not None
         assert beep_start_s(heard.waveform) == pytest.approx(BEEP_S, abs=0.01)
         assert len(heard.notes) == 1
-        assert "early" in heard.notes[0]
+        assert "early" in str(heard.notes[0])
         assert not heard.waveform[-6_400:].any()
 
 
@@ -262,12 +262,12 @@ def test_sound_that_starts_late_ends_early_or_begins_before_the_picture_lies_at_
         frames, waveform = read_clip(made.mp4, TOY)
         assert beep_start_s(waveform) - (BEEP_S + shift_s) == pytest.approx(0, abs=0.01)
         assert numbers(frames)[17] in (30, 31)
-        assert made.notes == (note,)
+        assert [str(one) for one in made.notes] == [note]
 
     ffmpeg("-i", base, "-t", "1.2", "-i", base, "-map", "0:v", "-map", "1:a", "-c", "copy", tmp_path / "short.mp4")
     made = sandbox.normalise(tmp_path / "short.mp4", TOY)
     assert len(made.notes) == 1
-    assert made.notes[0].endswith("ms early")
+    assert str(made.notes[0]).endswith("ms early")
 
 
 @pytest.mark.parametrize(
@@ -297,4 +297,4 @@ def test_stereo_that_cancels_itself_gives_one_channel_and_a_note(
 
     _, waveform = read_clip(made.mp4, TOY)
     assert np.abs(waveform).max() == pytest.approx(np.abs(beeping_sound()).max(), rel=0.05)
-    assert "cancel" in made.notes[0]
+    assert "cancel" in str(made.notes[0])

@@ -74,8 +74,10 @@ class PublishedWeights:
 
     @property
     def place(self) -> str:
-        """Where the first file is: its hub id or its host."""
+        """Where the first file is: its package, its hub id or its host."""
         first = self.files[0]
+        if first.package is not None:
+            return f"Python package {first.package}"
         return first.hub_id or (first.url or "by hand").removeprefix("https://").split("/")[0]
 
     @property
@@ -94,6 +96,8 @@ class ExtractorEntry:
     """Module inside this package."""
     weights: str | None = None
     """Name of its published weights; None where it carries or finds its own."""
+    text_weights: str | None = None
+    """Name of further published files that only texts need."""
     modality: tuple[Literal["video", "audio", "text"], ...]
     about: str
     """One line: what is measured with it, after whose protocol."""

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from uniform.errors import WeightsError
 
-VOCABULARY_FILE = "bpe_simple_vocab_16e6.txt.gz"
 CONTEXT = 77
 MERGES = 49_152 - 256 - 2
 START, END = 49_406, 49_407
@@ -73,11 +72,6 @@ class ClipTokens:
                 content = file.read(_MOST_BYTES + 1)
             lines = content.decode().split("\n")[1 : MERGES + 1]
             pairs = tuple(tuple(line.split()) for line in lines)
-        except FileNotFoundError as error:
-            raise WeightsError(
-                f"{path}: not found; texts need CLIP's vocabulary. Run: uniform weights fetch clip_vocabulary "
-                f"--copy-to {path.parent}"
-            ) from error
         except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
             raise WeightsError(f"{path}: cannot be read ({error}). Fetch CLIP's vocabulary again.") from error
         if len(content) > _MOST_BYTES or len(pairs) != MERGES or any(len(pair) != 2 for pair in pairs):

@@ -45,6 +45,8 @@ class AudioRule:
     """Cut to this length; None takes the whole clip."""
     pad: Literal["none", "zeros"] = "none"
     """"zeros": a clip shorter than `length_s` is filled up at its end."""
+    at_least_s: float | None = None
+    """A shorter clip is filled up with zeros to this length, whatever `pad` says (2 s in audioldm_eval)."""
     min_samples: int = 1
     """A clip with fewer, at `rate_hz`, cannot be given to the network."""
 

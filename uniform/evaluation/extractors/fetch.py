@@ -6,6 +6,7 @@ gets its name only when it is whole; a download that stopped goes on where it wa
 
 import http.client
 import json
+import logging
 import shutil
 import urllib.error
 import urllib.request
@@ -37,6 +38,7 @@ TIMEOUT_S = 60.0
 CHUNK_BYTES = 2**20
 SIZE_MARGIN = 1.25
 """A file may be so much larger than the catalogue says; what is more is not the published file."""
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -64,12 +66,13 @@ def fetch(weights: PublishedWeights, folder: Path) -> tuple[WeightsFile, ...]:
         path = find_file(weights, file, folder)
         if path is None:
             path = place / file.name
-            if file.hub_id is not None:
-                _from_hub(file, path, weights)
-            elif file.url is not None:
-                _download(file, path, weights)
-            else:
-                raise WeightsError(f"{weights.name}: {file.name} has no address to fetch from. By hand: {weights.how}")
+            try:
+                _bring(file, path, weights)
+            except WeightsError as error:
+                if not file.optional:
+                    raise
+                _log.warning("%s: left out, since it is needed for texts only: %s", file.name, error)
+                continue
         record = file_record(path, file)
         if not record.known and (file.sha256 or file.sha256_head or file.md5):
             raise WeightsError(
@@ -82,15 +85,25 @@ def fetch(weights: PublishedWeights, folder: Path) -> tuple[WeightsFile, ...]:
     return tuple(records)
 
 
+def _bring(file: PublishedFile, path: Path, weights: PublishedWeights) -> None:
+    if file.hub_id is not None:
+        _from_hub(file, path, weights)
+    elif file.url is not None:
+        _download(file, path, weights)
+    else:
+        raise WeightsError(f"{weights.name}: {file.name} has no address to fetch from. By hand: {weights.how}")
+
+
 def verify(weights: PublishedWeights, folder: Path) -> list[Verdict]:
     """Compare the files of `weights` with the record of their fetch, and load each into its network.
 
     Raises: WeightsError where a file is missing.
     """
     paths, recorded = find_weights(weights, folder), read_record(folder / weights.name)
+    present = [file for file in weights.files if find_file(weights, file, folder) is not None]
     unloadable = _why_it_does_not_load(weights, folder)
     verdicts = []
-    for file, path in zip(weights.files, paths, strict=True):
+    for file, path in zip(present, paths, strict=True):
         found = file_record(path, file)
         before = recorded.get(file.name, {}).get("sha256")
         problem = unloadable

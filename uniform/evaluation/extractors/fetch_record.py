@@ -1,13 +1,14 @@
 """The record that a fetch leaves beside the weights of an extractor: size and digest of every file."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from uniform.errors import WeightsError
 from uniform.evaluation.extractors.catalogue import PublishedWeights, find_file
+from uniform.untrusted_json import read_untrusted_json
 
 RECORD_NAME = "uniform-evaluation-weights.json"
+RECORD_BYTES = 1_000_000
 
 
 def read_record(folder: Path) -> dict[str, Any]:
@@ -16,15 +17,22 @@ def read_record(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        record = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            record = read_untrusted_json(file.read(RECORD_BYTES + 1), max_bytes=RECORD_BYTES)
     except (OSError, ValueError) as error:
         raise WeightsError(f"{path}: not a record of fetched weights ({error}). Delete it and fetch again.") from error
-    if not isinstance(record, dict) or not all(isinstance(entry, dict) for entry in record.values()):
+    entries = record.values() if isinstance(record, dict) else [None]
+    if not all(isinstance(entry, dict) and isinstance(entry.get("sha256"), str) for entry in entries):
         raise WeightsError(f"{path}: not a record of fetched weights. Delete it and fetch again.")
-    return record
+    found: dict[str, Any] = record
+    return found
 
 
 def recorded_files(weights: PublishedWeights, folder: Path) -> bool:
-    """Whether the record of a fetch names every file of `weights`, and each is there."""
+    """Whether each file of `weights` is there, in an installed package or named by the record of a fetch."""
     recorded = read_record(folder / weights.name)
-    return all(file.name in recorded and find_file(weights, file, folder) is not None for file in weights.files)
+    return all(
+        (file.name in recorded or file.package is not None) and find_file(weights, file, folder) is not None
+        for file in weights.files
+        if not file.optional
+    )

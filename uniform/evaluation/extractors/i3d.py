@@ -4,10 +4,11 @@ Source: Carreira and Zisserman 2017 (arXiv:1705.07750), in the weights of Google
 
     i3d_tats   TATS, cd-fvd: frames squashed to 224 x 224; `i3d_pretrained_400.pt`; batch norm with eps 1e-5
     i3d_mmd    MM-Diffusion, JavisBench: short side 224, centre crop; the same file and eps
-    i3d_sgv    StyleGAN-V: squashed; its TorchScript file, read as tensors; eps 1e-3, as in training
+    i3d_sgv    StyleGAN-V: squashed; its TorchScript file, read as tensors; eps 1e-3, as in training; padding of
+               hassony2's port, which differs from the others' where a length is odd (16 frames: nowhere)
 
 Licence: TATS MIT, the original Apache-2.0; StyleGAN-V's file states none.
-Input: RGB frames; 9 or more (16 is usual), pixel values x 2 / 255 - 1.
+Input: RGB frames; 9 or more, `i3d_sgv` 10 or more (16 is usual), pixel values x 2 / 255 - 1.
 
 B clips, T frames, C channels.
 """
@@ -30,8 +31,8 @@ from uniform.evaluation.extractors.tensor_files import SCRIPT, STATE_DICT, Layou
 
 SIZE_PX = 224
 CLASSES = 400
-SHORTEST_FRAMES = 9
-"""The last pooling wants two steps in time; eight frames leave one."""
+SHORTEST_FRAMES = {True: 9, False: 10}
+"""By padding: the last pooling wants two steps in time, and fewer frames leave one."""
 MIXED = {
     "Mixed_3b": (192, (64, 96, 128, 16, 32, 32)),
     "Mixed_3c": (256, (128, 128, 192, 32, 96, 64)),
@@ -46,26 +47,42 @@ MIXED = {
 """Channels in, and of each branch: one 1 x 1; two with 3 x 3 behind 1 x 1; pooling with 1 x 1."""
 
 
-def _same_padded(x: Tensor, kernel: tuple[int, int, int], stride: tuple[int, int, int]) -> Tensor:
-    """Zeros around `x` (B, C, T, H, W) so that the output has ceil(size / stride) steps: TensorFlow's "SAME"."""
+Triple = tuple[int, int, int]
+
+
+def _padded(x: Tensor, kernel: Triple, stride: Triple, by_size: bool) -> Tensor:
+    """Zeros around `x` (B, C, T, H, W), less before than behind where they are odd.
+
+    Args:
+        by_size: TensorFlow's "SAME": the output has ceil(size / stride) steps. Otherwise kernel - stride zeros whatever
+            the size, as hassony2's port has it: the same where the stride divides the size, and only there.
+    """
     pads: list[int] = []
     for size, k, s in zip(x.shape[:1:-1], kernel[::-1], stride[::-1], strict=True):
-        total = max(k - (s if size % s == 0 else size % s), 0)
+        total = max(k - (size % s or s if by_size else s), 0)
         pads += [total // 2, total - total // 2]
     return F.pad(x, pads) if any(pads) else x
+
+
+def _pooled(x: Tensor, kernel: Triple, stride: Triple, by_size: bool) -> Tensor:
+    """Maximum pooling. Zeros are fit for padding: every value is a ReLU's, 0 or more."""
+    return F.max_pool3d(_padded(x, kernel, stride, by_size), kernel, stride, ceil_mode=True)
 
 
 class Unit(nn.Module):
     """Convolution, batch norm, ReLU."""
 
-    def __init__(self, before: int, width: int, kernel: int, stride: int = 1, eps: float = 1e-5) -> None:
+    def __init__(
+        self, before: int, width: int, kernel: int, stride: int = 1, *, eps: float, by_size: bool = True
+    ) -> None:
         super().__init__()
+        self.by_size = by_size
         self.conv3d = nn.Conv3d(before, width, kernel, stride, bias=False)
         self.bn = nn.BatchNorm3d(width, eps=eps)
         self.size = ((kernel,) * 3, (stride,) * 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.relu_(self.bn(self.conv3d(_same_padded(x, *self.size))))
+        return F.relu_(self.bn(self.conv3d(_padded(x, *self.size, self.by_size))))
 
 
 class Mixed(nn.Module):
@@ -81,7 +98,7 @@ class Mixed(nn.Module):
         self.b3b = Unit(before, widths[5], 1, eps=eps)
 
     def forward(self, x: Tensor) -> Tensor:
-        pooled = F.max_pool3d(_same_padded(x, (3, 3, 3), (1, 1, 1)), 3, 1)  # zeros: every value is a ReLU's, 0 or more
+        pooled = _pooled(x, (3, 3, 3), (1, 1, 1), by_size=True)
         return torch.cat([self.b0(x), self.b1b(self.b1a(x)), self.b2b(self.b2a(x)), self.b3b(pooled)], 1)
 
 
@@ -110,12 +127,14 @@ class I3d(nn.Module):
 
     Args:
         eps: of the batch norms.
+        by_size: padding as TensorFlow has it, see `_padded`.
     """
 
-    def __init__(self, eps: float) -> None:
+    def __init__(self, eps: float, by_size: bool = True) -> None:
         super().__init__()
+        self.by_size = by_size
         self.logits = Logits()
-        self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2, eps=eps)
+        self.Conv3d_1a_7x7 = Unit(3, 64, 7, 2, eps=eps, by_size=by_size)
         self.Conv3d_2b_1x1 = Unit(64, 64, 1, eps=eps)
         self.Conv3d_2c_3x3 = Unit(64, 192, 3, eps=eps)
         for name, (before, widths) in MIXED.items():
@@ -126,7 +145,7 @@ class I3d(nn.Module):
             x = self.get_submodule(name)(x)
             if name in POOLS:
                 kernel, stride = POOLS[name]
-                x = F.max_pool3d(_same_padded(x, kernel, stride), kernel, stride)
+                x = _pooled(x, kernel, stride, self.by_size)
         x = F.avg_pool3d(x, (2, 7, 7), 1)  # (B, 1024, T / 8 - 1, 1, 1)
         return self.logits(x).flatten(2).mean(dim=2)  # type: ignore[no-any-return]  # (B, 400)
 
@@ -193,7 +212,7 @@ class I3dExtractor:
         self.video = VideoRule(
             fps=None,
             frames=None,
-            min_frames=SHORTEST_FRAMES,
+            min_frames=SHORTEST_FRAMES[not VARIANTS[name].scripted],
             size_px=SIZE_PX,
             crop=VARIANTS[name].crop,
             filter="bilinear",
@@ -225,7 +244,7 @@ def load(entry: ExtractorEntry, folder: Path, device: torch.device) -> I3dExtrac
     published = weights_of(entry)
     (path,) = find_weights(published, folder)
     with torch.device("meta"):
-        network = I3d(variant.eps)
+        network = I3d(variant.eps, by_size=not variant.scripted)
     shapes = shapes_of(network)
     layout = Layout(shapes=shapes, forms=STATE_DICT)
     if variant.scripted:

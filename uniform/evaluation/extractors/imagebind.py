@@ -24,8 +24,8 @@ from torch import Tensor
 from torchaudio.compliance.kaldi import fbank
 
 from uniform.errors import InputError
-from uniform.evaluation.extractors.catalogue import ExtractorEntry, find_weights, weights_of
-from uniform.evaluation.extractors.clip_tokens import VOCABULARY_FILE, ClipTokens
+from uniform.evaluation.extractors.catalogue import ExtractorEntry, evaluation_weights, find_weights, weights_of
+from uniform.evaluation.extractors.clip_tokens import ClipTokens
 from uniform.evaluation.extractors.contract import (
     AudioRule,
     VideoRule,
@@ -153,7 +153,8 @@ class ImageBind:
         return self._run("audio", log_mel(windows)[:, None])
 
     def _texts(self, texts: Sequence[str]) -> Tensor:  # -> (B, E)
-        return self._run("text", ClipTokens.from_file(self.folder / VOCABULARY_FILE).ids(texts))
+        (path,) = find_weights(evaluation_weights()["clip_vocabulary"], self.folder)
+        return self._run("text", ClipTokens.from_file(path).ids(texts))
 
 
 def load(entry: ExtractorEntry, folder: Path, device: torch.device, size: ImageBindSize | None = None) -> ImageBind:
@@ -174,7 +175,7 @@ def load(entry: ExtractorEntry, folder: Path, device: torch.device, size: ImageB
     return ImageBind(
         network=network.to(device),
         device=device,
-        folder=path.parent,
+        folder=folder,
         name=entry.name,
         licence=published.terms,
         source=published.publisher,

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from uniform.errors import WeightsError
 
-_MOST_BYTES = 64_000_000
+MOST_BYTES = 64_000_000
 _MOST_TENSORS = 10_000
 _TYPES = {0: "<f4", 2: "<i4", 9: "<i1"}
 """Numbers of the schema's element types that are read here: float32, int32, int8."""
@@ -92,8 +92,8 @@ def read_tflite(path: Path) -> list[tuple[str, Tensor]]:
     """
     try:
         with path.open("rb") as file:
-            content = file.read(_MOST_BYTES + 1)
-        if len(content) > _MOST_BYTES or content[4:8] != b"TFL3":
+            content = file.read(MOST_BYTES + 1)
+        if len(content) > MOST_BYTES or content[4:8] != b"TFL3":
             raise _DamagedError("it is no TensorFlow Lite file of at most 64 MB")
         return list(_tensors(_Bytes(content)))
     except FileNotFoundError as error:
@@ -109,6 +109,7 @@ def _tensors(file: _Bytes) -> Iterator[tuple[str, Tensor]]:
     graphs, buffers = model.tables(2), model.tables(4)
     if len(graphs) != 1:
         raise _DamagedError(f"{len(graphs)} graphs; wanted one")
+    total = 0
     for tensor in graphs[0].tables(0):
         index = tensor.number(2, "<I")
         if index >= len(buffers):
@@ -117,6 +118,9 @@ def _tensors(file: _Bytes) -> Iterator[tuple[str, Tensor]]:
         name = tensor.array(3, "<u1").tobytes().decode("utf-8", "replace")
         kind = tensor.number(1, "<b")
         if raw.size and kind in _TYPES:
+            total += raw.size  # many tensors may name one buffer
+            if total > MOST_BYTES:
+                raise _DamagedError(f"tensors of more than {MOST_BYTES:,} bytes")
             yield name, _numbers(raw, _TYPES[kind], tensor, name)
 
 

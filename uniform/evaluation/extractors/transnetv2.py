@@ -25,7 +25,7 @@ from uniform.evaluation.extractors.tensor_files import Layout, load_network, sha
 
 HEIGHT_PX, WIDTH_PX = 27, 48
 LOOKUP = 101
-_PIECE_FRAMES = 512
+PIECE_FRAMES = 512
 _COLOURS = 512
 
 
@@ -174,7 +174,7 @@ class TransNetV2:
         return {"embedding": torch.stack(rows)}
 
     def _clip(self, clip: Tensor) -> Tensor:  # (T, H, W, 3) -> (2048,)
-        pieces = torch.split(squashed(clip), _PIECE_FRAMES)
+        pieces = torch.split(squashed(clip), PIECE_FRAMES)
         x = torch.cat([self.network(piece[None].to(self.device))[0] for piece in pieces])
         return torch.cat([x.mean(0), x.std(0, correction=0)]).cpu()
 

@@ -40,6 +40,8 @@ def prepared(waveform: Tensor, rate_hz: int, rule: AudioRule) -> Tensor:
     if rule.remove_dc:
         mono = mono - mono.mean()
     mono = resampled(mono, rate_hz, rule.rate_hz)
+    if rule.at_least_s is not None:
+        mono = F.pad(mono, (0, max(round(rule.at_least_s * rule.rate_hz) - len(mono), 0)))
     if rule.length_s is None:
         return mono
     samples = round(rule.length_s * rule.rate_hz)
