@@ -1,15 +1,16 @@
-"""The block stack of UniForm against the same computation written as Open-Sora 1.2 writes it, side by side in one run.
+"""The block stack of UniForm against the same computation as Open-Sora 1.2 implements it, measured in one run.
 
     python benchmarks/block_stack.py [--pairs 1] [--frames 4] [--repeats 3]
 
-Both use the same XL/2-shaped blocks on the paper's 304 tokens per frame and 300 text tokens, and must agree. Theirs:
+Both use the same XL/2-shaped blocks on the paper's 304 tokens per frame and 300 text tokens, and must agree. The
+Open-Sora stack has:
 
     modulation   two full ones per token, for the noisy and for the clean time, and `where` between them, in four places
     attention    copies between (B T) S and (B S) T; softmax(q k) v written out in temporal blocks
     text         packed, so projected once per clip and block, but again in every step of sampling
 
 Ours keeps keys and values for all steps of a sample; in training both project them in each pass. The last row is the
-matrix products alone, which both stacks share: what is left above it is all that writing them well can save. One
+matrix products alone, which both stacks share: the difference to it is the most that an implementation can save. One
 thread, processor time, best of the repeats, alternating.
 """
 
@@ -23,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from uniform.model.blocks import Block, Context, Memory, rotate, rotation_table
+from uniform.model.blocks import Block, Context, KeyValues, rotate, rotation_table
 from uniform.model.config import SIZES
 from uniform.model.layout import GridLayout
 from uniform.spec import PAPER
@@ -34,7 +35,7 @@ TOKENS, TEXT = 304, 300
 
 @dataclass(frozen=True)
 class Plain:
-    """Which parts are done the plain way; the rest is ours."""
+    """Parts computed as in Open-Sora; the others as in UniForm."""
 
     modulation: bool = True
     attention: bool = True
@@ -43,28 +44,28 @@ class Plain:
 
 @dataclass(frozen=True)
 class Inputs:
-    """What both stacks read."""
+    """Inputs of both stacks."""
 
     x: Tensor
     text: Tensor
-    memories: list[Memory]
-    """The text's keys and values of each block, made before."""
+    caches: list[KeyValues]
+    """Keys and values of the text for each block."""
     context: Context
 
 
 def plain_stack(blocks: list[Block], inputs: Inputs, plain: Plain) -> Tensor:
-    """All blocks in order; each part plain or ours."""
+    """All blocks in order; `plain` selects the implementation of each part."""
     x = inputs.x
-    for block, memory in zip(blocks, inputs.memories, strict=True):
-        x = plain_block(block, x, inputs, plain, None if plain.text else memory)
+    for block, cached in zip(blocks, inputs.caches, strict=True):
+        x = plain_block(block, x, inputs, plain, None if plain.text else cached)
     return x
 
 
-def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, memory: Memory | None) -> Tensor:
-    """One block after the description: modulate twice and choose, copy between layouts, project the text."""
+def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, cached: KeyValues | None) -> Tensor:
+    """One block as in Open-Sora: modulate twice and select, copy between layouts, project the text."""
     _, _, S, D = x.shape
     if not plain.modulation:
-        return shared_modulation_block(block, x, inputs, plain, memory)
+        return shared_modulation_block(block, x, inputs, plain, cached)
     rows = block.scale_shift_table + inputs.context.modulation  # (B, 2, 6, D)
     noisy, clean = (rows[:, level].unbind(1) for level in (0, 1))  # six (B, D) each
     is_clean = (inputs.context.level == 1).expand(x.shape[:3]).reshape(len(x), -1)[..., None]  # (B, T S, 1)
@@ -82,11 +83,11 @@ def plain_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, memory: M
     flat = x.flatten(1, 2)  # (B, T S, D)
     attended = self_attention(block, modulated(flat, 0).unflatten(1, (-1, S)), inputs, plain)
     flat = flat + gated(attended.flatten(1, 2), 2)
-    flat = flat + cross_attention(block, flat.unflatten(1, (-1, S)), inputs, memory).flatten(1, 2)
+    flat = flat + cross_attention(block, flat.unflatten(1, (-1, S)), inputs, cached).flatten(1, 2)
     return (flat + gated(block.mlp(modulated(flat, 3)), 5)).unflatten(1, (-1, S))
 
 
-def shared_modulation_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, memory: Memory | None) -> Tensor:
+def shared_modulation_block(block: Block, x: Tensor, inputs: Inputs, plain: Plain, cached: KeyValues | None) -> Tensor:
     """Our modulation around plain attention and text."""
     rows = block.scale_shift_table + inputs.context.modulation
     is_clean = (inputs.context.level == 1)[..., None]
@@ -94,7 +95,7 @@ def shared_modulation_block(block: Block, x: Tensor, inputs: Inputs, plain: Plai
         torch.where(is_clean, rows[:, 1, place][:, None, None], rows[:, 0, place][:, None, None]) for place in range(6)
     )
     x = x + g1 * self_attention(block, F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + c1) + s1, inputs, plain)
-    x = x + cross_attention(block, x, inputs, memory)
+    x = x + cross_attention(block, x, inputs, cached)
     return x + g2 * block.mlp(F.layer_norm(x, x.shape[-1:], eps=1e-6) * (1 + c2) + s2)
 
 
@@ -117,17 +118,17 @@ def self_attention(block: Block, x: Tensor, inputs: Inputs, plain: Plain) -> Ten
     return y.view(B, S, T, D).transpose(1, 2) if layer.temporal else y.view(B, T, S, D)
 
 
-def cross_attention(block: Block, x: Tensor, inputs: Inputs, memory: Memory | None) -> Tensor:
+def cross_attention(block: Block, x: Tensor, inputs: Inputs, cached: KeyValues | None) -> Tensor:
     """(B, T, S, D) -> (B, T, S, D)"""
     layer = block.cross_attn
-    return layer(x, layer.remember(inputs.text) if memory is None else memory, inputs.context.text_mask)
+    return layer(x, layer.keys_values(inputs.text) if cached is None else cached, inputs.context.text_mask)
 
 
-def our_stack(blocks: list[Block], inputs: Inputs, remembered: bool) -> Tensor:
-    """As the network runs it: in sampling with the text's keys and values `remembered`, in training without."""
+def our_stack(blocks: list[Block], inputs: Inputs, cached_text: bool) -> Tensor:
+    """As the network runs it: in sampling with the text's keys and values `cached_text`, in training without."""
     x = inputs.x
-    for block, memory in zip(blocks, inputs.memories, strict=True):
-        x = block(x, inputs.context, memory if remembered else inputs.text)
+    for block, cached in zip(blocks, inputs.caches, strict=True):
+        x = block(x, inputs.context, cached if cached_text else inputs.text)
     return x
 
 
@@ -155,7 +156,7 @@ def make_blocks(pairs: int) -> list[Block]:
 
 
 def make_inputs(blocks: list[Block], frames: int) -> Inputs:
-    """One clip of V2A: the picture's tokens clean, the sound's noisy."""
+    """One clip of V2A: video tokens clean, audio tokens noisy."""
     generator = torch.Generator().manual_seed(0)
     level = GridLayout(PAPER.video_latent, PAPER.audio_latent, CONFIG.patch).levels()
     frequencies = 10_000.0 ** (-torch.arange(0, CONFIG.head_width, 2) / CONFIG.head_width)
@@ -169,8 +170,8 @@ def make_inputs(blocks: list[Block], frames: int) -> Inputs:
     x = torch.randn(1, frames, TOKENS, CONFIG.width, generator=generator)
     text = torch.randn(1, TEXT, CONFIG.width, generator=generator)
     with torch.no_grad():
-        memories = [block.cross_attn.remember(text) for block in blocks]
-    return Inputs(x, text, memories, context)
+        caches = [block.cross_attn.keys_values(text) for block in blocks]
+    return Inputs(x, text, caches, context)
 
 
 def seconds(work: Callable[[], Tensor], train: bool) -> float:
@@ -199,9 +200,9 @@ def main() -> None:
         f"outputs differ by {apart:.1e} of the largest; {options.frames} frames x {TOKENS} tokens, {TEXT} text tokens"
     )
     if apart > 1e-4:
-        raise SystemExit("the two stacks do not compute the same")
+        raise SystemExit("the two stacks do not agree")
     for what, train in (("a step of sampling", False), ("a step of training", True)):
-        rows = ways(blocks, inputs, remembered=not train)
+        rows = ways(blocks, inputs, cached_text=not train)
         best = dict.fromkeys(rows, float("inf"))
         for _ in range(options.repeats):
             for name, work in rows.items():
@@ -212,16 +213,16 @@ def main() -> None:
         print(f"  no writing of the rest could give more than {best['Open-Sora'] / best['matrix products alone']:.2f}")
 
 
-def ways(blocks: list[Block], inputs: Inputs, *, remembered: bool) -> dict[str, Callable[[], Tensor]]:
-    """What is timed, by name; in training, where nothing is `remembered`, the text is no part of its own."""
+def ways(blocks: list[Block], inputs: Inputs, *, cached_text: bool) -> dict[str, Callable[[], Tensor]]:
+    """The timed variants by name; in training, without a text cache, the text is not a separate variant."""
     alone = {
-        "... only its two modulations": Plain(attention=False, text=not remembered),
-        "... only its attention": Plain(modulation=False, text=not remembered),
+        "... only its two modulations": Plain(attention=False, text=not cached_text),
+        "... only its attention": Plain(modulation=False, text=not cached_text),
     }
-    if remembered:
+    if cached_text:
         alone["... only its text"] = Plain(modulation=False, attention=False)
     return {
-        "ours": lambda: our_stack(blocks, inputs, remembered),
+        "ours": lambda: our_stack(blocks, inputs, cached_text),
         "Open-Sora": lambda: plain_stack(blocks, inputs, Plain()),
         **{name: partial(plain_stack, blocks, inputs, plain) for name, plain in alone.items()},
         "matrix products alone": lambda: products(blocks, inputs),

@@ -1,10 +1,10 @@
-"""The caption stage against a bare loop over the same model, one clip after the other, side by side in one run.
+"""Compare the stage caption_video with a plain loop over the same model, clip by clip, in one run.
 
     python benchmarks/captioning.py [CLIPS] [FOLDER] [DEVICE]
 
 FOLDER holds a PLLaVA (`uniform weights fetch pllava-13b --copy-to FOLDER`); without one, a small PLLaVA with random
-weights is made: its words are noise, its work is not. Prints tokens/s of both, their ratio, and the share of the
-stage's time that the model waits for frames.
+weights is made: it does the same work, and its captions are noise. Prints tokens/s of both, their ratio, and the share
+of the stage's time that the model waits for frames.
 """
 
 import dataclasses
@@ -38,7 +38,7 @@ SIGNS = ["<pad>", "<s>", "</s>", "<unk>", "<image>"]
 
 
 def make_model(folder: Path) -> None:
-    """A small PLLaVA with random weights and CLIP's picture size."""
+    """Write a small PLLaVA with random weights and CLIP's image size."""
     names = [*SIGNS, *(f"word{number}" for number in range(WORDS))]
     tokenizer = Tokenizer(models.WordLevel({name: n for n, name in enumerate(names)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
@@ -54,8 +54,8 @@ def make_model(folder: Path) -> None:
     LlavaForConditionalGeneration(config).save_pretrained(folder)
 
 
-def bare_loop(stage: Stage, work: CaptionWork, clips: list[Clip]) -> tuple[int, float]:
-    """Tokens and seconds of one clip after the other."""
+def plain_loop(stage: Stage, work: CaptionWork, clips: list[Clip]) -> tuple[int, float]:
+    """Caption clip by clip. Returns (tokens, seconds)."""
     system, user = stage.wording.filled({})
     captioner, began, tokens = work.captioner, time.monotonic(), 0
     for clip in clips:
@@ -81,11 +81,11 @@ def main() -> None:
             stage = dataclasses.replace(stage, dtype="float32")
         work = CaptionWork(stage, PAPER, stage.settings.open(device))
         clips = [generated_clip(n, PAPER) for n in range(number)]
-        bare_loop(stage, work, clips[:1])  # warm
-        tokens, seconds = bare_loop(stage, work, clips)
+        plain_loop(stage, work, clips[:1])  # warm up
+        tokens, seconds = plain_loop(stage, work, clips)
         list(work.work(iter(clips)))
         speed, wait = work.last, work.waited_share
-    print(f"bare loop: {tokens / seconds:.0f} tokens/s, {number / seconds:.2f} clips/s")
+    print(f"plain loop: {tokens / seconds:.0f} tokens/s, {number / seconds:.2f} clips/s")
     print(f"stage:     {speed.tokens / speed.seconds:.0f} tokens/s, {speed.clips / speed.seconds:.2f} clips/s")
     print(
         f"ratio {speed.tokens / speed.seconds / (tokens / seconds):.2f}; {100 * wait:.1f} % of the stage's time waiting"

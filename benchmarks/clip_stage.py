@@ -1,9 +1,9 @@
-"""Clip stage against one bare ffmpeg command per clip, side by side in one run, both held to one core.
+"""Compare the stage clip_media with one ffmpeg command per clip, in one run, both on one core.
 
 Both do the same work on the same files: the first 4 s, 17 fps, shorter side to size, centre crop, x264 with the same
-preset, quality and key frames, 16 kHz mono FLAC, one MP4 file. The files take turns, so that a busy machine hits both.
-Two ratios: wall-clock time on the one core, and processor time, which other programs do not disturb. Then the memory of
-worker and child after 50, 100 and 200 clips.
+preset, quality and key frames, 16 kHz mono FLAC, one MP4 file. They alternate on each file, so that other load affects
+both. Prints two ratios: of wall-clock time, and of processor time, which other programs do not disturb; then the memory
+of worker and child process after 50, 100 and 200 clips.
 
     python benchmarks/clip_stage.py [FOLDER] [--clips 40]
 """
@@ -34,9 +34,15 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    """Run both, print clips per second and the ratio, then memory."""
+    """Run both; print clips per second and the ratio, then memory."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("folder", type=Path, nargs="?", default=DEFAULT_FOLDER, help="real clips, if there are any")
+    parser.add_argument(
+        "folder",
+        type=Path,
+        nargs="?",
+        default=DEFAULT_FOLDER,
+        help="folder of real clips; without it, clips are generated",
+    )
     parser.add_argument("--clips", type=int, default=60, help="files to use at most")
     parser.add_argument("--rounds", type=int, default=2, help="times that each file is processed by each side")
     arguments = parser.parse_args()
@@ -62,7 +68,7 @@ def _real(folder: Path) -> list[Path]:
 
 
 def _generated(folder: Path) -> list[Path]:
-    """Moving noise-free pictures and a tone, 360p, 30 fps, 6 s: used where there are no real clips."""
+    """Write clips of moving noise-free video and a tone, 360p, 30 fps, 6 s."""
     rows, columns = np.mgrid[0:360, 0:640]
     paths = []
     for number in range(GENERATED):
@@ -94,7 +100,7 @@ class Cost:
 
 
 def _race(files: list[Path], sandbox: MediaSandbox, out: Path, rounds: int) -> tuple[Cost, Cost]:
-    """What each side needs for all files; of each file, the best of its rounds."""
+    """Cost of both for all files; of each file, the best of its rounds."""
     ours, theirs = Cost(), Cost()
     for path in files:
         mine = [_cost(lambda path=path: sandbox.normalise(path, PAPER), sandbox) for _ in range(rounds)]
@@ -112,7 +118,7 @@ def _cost(work: Callable[[], object], sandbox: MediaSandbox) -> Cost:
 
 
 def _cpu_s(sandbox: MediaSandbox) -> float:
-    """Processor time of this process, of the children it has waited for, and of the sandbox's child."""
+    """Processor time of this process, of its finished children, and of the sandbox's child."""
     used = os.times()
     stat = Path(f"/proc/{sandbox.child_id}/stat").read_text().rsplit(")", 1)[1].split()
     return used.user + used.system + used.children_user + used.children_system + (int(stat[11]) + int(stat[12])) / TICKS
@@ -124,23 +130,23 @@ def _ffmpeg(path: Path, out: Path) -> None:
 
 def _command(path: Path, spec: Spec, out: Path) -> list[str]:
     height, width = spec.height_px, spec.width_px
-    picture = (
+    video = (
         f"fps={spec.fps},scale={width}:{height}:force_original_aspect_ratio=increase:flags=bicubic,"
         f"crop={width}:{height},setsar=1,format=yuv420p"
     )
     options = Mp4Settings(fps=Fraction(spec.fps), rate_hz=spec.rate_hz).video_options
     encoder = [part for name, value in options.items() for part in (f"-{name}:v", value) if name != "threads"]
     limits = ["-threads", "1", "-filter_threads", "1", "-t", str(spec.duration_s)]
-    sound = ["-c:a", "flac", "-ar", str(spec.rate_hz), "-ac", "1"]
+    audio = ["-c:a", "flac", "-ar", str(spec.rate_hz), "-ac", "1"]
     program = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "quiet", "-y", "-threads", "1"]
     return [
-        *program, "-i", f"file:{path}", *limits, "-vf", picture, "-c:v", "libx264", *encoder,
-        *sound, "-movflags", "+faststart", f"file:{out}",
+        *program, "-i", f"file:{path}", *limits, "-vf", video, "-c:v", "libx264", *encoder,
+        *audio, "-movflags", "+faststart", f"file:{out}",
     ]  # fmt: skip
 
 
 def _memory(files: list[Path], sandbox: MediaSandbox) -> None:
-    """Resident memory after so many clips; a leak of 1 MB a clip would show as 150 MB."""
+    """Print the resident memory at the milestones; a leak of 1 MB per clip shows as 150 MB."""
     shortest = sorted(files, key=lambda path: path.stat().st_size)[:20]
     for number in range(1, MILESTONES[-1] + 1):
         sandbox.normalise(shortest[number % len(shortest)], PAPER)

@@ -1,9 +1,9 @@
-"""The encode stage with its queue against the same stage without it: side by side in one run.
+"""Compare the stage encode_latents with and without prefetching, in one run.
 
     python benchmarks/encode_queue.py [CLIPS] [SPEC]
 
-Prints clips/s of both, their ratio, and the share of time that the codecs wait for clips (wanted: 5 % or less where
-reading a clip is quicker than encoding it).
+Prints clips/s of both, their ratio, and the share of time that the codecs wait for clips (target: 5% or less where
+reading a clip is faster than encoding it).
 """
 
 import sys

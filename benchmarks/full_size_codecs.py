@@ -1,10 +1,10 @@
-"""One clip through both codecs at their published sizes: seconds per part, peak memory.
+"""Measure both codecs at their published sizes on one clip: seconds per step, peak memory.
 
     python benchmarks/full_size_codecs.py                       # noise
     python benchmarks/full_size_codecs.py --clip FILE --decode  # the first 4 s of a file, and back
 
-The weights are random, of the published shapes, written in the published layouts and opened as the real ones are: the
-numbers mean nothing, time and memory do. On one CPU core the video part takes several minutes.
+The weights are random, with the published shapes and layouts, and are opened like the real ones: only time and memory
+are meaningful. On one CPU core the video part takes several minutes.
 """
 
 import argparse

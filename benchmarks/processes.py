@@ -36,7 +36,7 @@ class Processor:
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def started(self, facts: Mapping[str, Any]) -> None:
+    def started(self, summary: Mapping[str, Any]) -> None:
         self.path.touch()
 
     def progressed(self, progress: Progress) -> None:

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.support.tiny_run import tiny_config
-from uniform.training.saving.checkpoints import find_checkpoints
+from uniform.checkpoint_format import find_checkpoints
 from uniform.training.saving.run_folder import read_metrics_log
 from uniform.training.trainer import train
 

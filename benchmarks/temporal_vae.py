@@ -3,9 +3,9 @@
     python benchmarks/temporal_vae.py                          # 4 chunks of a 256 x 256 clip, several minutes on a CPU
     python benchmarks/temporal_vae.py --latent-px 8 --repeats 3
 
-All ways run the same weights on the same chunks in turn, in one process: one chunk at a time, all at once, and all at
-once with channels-last convolutions, which is what the codec does. Prints seconds (best of the repeats; of processor
-time on a CPU, so that other programs do not count), the ratios, and how far the latents are apart.
+All variants run the same weights on the same chunks, alternating, in one process: one chunk at a time, all at once, and
+all at once with channels-last convolutions, as in the codec. Prints seconds (best of the repeats; processor time on a
+CPU, so that other programs do not count), the ratios, and the differences of the latents.
 """
 
 import argparse

@@ -17,12 +17,12 @@ from statistics import median
 import torch
 
 from tests.support.shard_folder import write_shard_folder
+from uniform.checkpoint_format import read_metadata
 from uniform.model.transformer import UniForm
 from uniform.spec import TOY
 from uniform.training.optimiser.ema import Ema
 from uniform.training.optimiser.optimiser import Optimiser
 from uniform.training.parallel.processes import join_processes
-from uniform.training.saving.checkpoints import read_facts
 from uniform.training.saving.saver import Saver
 from uniform.training.settings.presets import load_config
 from uniform.training.setup import Prepared, prepare
@@ -125,7 +125,7 @@ def _checkpoint(folder: Path) -> None:
         whole = time.perf_counter() - begin
         state.step += 1
     saver.close()
-    gigabytes = sum(read_facts(path)["files"].values()) / 1e9
+    gigabytes = sum(read_metadata(path)["files"].values()) / 1e9
     print(f"  checkpoint of {gigabytes:.2f} GB: whole on disk after {whole:.2f} s")
     for name, (clock, processor) in pauses.items():
         print(

@@ -129,7 +129,7 @@ def review(
     name: SetNames = None,
 ) -> None:
     """Write an HTML page for review: frames, players, and the captions of every set side by side."""
-    from pipelines.captions.review_page import write_sheet
+    from pipelines.captions.review_page import write_review_page
     from pipelines.run.folder import RunFolder
 
-    console.out.print(f"{write_sheet(RunFolder(folder), out, clips=number, names=name)}", markup=False)
+    console.out.print(f"{write_review_page(RunFolder(folder), out, clips=number, names=name)}", markup=False)

@@ -32,11 +32,11 @@ def reconstruct(
     """Encode and decode a clip; write original and reconstruction side by side, with PSNR and log-mel error."""
     from uniform.codecs.base import open_audio_codec, open_video_codec
     from uniform.codecs.options import parse_options
-    from uniform.sampling.reconstruct import roundtrip_file
+    from uniform.sampling.reconstruct import reconstruct_file
     from uniform.spec import spec_by_name
 
     geometry, options = spec_by_name(spec), parse_options(codec or [])
-    result = roundtrip_file(
+    result = reconstruct_file(
         file,
         open_video_codec(video, geometry, **{"device": device, **options["video"]}),
         open_audio_codec(audio, geometry, **{"device": device, **options["audio"]}),

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 PAGE_NAME = "index.html"
+TEMPLATE = Path(__file__).with_name("templates") / "demo.html.j2"
 
 
 def write_page(out: Path, commands: Sequence[tuple[str, str]]) -> Path:
@@ -12,15 +13,14 @@ def write_page(out: Path, commands: Sequence[tuple[str, str]]) -> Path:
     Args:
         commands: title and command line of each step, in order.
     """
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
     from pipelines.report.page import make_report
     from pipelines.run.folder import RunFolder
     from uniform.atomic import write_bytes
+    from uniform.pages import render_page
     from uniform.sampling.gallery import read_samples
 
-    pages = Environment(loader=PackageLoader("cli"), autoescape=True, undefined=StrictUndefined)
-    page = pages.get_template("demo.html.j2").render(
+    page = render_page(
+        TEMPLATE,
         commands=commands,
         report=make_report(RunFolder(out / "shards")),
         samples=read_samples(out / "samples"),

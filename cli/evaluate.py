@@ -252,13 +252,13 @@ def ratings(
 
 
 def _judge_world(samples: Path, world: Path, spec: str, out: Path | None) -> None:
-    from uniform.evaluation.world.judge import judge, read_samples
     from uniform.evaluation.world.result import write_judgement
+    from uniform.evaluation.world.sample_scores import read_samples, score_samples
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)
-    judged = judge(read_samples(samples, world, geometry), geometry)
-    for task, measures in judged.items():
+    scored = score_samples(read_samples(samples, world, geometry), geometry)
+    for task, measures in scored.items():
         console.out.print(f"{task}", markup=False)
         for name, measure in measures.items():
             interval = f"[{measure.low:.3f}, {measure.high:.3f}]"
@@ -267,5 +267,5 @@ def _judge_world(samples: Path, world: Path, spec: str, out: Path | None) -> Non
             )
             console.out.print(line, markup=False)
     if out is not None:
-        for path in write_judgement(judged, samples, world, out):
+        for path in write_judgement(scored, samples, world, out):
             console.out.print(f"written: {path}", markup=False)

@@ -1,4 +1,4 @@
-"""`uniform export`: the weights of a run in files, with all that a user of them must know inside; the hub if wanted."""
+"""`uniform export`: write the weights of a run with their metadata to files, and upload them to a hub on request."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -22,7 +22,7 @@ def export(
         str | None, typer.Option("--upload", metavar="OWNER/NAME", help="Send the files to this hub repository too.")
     ] = None,
     licence: Annotated[
-        str | None, typer.Option("--license", help="For --upload: the hub's word for the weights' licence.")
+        str | None, typer.Option("--license", help="For --upload: the hub's identifier of the weights' licence.")
     ] = None,
     public: Annotated[bool, typer.Option("--public", help="For --upload: not a private repository.")] = False,
     dry_run: Annotated[
@@ -35,7 +35,7 @@ def export(
     from uniform.export.publish import plan_publication, publish
 
     if upload is not None and licence is None:
-        raise CheckpointError("--upload wants --license: under which licence do you give the weights to others?")
+        raise CheckpointError("--upload needs --license, the licence of the weights, for instance apache-2.0")
     if upload is None and (licence is not None or public or dry_run):
         raise CheckpointError("--license, --public and --dry-run go with --upload")
     exported = (export_diffusers if diffusers else export_model)(checkpoint, out, raw=raw)
@@ -43,7 +43,7 @@ def export(
     console.out.print(f"written: {path} ({path.stat().st_size / 1e6:,.1f} MB)", markup=False)
     if upload is None or licence is None:
         return
-    publication = plan_publication(upload, exported.files, exported.facts, licence, public=public)
+    publication = plan_publication(upload, exported.files, exported.metadata, licence, public=public)
     if dry_run:
         _show(publication)
     else:

@@ -127,14 +127,14 @@ def sample(
     from cli.progress import SampleBars
     from uniform.sampling.gallery import require_no_other_page, write_gallery
     from uniform.sampling.open import check_choices, open_sampler, sample_config
-    from uniform.sampling.request import Request, milliseconds, spread, task_by_name
+    from uniform.sampling.request import Request, expand_requests, milliseconds, task_by_name
     from uniform.sampling.results import require_folder
 
     default = Request(
         name=name or task, task=task_by_name(task), text=text, media=media, start_ms=milliseconds(start), seed=seed
     )
     requests = _requests(default, prompts, manifest, split)
-    requests = spread(requests, prefix=None if requests == [default] else name, count=number)
+    requests = expand_requests(requests, prefix=None if requests == [default] else name, count=number)
     scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_conditioning}
     check_choices(solver, **scales)  # all checks come before the weights are loaded
     for request in requests:

@@ -143,13 +143,13 @@ def _show_end(forecasts: "Sequence[Forecast]") -> None:
 
 def show_clip_history(path: Path, clip_id: str) -> None:
     """Everything that happened to one clip of the run in `path`."""
-    from pipelines.report.clip_history import story
+    from pipelines.report.clip_history import read_clip_history
     from pipelines.run.folder import RunFolder
     from pipelines.run.record import read_run_record
     from pipelines.run.units import Units
 
     folder = RunFolder(path)
-    history = story(folder, read_run_record(folder).stages, Units.read(folder), clip_id)
+    history = read_clip_history(folder, read_run_record(folder).stages, Units.read(folder), clip_id)
     row = history.row
     properties = {
         "clip": row.clip_id,
@@ -159,7 +159,7 @@ def show_clip_history(path: Path, clip_id: str) -> None:
         "labels": "; ".join(row.labels),
         "caption": f"{row.caption} ({row.caption_origin})" if row.caption else "",
         "file": f"{history.source} ({format_bytes(history.source_bytes or 0)})" if history.source else "",
-        "now": history.ending,
+        "now": history.status,
     }
     for name, value in properties.items():
         if value:
@@ -191,7 +191,7 @@ def _show_attempts(history: "ClipHistory") -> None:
 
 def show_prediction(prediction: "Prediction") -> None:
     """What a pilot predicts for the whole manifest."""
-    from pipelines.estimate.prediction import format_expected
+    from pipelines.estimate.prediction import format_estimate
 
     console.out.print(
         f"Predicted for {prediction.clips:,} clips of {prediction.sources:,} sources, from {prediction.sample_clips:,} "
@@ -201,10 +201,10 @@ def show_prediction(prediction: "Prediction") -> None:
     for stage in prediction.stages:
         made.add_row(
             stage.stage,
-            format_expected(stage.kept, format_count),
-            format_expected(stage.wall_s, format_duration),
-            format_expected(stage.worker_s, format_duration),
-            format_expected(stage.bytes, format_bytes),
+            format_estimate(stage.kept, format_count),
+            format_estimate(stage.wall_s, format_duration),
+            format_estimate(stage.worker_s, format_duration),
+            format_estimate(stage.bytes, format_bytes),
         )
     console.show_table(made)
     seconds, size = (sum(getattr(one, name).value for one in prediction.stages) for name in ("wall_s", "bytes"))
@@ -213,14 +213,14 @@ def show_prediction(prediction: "Prediction") -> None:
         f"In total about {format_duration(seconds)} with as many workers as now ({workers}), {format_bytes(size)}."
     )
     for stage in prediction.stages:
-        if stage.paced_host:
+        if stage.slowest_host:
             limit = (
                 "the rate limit decides"
                 if stage.wall_s.value <= stage.rate_limited_s
                 else "the network or the workers decide"
             )
             console.out.print(
-                f"{stage.stage}: {stage.paced_host} alone takes at its rate limit "
+                f"{stage.stage}: {stage.slowest_host} alone takes at its rate limit "
                 f"{format_duration(stage.rate_limited_s)}; {limit}",
                 markup=False,
             )
@@ -247,7 +247,7 @@ def show_run_comparison(path: Path) -> None:
 
 def show_comparison(comparison: "Comparison | None") -> None:
     """Predicted beside actual figures; nothing where there was no pilot."""
-    from pipelines.estimate.prediction import format_expected
+    from pipelines.estimate.prediction import format_estimate
 
     if comparison is None:
         return
@@ -257,16 +257,16 @@ def show_comparison(comparison: "Comparison | None") -> None:
         console.out.print("The manifest has changed since the pilot: compare with care.")
     made = table("stage", "kept, predicted", "kept", "time, predicted", "time", "bytes, predicted", "bytes")
     for stage in comparison.stages:
-        expected, cost = stage.expected, stage.cost
+        predicted, actual = stage.predicted, stage.actual
         mark = "" if stage.done else " ..."
         made.add_row(
-            expected.stage,
-            format_expected(expected.kept, format_count),
-            f"{cost.kept:,}{mark}",
-            format_expected(expected.wall_s, format_duration),
-            f"{format_duration(cost.busy_s)}{mark}",
-            format_expected(expected.bytes, format_bytes),
-            f"{format_bytes(cost.bytes)}{mark}",
+            predicted.stage,
+            format_estimate(predicted.kept, format_count),
+            f"{actual.kept:,}{mark}",
+            format_estimate(predicted.wall_s, format_duration),
+            f"{format_duration(actual.busy_s)}{mark}",
+            format_estimate(predicted.bytes, format_bytes),
+            f"{format_bytes(actual.bytes)}{mark}",
         )
     console.show_table(made)
 

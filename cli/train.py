@@ -3,19 +3,47 @@
 import functools
 import os
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from cli import console
+from uniform.formatting import format_duration
 
 if TYPE_CHECKING:
-    from uniform.latents.fetching.byte_ranges import Fetching
+    from uniform.latents.fetching.byte_ranges import RemoteBytes
     from uniform.training.reporting.observer import Observer, Progress
     from uniform.training.settings.config import TrainConfig
-    from uniform.training.trainer import Outcome
+    from uniform.training.trainer import TrainResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainOptions:
+    """How `uniform train` runs a configuration."""
+
+    allowed_changes: tuple[str, ...] = ()
+    """Keys in which the run may differ from the checkpoint that it resumes from."""
+    samples: Path | None = None
+    """File of prompts for background sampling."""
+    samples_every: int | None = None
+    """Steps between two sampled checkpoints at least; None samples each."""
+    ray_workers: int | None = None
+    """Processes on a Ray cluster; None trains in this process."""
+    ray_address: str | None = None
+    """Address of the Ray cluster; None starts Ray on this machine."""
+    ray_restarts: int = 3
+    """Times that all Ray workers are started again after one died."""
+
+    def __post_init__(self) -> None:
+        from uniform.errors import ConfigError
+
+        if self.ray_address is not None and self.ray_workers is None:
+            raise ConfigError("--ray-address goes with --ray-workers")
+        if self.samples_every is not None and self.samples is None:
+            raise ConfigError("--samples-every goes with --samples, a file of prompts")
 
 
 def train(
@@ -31,13 +59,14 @@ def train(
         str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder of this run.")] = None,
-    accept: Annotated[
+    allow_change: Annotated[
         list[str] | None,
-        typer.Option("--accept", help="A key in which the run may differ from the checkpoint that it goes on from."),
+        typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
     ] = None,
+    accept: Annotated[list[str] | None, typer.Option("--accept", hidden=True)] = None,
     samples: Annotated[
         Path | None,
-        typer.Option("--samples", help="File of prompts to sample after checkpoints, by a process aside."),
+        typer.Option("--samples", help="File of prompts: sample from checkpoints in a background process."),
     ] = None,
     samples_every: Annotated[
         int | None, typer.Option(min=1, help="With --samples: steps between two of them. Default: each checkpoint.")
@@ -49,94 +78,92 @@ def train(
         str | None, typer.Option("--ray-address", help="Cluster for --ray-workers; without it Ray starts here.")
     ] = None,
     ray_restarts: Annotated[
-        int, typer.Option("--ray-restarts", min=0, help="Times that --ray-workers begin again after one died.")
+        int, typer.Option("--ray-restarts", min=0, help="Times that --ray-workers are started again after one died.")
     ] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
 ) -> None:
-    """Train, or go on from the newest checkpoint. Stop it with Ctrl-C at will: it saves first."""
-    from uniform.errors import ConfigError
+    """Train, or resume from the newest checkpoint. Stop any time with Ctrl-C: the run saves first."""
+    from uniform.renamed import warn_renamed
     from uniform.training.settings.presets import load_config
 
-    words = [*(overrides or ()), *_as_overrides(shards, split, out)]
-    if ray_address is not None and ray_workers is None:
-        raise ConfigError("--ray-address goes with --ray-workers")
-    if samples_every is not None and samples is None:
-        raise ConfigError("--samples-every goes with --samples, a file of prompts")
-    wanted = load_config(config, words)
+    if accept:
+        warn_renamed("--accept", "--allow-change")
+    options = TrainOptions(
+        allowed_changes=(*(allow_change or ()), *(accept or ())),
+        samples=samples,
+        samples_every=samples_every,
+        ray_workers=ray_workers,
+        ray_address=ray_address,
+        ray_restarts=ray_restarts,
+    )
+    wanted = load_config(config, overrides or (), _config_values(shards, split, out))
     if dry_run:
-        _show_plan(config, wanted, ray_workers or int(os.environ.get("WORLD_SIZE", "1")), accept or ())
+        _show_plan(config, wanted, options)
         return
-    work = functools.partial(_run, wanted, samples, samples_every, accept or ())
-    outcome = work(None) if ray_workers is None else _on_ray(work, wanted, ray_workers, ray_address, ray_restarts)
-    if outcome.checkpoint.exists():
-        console.out.print(f"checkpoint: {outcome.checkpoint}", markup=False)
+    result = _run(wanted, options, None) if ray_workers is None else _run_on_ray(wanted, options, ray_workers)
+    if result.checkpoint.exists():
+        console.out.print(f"checkpoint: {result.checkpoint}", markup=False)
 
 
-def _as_overrides(shards: list[str] | None, split: str | None, out: Path | None) -> list[str]:
-    """The options that stand for keys of the configuration."""
-    import json
-
+def _config_values(shards: list[str] | None, split: str | None, out: Path | None) -> dict[str, Any]:
+    """The options that set keys of the configuration, by dotted key."""
     from uniform.errors import ConfigError
 
-    words = []
+    values: dict[str, Any] = {}
     if shards:
-        only = f", split={json.dumps(split)}" if split else ""
-        tables = ", ".join(f"{{folder={json.dumps(folder)}{only}}}" for folder in shards)
-        words.append(f"data.sources=[{tables}]")
+        only = {"split": split} if split else {}
+        values["data.sources"] = [{"folder": folder, **only} for folder in shards]
     elif split is not None:
         raise ConfigError("--split goes with --shards; in a configuration file it is a key of [[data.sources]]")
-    return [*words, f"out={json.dumps(str(out))}"] if out is not None else words
+    return values if out is None else values | {"out": str(out)}
 
 
-def _on_ray(
-    work: Callable[[threading.Event], "Outcome"],
-    config: "TrainConfig",
-    workers: int,
-    address: str | None,
-    restarts: int,
-) -> "Outcome":
+def _run_on_ray(config: "TrainConfig", options: TrainOptions, workers: int) -> "TrainResult":
+    """The run, in `workers` processes of a Ray cluster."""
     from pipelines.cluster.train import train_on_ray
 
-    cores, gpus = config.compute.threads or 1, {"cpu": False, "cuda": True}.get(config.compute.device)
-    return train_on_ray(work, workers=workers, cores=cores, gpus=gpus, address=address, restarts=restarts)
+    return train_on_ray(
+        functools.partial(_run, config, options),
+        workers=workers,
+        cores=config.compute.threads or 1,
+        gpus={"cpu": False, "cuda": True}.get(config.compute.device),
+        address=options.ray_address,
+        restarts=options.ray_restarts,
+    )
 
 
-def _run(
-    config: "TrainConfig",
-    samples: Path | None,
-    samples_every: int | None,
-    accepted: Sequence[str],
-    stop: threading.Event | None,
-) -> "Outcome":
+def _run(config: "TrainConfig", options: TrainOptions, stop: threading.Event | None) -> "TrainResult":
     """The run, in this process or in a worker of a cluster."""
     from uniform.training.background_sampling import BackgroundSampling
     from uniform.training.trainer import train as run
 
-    watchers: list[Observer] = [_Console()]
-    if samples is not None:
-        watchers.append(BackgroundSampling(samples, config.out, samples_every or config.checkpoint.every))
-    return run(config, watchers, accepted, stop)
+    observers: list[Observer] = [_Console()]
+    if options.samples is not None:
+        every = options.samples_every or config.checkpoint.every
+        observers.append(BackgroundSampling(options.samples, config.out, every))
+    return run(config, observers, options.allowed_changes, stop)
 
 
-def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Sequence[str]) -> None:
-    from uniform.training.plan import GUESSED_MFU, plan_run
+def _show_plan(name: str, config: "TrainConfig", options: TrainOptions) -> None:
+    from uniform.training.plan import ASSUMED_MFU, plan_run
     from uniform.training.settings.presets import base_of, differences
 
-    plan = plan_run(config, processes, accepted)
+    processes = options.ray_workers or int(os.environ.get("WORLD_SIZE", "1"))
+    plan = plan_run(config, processes, options.allowed_changes)
     rows = {
         "parameters": f"{plan.parameters:,}",
         "tokens per clip": f"{plan.tokens_per_clip:,}",
-        "arithmetic per clip": f"{plan.flops_per_clip / 1e12:,.3g} TFLOP (forward and backward)",
+        "compute per clip": f"{plan.flops_per_clip / 1e12:,.3g} TFLOP (forward and backward)",
         "clips": f"{plan.clips:,}  " + ", ".join(f"{folder}: {clips:,}" for folder, clips in plan.folders.items()),
         "steps": f"{plan.steps:,} of {config.data.global_batch} clips; {plan.steps_per_epoch:,.1f} steps per epoch, "
         f"{plan.epochs:,.1f} epochs",
-        "memory per device": f"{plan.state_bytes / 1e9:,.2f} GB for weights, gradients, moments and average, about "
+        "memory per device": f"{plan.state_bytes / 1e9:,.2f} GB for weights, gradients, moments and averages, about "
         f"{plan.activation_bytes / 1e9:,.2f} GB for activations",
         "time": "unknown device"
         if plan.seconds is None
-        else f"about {duration(plan.seconds)} on {processes} of this device, at {GUESSED_MFU:.0%} of its peak",
-        "data": _fetching(plan.fetching),
-        "begins at": f"step {plan.resumes_at}" + (" (newest checkpoint)" if plan.resumes_at else ""),
+        else f"about {format_duration(plan.seconds)} on {processes} of this device, at {ASSUMED_MFU:.0%} of its peak",
+        "data": _remote_data(plan.remote_bytes),
+        "starts at": f"step {plan.resumes_at}" + (" (newest checkpoint)" if plan.resumes_at else ""),
     }
     for key, value in rows.items():
         console.out.print(f"{key:<20} {value}", markup=False)
@@ -146,18 +173,18 @@ def _show_plan(name: str, config: "TrainConfig", processes: int, accepted: Seque
         console.out.print(f"  {key}: {before} -> {after}", markup=False)
 
 
-def _fetching(needs: "Fetching | None") -> str:
-    """What comes over the network, and where it goes."""
+def _remote_data(needs: "RemoteBytes | None") -> str:
+    """How many bytes a run downloads and caches."""
     if needs is None:
         return "local"
-    missing = needs.wanted_bytes - needs.here_bytes
+    missing = needs.wanted_bytes - needs.cached_bytes
     how = (
         "whole shards, each once"
-        if needs.whole
-        else "the bytes of each clip; the cache is smaller than the data, so what it cannot keep comes again each epoch"
+        if needs.whole_shards
+        else "the bytes of each clip; the cache is smaller than the data, so the rest is downloaded again each epoch"
     )
     return (
-        f"remote: {missing / 1e9:,.2f} GB to fetch of {needs.wanted_bytes / 1e9:,.2f} GB ({how}); "
+        f"remote: {missing / 1e9:,.2f} GB to download of {needs.wanted_bytes / 1e9:,.2f} GB ({how}); "
         f"cache of {needs.cache_bytes / 1e9:,.2f} GB"
     )
 
@@ -165,11 +192,11 @@ def _fetching(needs: "Fetching | None") -> str:
 class _Console:
     """One line per window of steps, on standard error."""
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        begin = "begins" if facts["step"] == 0 else f"goes on at step {facts['step']:,}"
+    def started(self, summary: Mapping[str, Any]) -> None:
+        begin = "starts" if summary["step"] == 0 else f"resumes at step {summary['step']:,}"
         console.err.print(
-            f"{begin}: {facts['parameters']:,} parameters, {facts['clips']:,} clips, {facts['steps']:,} steps, "
-            f"{facts['processes']} x {facts['device']}, {facts['out']}",
+            f"{begin}: {summary['parameters']:,} parameters, {summary['clips']:,} clips, {summary['steps']:,} steps, "
+            f"{summary['processes']} x {summary['device']}, {summary['out']}",
             markup=False,
         )
 
@@ -185,7 +212,7 @@ class _Console:
             f"{progress.tokens_per_s:,.0f} tokens/s",
             f"data wait {progress.data_wait:.1%}",
             f"{progress.memory_bytes / 1e9:.1f} GB",
-            f"left {duration(progress.seconds_left)}",
+            f"left {format_duration(progress.seconds_left)}",
         ]
         parts += [f"MFU {progress.mfu:.0%}"] if progress.mfu is not None else []
         parts += [f"skipped {progress.skipped}"] if progress.skipped else []
@@ -201,15 +228,3 @@ class _Console:
 
     def ended(self, step: int, why: str) -> None:
         console.err.print(f"{why} after step {step:,}", markup=False)
-
-
-def duration(seconds: float) -> str:
-    """`5 s`, `3 min 20 s`, `7 h 05 min`, `4 d 3 h`."""
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    if whole < 86_400:
-        return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
-    return f"{whole // 86_400} d {whole % 86_400 // 3600} h"

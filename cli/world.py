@@ -10,7 +10,7 @@ from cli import console
 from cli.group import Group
 
 if TYPE_CHECKING:
-    from uniform.evaluation.world.check import GateReport
+    from uniform.evaluation.world.check import CheckReport
     from uniform.spec import Spec
     from uniform.synthetic.worlds import WorldClip
 
@@ -56,12 +56,12 @@ def check(
     seed: Seed = 0,
 ) -> None:
     """Check the event detectors on true clips, with late audio, and with exchanged audio. Exits with 1 on a fault."""
-    from uniform.evaluation.world.check import gate as run_check
+    from uniform.evaluation.world.check import check_clips
     from uniform.spec import spec_by_name
 
     geometry = spec_by_name(spec)
     chosen = _clips(folder, clips, seed, geometry, codecs)
-    report = run_check(((clip.frames, clip.waveform, clip.truth) for clip in chosen), geometry)
+    report = check_clips(((clip.frames, clip.waveform, clip.truth) for clip in chosen), geometry)
     console.out.print(_table(report), markup=False)
     for failure in report.failures:
         console.out.print(f"FAILS: {failure}", markup=False)
@@ -92,9 +92,9 @@ def show(
 
 
 def _clips(folder: Path | None, clips: int, seed: int, spec: "Spec", codecs: bool) -> "Iterator[WorldClip]":
-    from uniform.synthetic.clip_variants import from_files, made, through_codecs
+    from uniform.synthetic.clip_variants import from_files, from_generator, through_codecs
 
-    chosen = made("w1", range(seed, seed + clips), spec) if folder is None else from_files(folder, spec)
+    chosen = from_generator("w1", range(seed, seed + clips), spec) if folder is None else from_files(folder, spec)
     if not codecs:
         return chosen
     from uniform.codecs.base import open_audio_codec, open_video_codec
@@ -102,7 +102,7 @@ def _clips(folder: Path | None, clips: int, seed: int, spec: "Spec", codecs: boo
     return through_codecs(chosen, spec, open_video_codec("dct", spec), open_audio_codec("dct", spec))
 
 
-def _table(report: "GateReport") -> str:
+def _table(report: "CheckReport") -> str:
     rows = [
         ("audio against truth", report.audio, ">= 0.98"),
         ("video against truth", report.video, ">= 0.98"),

@@ -29,6 +29,7 @@ def test_the_wheel_holds_exactly_uniform_pipelines_and_cli(tmp_path: Path) -> No
         "cli/templates/demo.html.j2",
         "uniform/evaluation/extractors/extractors.toml",
         "uniform/evaluation/extractors/yamnet.tflite",
+        "uniform/templates/base.html.j2",
     ):
         assert data in names
     assert not any(name.endswith((".pyc", ".orig")) or "__pycache__" in name for name in names)

@@ -1,24 +1,25 @@
-"""Files that are either whole or not there: written under a temporary name, synced, then renamed."""
+"""Atomic writes: a file or folder appears under its name complete and synced, or not at all."""
 
 import contextlib
 import os
+import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
 TEMPORARY_PREFIX = ".tmp-"
-"""Anything under this prefix is the remains of a process that died; no reader may look at it."""
+"""Files and folders under this prefix were left by a process that died; no reader uses them."""
 
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that becomes `path` when the block ends well, and vanishes when it does not.
+    """A temporary path beside `path`: renamed to `path` when the block succeeds, removed when it fails.
 
     The file is synced before the rename and its folder after it, so that after a power cut the name
     never points at bytes that were not yet on disk. The caller closes what it opened.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    temporary = _temporary(path)
     try:
         yield temporary
         sync(temporary)
@@ -28,16 +29,45 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def replacing_folder(path: Path) -> Iterator[Path]:
+    """As `replacing`, for a folder of files: the temporary folder exists, and an older folder `path` is replaced.
+
+    The older folder is removed only after the new one has its name.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary, older = _temporary(path), _temporary(path)
+    try:
+        temporary.mkdir()
+        yield temporary
+        for file in temporary.iterdir():
+            sync(file)
+        sync(temporary)
+        if path.exists():
+            path.rename(older)
+        temporary.rename(path)
+        sync(path.parent)
+    finally:
+        if older.exists() and not path.exists():
+            older.rename(path)
+        for folder in (temporary, older):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all."""
+    """Write `content` to `path` atomically."""
     with replacing(path) as temporary:
         temporary.write_bytes(content)
 
 
 def sync(path: Path) -> None:
-    """Wait until the bytes of a file, or the names in a folder, are on the disk."""
+    """Return when the file or folder `path` is on disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")

@@ -1,6 +1,6 @@
-"""Does this machine have what the toolkit needs? Each check says what it found and how to repair what is missing.
+"""Check that this machine has what the toolkit needs; each finding says how to install what is missing.
 
-Imports are tried in a process of their own: a broken compiled package may end the process that loads it.
+Imports are tried in separate processes: a broken compiled package can end the process that loads it.
 """
 
 import shutil
@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Literal
 
 TIME_LIMIT_S = 120.0
-"""A cold import of transformers takes ten seconds; two minutes is a hang."""
+"""A cold import of transformers takes ten seconds; two minutes count as a hang."""
 
 
 @dataclass(frozen=True)
 class Finding:
-    """The outcome of one check."""
+    """The result of one check."""
 
     name: str
     state: Literal["ok", "warning", "missing"]
-    """ok; warning: one feature is off; missing: the toolkit will not work."""
+    """ok; warning: one feature does not work; missing: the toolkit does not work."""
     found: str
     repair: str = ""
 
@@ -31,14 +31,14 @@ class Finding:
 class _Import:
     name: str
     code: str
-    """Prints what was found, usually a version."""
+    """Python code that prints what was found, usually a version."""
     purpose: str
     repair: str
     required: bool = True
 
 
 _TORCH_PAIR = (
-    "torch and torchaudio must be of one build: a CUDA torchaudio beside a CPU-only torch cannot load, and breaks most "
+    "torch and torchaudio must be of one build: a CUDA torchaudio with a CPU-only torch cannot load and breaks most "
     "classes of transformers. Install the pair named in requirements.lock: uv pip install -r requirements.lock"
 )
 _INSTALL = "uv pip install -r requirements.lock"
@@ -54,7 +54,7 @@ _IMPORTS = (
     _Import("torchaudio", "import torchaudio; print(torchaudio.__version__)", "resampling and mel", _TORCH_PAIR),
     _Import("av", _X264, "reading untrusted media, writing clips", _INSTALL),
     _Import("decord", "import decord; print(decord.__version__)", "reading normalised clips", _INSTALL),
-    _Import("ffmpeg", _FFMPEG, "the second door to media", _INSTALL, required=False),
+    _Import("ffmpeg", _FFMPEG, "the fallback interface to media", _INSTALL, required=False),
     _Import("webdataset", "import webdataset; print(webdataset.__version__)", "shards", _INSTALL),
     _Import("pyarrow", "import pyarrow; print(pyarrow.__version__)", "manifests, ledgers, indices", _INSTALL),
     _Import("ray", "import ray; print(ray.__version__)", "preparation on a cluster; without it: --inline", _INSTALL),
@@ -84,15 +84,15 @@ def examine(folder: Path) -> list[Finding]:
     """Run every check.
 
     Args:
-        folder: where results would be written; its free space is looked at.
+        folder: where results are to be written; its free space is checked.
     """
-    with ThreadPoolExecutor() as pool:  # each thread waits for a process of its own
+    with ThreadPoolExecutor() as pool:  # each thread waits for its own process
         imports = list(pool.map(_try_import, _IMPORTS))
     return [_python(), *imports, _javascript_runtime(), _disk(folder)]
 
 
 def _python() -> Finding:
-    return Finding("python", "ok", sys.version.split()[0])  # an older one could not have read this file
+    return Finding("python", "ok", sys.version.split()[0])  # an older one cannot import this file
 
 
 def _try_import(check: _Import) -> Finding:
@@ -110,7 +110,7 @@ def _try_import(check: _Import) -> Finding:
 
 
 def _javascript_runtime() -> Finding:
-    scripts = sysconfig.get_path("scripts")  # yt-dlp looks there too, whether or not it is on the path
+    scripts = sysconfig.get_path("scripts")  # yt-dlp looks there too, even if it is not on the path
     runtime = shutil.which("deno", path=scripts) or shutil.which("deno")
     if runtime:
         return Finding("deno", "ok", runtime)

@@ -1,22 +1,22 @@
-"""The errors a user can meet. Each message says where, what was found, what was wanted and what to do next.
+"""Errors for users. Each message says where, what was found, what was wanted and what to do next.
 
 UniformError
 ├── ConfigError          a TOML file: unknown key, wrong type, value out of range
-├── ManifestError        a data set's manifest or listing
-├── MediaError           a media file that cannot be used; carries a ledger code
-├── PipelineError        a preparation run that cannot go on, or does not account for every clip
-├── ShardError           a shard, index or card that is damaged or lies
-├── RemoteError          a remote folder of shards that cannot be reached, or changed under a run
-├── SpecMismatchError    shards, codecs, checkpoint and config do not belong together
+├── ManifestError        a dataset's manifest or listing
+├── MediaError           a media file that cannot be used; has a ledger code
+├── PipelineError        a preparation run that cannot continue, or does not account for every clip
+├── ShardError           a shard, index or card that is damaged or inconsistent
+├── RemoteError          a remote folder of shards that is unreachable, or changed during a run
+├── SpecMismatchError    shards, codecs, checkpoint and config do not match
 ├── WeightsError         weights that are missing, damaged, or of another model
 ├── CheckpointError      a training checkpoint that cannot be used
-├── TrainingError        a training run that cannot go on
-└── InputError           what a person asked the sampler for
+├── TrainingError        a training run that cannot continue
+└── InputError           an invalid prompt, media file or option
 """
 
 
 class UniformError(Exception):
-    """Root of every error that is the caller's to mend. The command line prints it and exits with code 1."""
+    """Root of all errors that the caller can fix. The command line prints the message and exits with code 1."""
 
 
 class ConfigError(UniformError):
@@ -24,7 +24,7 @@ class ConfigError(UniformError):
 
 
 class ManifestError(UniformError):
-    """A data set's manifest or listing is wrong."""
+    """A dataset's manifest or listing is invalid."""
 
 
 class MediaError(UniformError):
@@ -32,7 +32,7 @@ class MediaError(UniformError):
 
     Args:
         code: one of the ledger's codes (`pipelines/codes.py`), for instance "decode_corrupt".
-        reason: what was found, in words and numbers.
+        reason: what was found, with numbers.
     """
 
     def __init__(self, code: str, reason: str) -> None:
@@ -41,23 +41,23 @@ class MediaError(UniformError):
         self.reason = reason
 
     def __reduce__(self) -> tuple[type["MediaError"], tuple[str, str]]:
-        return type(self), (self.code, self.reason)  # it crosses from the child process that met the file
+        return type(self), (self.code, self.reason)  # it is pickled between processes
 
 
 class PipelineError(UniformError):
-    """A preparation run cannot go on, or does not account for every clip."""
+    """A preparation run cannot continue, or does not account for every clip."""
 
 
 class ShardError(UniformError):
-    """A shard, an index or a card is damaged, or does not say the truth about its bytes."""
+    """A shard, an index or a card is damaged, or does not match its bytes."""
 
 
 class RemoteError(UniformError):
-    """A remote folder of shards cannot be reached, does not fit the cache, or changed under a run."""
+    """A remote folder of shards is unreachable, does not fit the cache, or changed during a run."""
 
 
 class SpecMismatchError(UniformError):
-    """Shards, codecs, checkpoint and configuration do not belong together."""
+    """Shards, codecs, checkpoint and configuration do not match."""
 
 
 class WeightsError(UniformError):
@@ -69,8 +69,8 @@ class CheckpointError(UniformError):
 
 
 class TrainingError(UniformError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""
 
 
 class InputError(UniformError):
-    """A prompt, a media file or an option that the sampler cannot serve."""
+    """A prompt, a media file or an option is invalid."""

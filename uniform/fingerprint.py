@@ -1,4 +1,4 @@
-"""Digests that tell whether two results were made in the same way."""
+"""Digests of inputs and files: equal digests mean equal inputs."""
 
 import hashlib
 import json
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def canonical_json(value: Any) -> str:
-    """`value` as JSON with sorted keys and no spare space: the same value always gives the same text."""
+    """`value` as JSON with sorted keys and no spare space: equal values give equal text."""
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
 
 

@@ -1,13 +1,13 @@
-"""Numbers as people read them: counts, durations, bytes."""
+"""Format counts, durations and bytes for people."""
 
 
 def format_count(number: float) -> str:
-    """A number of clips."""
+    """A count with thousands separators."""
     return f"{round(number):,}"
 
 
 def format_duration(seconds: float) -> str:
-    """A time in the unit that suits it."""
+    """A duration in a suitable unit: s, min, h or days."""
     if seconds < 100:
         return f"{seconds:.1f} s"
     minutes, hours = seconds / 60, seconds / 3600
@@ -17,7 +17,7 @@ def format_duration(seconds: float) -> str:
 
 
 def format_bytes(number: float) -> str:
-    """A number of bytes in the unit that suits it."""
+    """A number of bytes in a suitable unit: B to TB."""
     for unit in ("B", "kB", "MB", "GB"):
         if number < 1000:
             return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"

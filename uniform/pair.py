@@ -1,4 +1,4 @@
-"""A video tensor and an audio tensor that belong to the same clips."""
+"""Pairs of a video tensor and an audio tensor of the same clips."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from uniform.tasks import Modality
 
 
 class Pair(NamedTuple):
-    """Latents, noise, predictions or losses of both modalities; B clips in the first axis of each."""
+    """Latents, noise, predictions or losses of both modalities; the first axis of each is B clips."""
 
     video: Tensor
     """(B, C, T', H', W')"""

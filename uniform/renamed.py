@@ -10,8 +10,10 @@ from collections.abc import Mapping
 logger = logging.getLogger(__name__)
 
 KEYS: Mapping[str, str] = {
+    "blind": "cross_modal_mask",
     "own_times": "independent_timesteps",
     "patience_s": "max_wait_s",
+    "told_fps": "metadata_fps",
 }
 """Keys of configs and recipes."""
 

@@ -1,8 +1,8 @@
 """Clip geometry: one dataclass derives every length from the frame rate, the sample rate and the strides.
 
-A clip is `duration_s` seconds of video at `fps` and mono sound at `rate_hz`. The frozen codecs turn it into two
-latents. Video goes in chunks of `chunk_frames`: the first frame of a chunk becomes one latent frame, every further
-four become one (Open-Sora VAE 1.2). Audio becomes a log-mel picture of `mel_bins` bins, one column each
+A clip is `duration_s` seconds of video at `fps` and mono audio at `rate_hz`. The frozen codecs encode it to two
+latents. Video is encoded in chunks of `chunk_frames`: the first frame of a chunk becomes one latent frame, every
+further four become one (Open-Sora VAE 1.2). Audio becomes a log-mel spectrogram of `mel_bins` bins, one column each
 `hop_samples`, and shrinks by four on both axes (AudioLDM).
 
     paper: (68, 256, 256) frames -> (4, 20, 32, 32);  64,000 samples -> (400, 64) mel -> (8, 100, 16)
@@ -23,11 +23,11 @@ VIDEO_STRIDE_PX = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Spec:
-    """Geometry of a clip and of its latents. Two specs that differ in any number give shards that do not mix."""
+    """Geometry of a clip and its latents. Shards of specs that differ in any number cannot be mixed."""
 
     name: str
     fps: int = 17
-    """Frames per second; equal to `chunk_frames`, so that a second is a chunk."""
+    """Frames per second; equal to `chunk_frames`, so that a second is one chunk."""
     height_px: int = 256
     width_px: int = 256
     rate_hz: int = 16_000
@@ -55,7 +55,7 @@ class Spec:
         if value % by:
             below, above = value - value % by, value - value % by + by
             raise ConfigError(
-                f"spec '{self.name}': {field} is {value}, which {by} does not divide; {below} or {above} would do"
+                f"spec '{self.name}': {field} is {value}, which {by} does not divide; choose {below} or {above}"
             )
 
     @property
@@ -95,21 +95,21 @@ class Spec:
         return self.audio_channels, self.mel_frames // AUDIO_STRIDE, self.mel_bins // AUDIO_STRIDE
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field, for a card, a checkpoint or a fingerprint."""
+        """All fields, for a card, a checkpoint or a fingerprint."""
         return asdict(self)
 
 
 def long_spec(spec: Spec, windows: int) -> Spec:
-    """Geometry of a longer clip that holds `windows` clips of `spec`, one beginning at each whole second.
+    """Geometry of a longer clip that holds `windows` clips of `spec`, one starting at each whole second.
 
-    Raises: ConfigError for less than one window, or where windows would not begin at a chunk's border.
+    Raises: ConfigError for less than one window, or where windows do not start at the start of a chunk.
     """
     if windows < 1:
         raise ConfigError(f"windows is {windows}; it must be 1 or more")
     if windows > 1 and spec.fps % spec.chunk_frames:
         raise ConfigError(
             f"spec '{spec.name}': a second has {spec.fps} frames, which are not whole chunks of {spec.chunk_frames}; "
-            f"so a window that begins at a second cannot be cut out of a longer latent. Set windows = 1."
+            f"so a window that starts at a second cannot be cut out of a longer latent. Set windows = 1."
         )
     return replace(spec, duration_s=spec.duration_s + windows - 1)
 
@@ -124,7 +124,7 @@ PAPER = Spec(name="paper")
 """Paper, 4.1: 17 fps, 256 x 256, 16 kHz, the first 4 s."""
 
 TOY = Spec(name="toy", height_px=64, width_px=64, duration_s=2, mel_bins=16)
-"""Small enough to train on two CPU cores; the same clock and the same strides as the paper's spec."""
+"""Small enough to train on two CPU cores; frame rate, sample rate and strides of the paper's spec."""
 
 SPECS: dict[str, Spec] = {spec.name: spec for spec in (PAPER, TOY)}
 

@@ -1,11 +1,9 @@
-"""A page to judge captions by: each clip's frames and player, its captions of every set side by side, and the codes."""
+"""The captions review page: frames and player of each clip, its captions of every set side by side, and drop codes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import jinja2
 
 from pipelines.captions.sets import Caption, CaptionSet, read_sets
 from pipelines.codes import CODES
@@ -15,13 +13,14 @@ from pipelines.run.folder import RunFolder
 from pipelines.run.record import read_run_record
 from pipelines.run.units import Units
 from uniform.atomic import write_bytes
+from uniform.pages import render_page
 
 PAGE_NAME = "captions.html"
-TEMPLATE = Path(__file__).parent / "review_page.html.j2"
+TEMPLATE = Path(__file__).with_name("review_page.html.j2")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shown:
+class ReviewedClip:
     """One clip on the page."""
 
     clip_id: str
@@ -29,19 +28,19 @@ class Shown:
     split: str
     labels: Sequence[str]
     frames: Sequence[str]
-    """JPEG files inside addresses; none where the run keeps no clips."""
-    film: str | None
-    """File name of the clip beside the page."""
+    """JPEG frames as data: URLs; none where the run keeps no clips."""
+    file_name: str | None
+    """Name of the clip's file beside the page; None where the run keeps no clips."""
     captions: Sequence[Caption | None]
-    """One a set."""
+    """One per set; None where the clip did not reach the stage of the set."""
 
 
-def write_sheet(folder: RunFolder, out: Path, *, clips: int = 24, names: Sequence[str] | None = None) -> Path:
-    """Write the page and its clips' films into `out`. Returns the page's path.
+def write_review_page(folder: RunFolder, out: Path, *, clips: int = 24, names: Sequence[str] | None = None) -> Path:
+    """Write the page and the clips that it shows into the folder `out`. Returns the page's path.
 
     Args:
-        clips: at most so many: a third of them clips that were refused, as far as there are, the others evenly spaced.
-        names: of sets; None shows all.
+        clips: how many at most. A third are clips without a caption, where there are any; the others are evenly spaced.
+        names: of caption sets; None shows all.
     Raises: PipelineError where the folder is not a run or has no captions.
     """
     units, sets = Units.read(folder), read_sets(folder, names)
@@ -50,50 +49,46 @@ def write_sheet(folder: RunFolder, out: Path, *, clips: int = 24, names: Sequenc
     rows = {row["clip_id"]: row for row in units.clips.to_pylist()}
     with writing_to(out):
         shown = [
-            _shown(rows[clip_id], clip_files, out, [one.captions.get(clip_id) for one in sets.values()])
+            _reviewed(rows[clip_id], clip_files, out, [one.captions.get(clip_id) for one in sets.values()])
             for clip_id in _choice(sets, clips)
         ]
-        page = _render(folder=str(folder.path), sets=list(sets.values()), clips=shown)
+        meanings = {code: known.meaning for code, known in CODES.items()}
+        page = render_page(TEMPLATE, folder=str(folder.path), sets=list(sets.values()), clips=shown, meanings=meanings)
         write_bytes(out / PAGE_NAME, page.encode())
     return out / PAGE_NAME
 
 
 def _choice(sets: Mapping[str, CaptionSet], most: int) -> list[str]:
-    """Clips of any set, in the order of the units: refused ones among them."""
+    """At most `most` clips of any set, dropped ones among them, in the order of the units."""
     every = list(dict.fromkeys(clip_id for one in sets.values() for clip_id in one.captions))
-    refused = [
+    dropped = [
         clip_id for clip_id in every if any(clip_id in s.captions and clip_id not in s.kept for s in sets.values())
     ]
-    picked = set(_spread(refused, max(1, most // 3)))
-    picked |= set(_spread([clip_id for clip_id in every if clip_id not in picked], most - len(picked)))
+    picked = set(_evenly_spaced(dropped, max(1, most // 3)))
+    picked |= set(_evenly_spaced([clip_id for clip_id in every if clip_id not in picked], most - len(picked)))
     return [clip_id for clip_id in every if clip_id in picked]
 
 
-def _spread(items: Sequence[str], most: int) -> list[str]:
+def _evenly_spaced(items: Sequence[str], most: int) -> list[str]:
     if len(items) <= most:
         return list(items)
     return [items[place * len(items) // most] for place in range(most)]
 
 
-def _shown(row: Mapping[str, Any], clip_files: ClipFiles, out: Path, captions: Sequence[Caption | None]) -> Shown:
-    film = clip_files.read(row["clip_id"])
-    name = None
-    if film is not None:
-        name = f"{row['clip_id']}.mp4"
-        write_bytes(out / name, film)
-    return Shown(
+def _reviewed(
+    row: Mapping[str, Any], clip_files: ClipFiles, out: Path, captions: Sequence[Caption | None]
+) -> ReviewedClip:
+    mp4 = clip_files.read(row["clip_id"])
+    file_name = None
+    if mp4 is not None:
+        file_name = f"{row['clip_id']}.mp4"
+        write_bytes(out / file_name, mp4)
+    return ReviewedClip(
         clip_id=row["clip_id"],
         dataset=row["dataset"],
         split=row["split"],
         labels=row["labels"] or (),
-        frames=[] if film is None else clip_files.thumbnails(film),
-        film=name,
+        frames=[] if mp4 is None else clip_files.thumbnails(mp4),
+        file_name=file_name,
         captions=captions,
     )
-
-
-def _render(**facts: Any) -> str:
-    """The page, with every text from outside escaped: a caption that looks like HTML is shown as text."""
-    environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    meanings = {code: told.meaning for code, told in CODES.items()}
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(meanings=meanings, **facts)

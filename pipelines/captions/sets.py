@@ -1,7 +1,6 @@
-"""The sets of captions of a run, read from its folder: each clip's caption, where it is from, what was refused."""
+"""Read, compare, export and import the caption sets of a run."""
 
 import difflib
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,24 +15,24 @@ from pipelines.run.ledger import OK
 from pipelines.run.record import read_run_record
 from pipelines.run.status import live_rows, unit_commits
 from pipelines.run.units import Units
-from pipelines.stage_support.caption_table import read_captions, write_captions
+from pipelines.stage_support.caption_table import read_captions, require_set_name, write_captions
 from uniform.config import nearest
 from uniform.errors import InputError, PipelineError
 
 _TABLES = "captions/"
 IMPORTED = "imported"
-"""Folder of a run that `import_set` writes to."""
+"""Folder in the run directory that `import_set` writes to."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Caption:
-    """One clip in one set."""
+    """The entry of one clip in one caption set."""
 
     clip_id: str
     code: str
-    """"ok", or why there is none."""
+    """"ok", or the drop code."""
     reason: str
-    """Of the code; for a clip that stays, the stage's remarks."""
+    """Drop reason; for a kept clip the notes of the stage."""
     caption: str = ""
     origin: str = ""
     attempt: int | None = None
@@ -42,7 +41,7 @@ class Caption:
 
 @dataclass(frozen=True, kw_only=True)
 class CaptionSet:
-    """One set: every clip that reached its stage, in the order of the units."""
+    """One caption set: every clip that reached its stage, in the order of the units."""
 
     name: str
     stage: str
@@ -50,20 +49,20 @@ class CaptionSet:
 
     @property
     def kept(self) -> dict[str, Caption]:
-        """Clips that have a caption."""
+        """Clips with a caption."""
         return {clip_id: one for clip_id, one in self.captions.items() if one.code == OK}
 
     @property
     def codes(self) -> Counter[str]:
-        """Clips by code."""
+        """Number of clips by code."""
         return Counter(one.code for one in self.captions.values())
 
 
 def read_sets(folder: RunFolder, names: Sequence[str] | None = None) -> dict[str, CaptionSet]:
-    """The sets of a run by name, in the order of its stages.
+    """Read the caption sets of a run by name, in the order of its stages.
 
     Args:
-        names: only these.
+        names: read only these; None reads all.
     Raises: PipelineError where the folder is not a run, or has no such set.
     """
     units = Units.read(folder)
@@ -81,10 +80,10 @@ def read_sets(folder: RunFolder, names: Sequence[str] | None = None) -> dict[str
         if name is not None:
             found[name] = CaptionSet(name=name, stage=stage, captions=captions)
     if not found:
-        raise PipelineError(f"{folder.path}: no stage of its recipe has made captions yet")
+        raise PipelineError(f"{folder.path}: it has no captions yet")
     for name in names or ():
         if name not in found:
-            raise PipelineError(f"{folder.path}: there is no set of captions '{name}'{nearest(name, found)}")
+            raise PipelineError(f"{folder.path}: there is no caption set '{name}'{nearest(name, found)}")
     return {name: found[name] for name in names or found}
 
 
@@ -93,9 +92,9 @@ def _unit(path: Path, ledger: pa.Table) -> Iterator[Caption]:
         rows = pq.read_table(path, partitioning=None).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise PipelineError(f"{path}: cannot be read ({error}). Remove the unit's commit and run again.") from error
-    given = {row.pop("clip_id"): row for row in rows}
-    for told in ledger.to_pylist():
-        yield Caption(**told, **(given[told["clip_id"]] if told["code"] == OK else {}))
+    captions = {row.pop("clip_id"): row for row in rows}
+    for entry in ledger.to_pylist():
+        yield Caption(**entry, **(captions[entry["clip_id"]] if entry["code"] == OK else {}))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,21 +103,21 @@ class Difference:
 
     clip_id: str
     words: Sequence[tuple[Literal["same", "gone", "new"], str]]
-    """The first caption turned into the second, run of words by run of words."""
+    """Word diff that turns the first caption into the second."""
 
 
 def differences(first: CaptionSet, second: CaptionSet) -> list[Difference]:
-    """Clips that both sets have a caption for, where the captions are not the same."""
+    """Clips with a caption in both sets that is not the same."""
     found = []
     for clip_id, one in first.kept.items():
         other = second.kept.get(clip_id)
         if other is not None and other.caption != one.caption:
-            words = list(_turned(one.caption.split(), other.caption.split()))
+            words = list(_word_diff(one.caption.split(), other.caption.split()))
             found.append(Difference(clip_id=clip_id, words=words))
     return found
 
 
-def _turned(before: list[str], after: list[str]) -> Iterator[tuple[Literal["same", "gone", "new"], str]]:
+def _word_diff(before: list[str], after: list[str]) -> Iterator[tuple[Literal["same", "gone", "new"], str]]:
     matcher = difflib.SequenceMatcher(a=before, b=after, autojunk=False)
     for kind, left, right, left_after, right_after in matcher.get_opcodes():
         if kind == "equal":
@@ -131,7 +130,7 @@ def _turned(before: list[str], after: list[str]) -> Iterator[tuple[Literal["same
 
 
 def export_set(folder: RunFolder, name: str, path: Path) -> int:
-    """Write a set as a table for people to edit (.csv or .parquet). Returns its number of captions."""
+    """Write a caption set as a table for editing (.csv or .parquet). Returns the number of captions."""
     (chosen,) = read_sets(folder, [name]).values()
     rows = _rows(Units.read(folder), {clip_id: (c.caption, c.origin) for clip_id, c in chosen.kept.items()})
     write_captions(path, rows)
@@ -140,33 +139,35 @@ def export_set(folder: RunFolder, name: str, path: Path) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class Imported:
-    """What an import found."""
+    """The result of an import."""
 
     path: Path
     human: int
-    """Captions that a person wrote or changed."""
+    """Captions that were written or changed."""
     kept: int
-    """Captions that are as they were."""
+    """Captions that are unchanged."""
     missing: int
-    """Clips of the run that the new set has no caption for."""
+    """Clips of the run without a caption in the new set."""
 
 
 def import_set(folder: RunFolder, edited: Path, name: str, base: str | None = None) -> Imported:
-    """Take a table that people edited into the run's folder, as the new set `name`.
+    """Import an edited table into the run directory, as the new caption set `name`.
 
     Args:
-        edited: a table with clip_id and caption; it may hold a part of the clips.
-        base: the set that was exported: captions that are still its own keep their origin, and clips that the table
-            leaves out keep their captions. None makes every caption human.
-    Raises: InputError where the table is not one, or names clips that the run does not have; PipelineError.
+        folder: of the run.
+        edited: a table with clip_id and caption, of all clips or some.
+        name: of the new set.
+        base: the set that was exported: unchanged captions keep their origin, and clips that are not in the table keep
+            their captions. None gives every caption the origin "human".
+    Raises: InputError where the table is damaged, or names clips that are not in the run; ConfigError for a wrong name;
+        PipelineError.
     """
-    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
-        raise InputError(f"--set is {name!r}; it must be lower case letters, digits, _ and -")
+    require_set_name("--set", name)
     units = Units.read(folder)
     written = read_captions(edited)
     unknown = [clip_id for clip_id in written if clip_id not in units.last_unit]
     if unknown:
-        raise InputError(f"{edited}: {len(unknown)} clips are not of this run, the first is '{unknown[0]}'")
+        raise InputError(f"{edited}: {len(unknown)} clips are not in this run, the first is '{unknown[0]}'")
     before = (
         {}
         if base is None

@@ -16,7 +16,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, redirect_stderr
+from contextlib import AbstractContextManager, contextmanager, redirect_stderr
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,6 +27,7 @@ from ray.train.torch import TorchTrainer
 
 from pipelines.cluster.session import cluster_totals, join_ray
 from uniform.errors import TrainingError, UniformError
+from uniform.signals import on_stop_signal
 
 logger = logging.getLogger(__name__)
 Answer = TypeVar("Answer")
@@ -60,7 +61,7 @@ def train_on_ray(
         channel = _Channel.remote()
         with (
             _lines_shown(channel),
-            _signals_forwarded(channel),
+            _forward_signals(channel),
             tempfile.TemporaryDirectory(prefix="uniform-ray-") as scratch,
         ):
             for left in range(restarts, -1, -1):
@@ -206,26 +207,14 @@ def _reasons(error: TrainingFailedError) -> str:
     return "; ".join(parts) or str(error).strip().splitlines()[-1]
 
 
-@contextmanager
-def _signals_forwarded(channel: Any) -> Iterator[None]:
-    """The first SIGTERM or SIGINT lets the workers save and end; the second is not caught."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = {number: signal.getsignal(number) or signal.SIG_DFL for number in (signal.SIGTERM, signal.SIGINT)}
+def _forward_signals(channel: Any) -> AbstractContextManager[None]:
+    """The first SIGTERM or SIGINT makes the workers save and end; the second one ends this process."""
 
-    def ask(number: int, _: object) -> None:
-        logger.warning("%s: the workers finish their step and save", signal.Signals(number).name)
+    def stop_workers(number: signal.Signals) -> None:
+        logger.warning("%s: the workers finish their step and save", number.name)
         channel.ask_to_stop.remote()
-        signal.signal(number, before[signal.Signals(number)])
 
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return on_stop_signal(stop_workers)
 
 
 @contextmanager

@@ -1,6 +1,6 @@
-"""What a run has cost so far: per stage and unit the clips, seconds, bytes and hours, from markers and ledgers alone.
+"""The cost of a run so far: clips, seconds and bytes per stage and unit, from commit markers and ledgers.
 
-A prediction and its outcome are both made of these numbers, so that they can be compared.
+Predictions and comparisons both use these figures.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,24 +15,24 @@ from pipelines.run.units import Units
 from uniform.errors import PipelineError
 
 SOURCE_COLUMNS = ("source", "source_bytes")
-"""Fields that tell of a file which a stage brought to this disk."""
+"""Columns of the table of a stage that fetches sources."""
 Address = tuple[str, str]
 """Kind and address of a source."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class UnitCost:
-    """One unit of one stage."""
+    """The cost of one unit in one stage."""
 
     planned: int
-    """Clips of the unit, whether they reached the stage or not; clips that a later unit took over left out."""
+    """Clips of the unit, whether they reached the stage or not, without those that a later unit took over."""
     sources: int
-    """Sources of these clips that no earlier unit named."""
+    """Sources of these clips that are new in this unit."""
     kept: int
     seconds: float
-    """Of the worker that did it."""
+    """Time of the worker."""
     bytes: int
-    """Of the stage's own file, and of the sources that it brought here."""
+    """Size of the artifact, and of the sources that the unit fetched."""
     ended: float | None
     """Seconds since 1970."""
     worker: str
@@ -40,21 +40,21 @@ class UnitCost:
 
 @dataclass(frozen=True, kw_only=True)
 class StageCost:
-    """All finished units of one stage."""
+    """The cost of all finished units of one stage."""
 
     stage: str
     fetches: bool
-    """Whether the stage brings sources to this disk: its cost goes with the sources, not with the clips."""
+    """Whether the stage fetches sources: its cost then grows with the sources, not with the clips."""
     units: Sequence[UnitCost]
 
     @property
     def kept(self) -> int:
-        """Clips that stay."""
+        """Clips that the stage kept."""
         return sum(unit.kept for unit in self.units)
 
     @property
     def bytes(self) -> int:
-        """Bytes on the disk."""
+        """Bytes on disk."""
         return sum(unit.bytes for unit in self.units)
 
     @property
@@ -69,7 +69,7 @@ class StageCost:
 
     @property
     def busy_s(self) -> float:
-        """Time in which at least one unit was under way: pauses between runs are left out."""
+        """Time during which at least one unit was in work, without the pauses between runs."""
         return busy_s((unit.ended - unit.seconds, unit.ended) for unit in self.units if unit.ended is not None)
 
 
@@ -83,7 +83,7 @@ def busy_s(spans: Iterable[tuple[float, float]]) -> float:
 
 
 def stage_costs(folder: RunFolder, stages: Sequence[str], units: Units) -> list[StageCost]:
-    """What each stage has cost. Raises PipelineError where a file of a committed unit is damaged."""
+    """The cost of each stage. Raises PipelineError where a file of a committed unit is damaged."""
     addresses = addresses_of(units)
     return [_stage_cost(folder, stage, units, addresses) for stage in stages]
 
@@ -96,14 +96,14 @@ def addresses_of(units: Units) -> dict[str, Address]:
 
 def _stage_cost(folder: RunFolder, stage: str, units: Units, addresses: dict[str, Address]) -> StageCost:
     found: list[UnitCost] = []
-    asked: set[Address] = set()
+    seen: set[Address] = set()
     files: set[str] = set()
     fetches = False
     for commit in unit_commits(folder, stage, units):
-        gone = units.superseded.get(commit.unit, frozenset())
-        planned = [clip_id for clip_id in units.ids(commit.unit) if clip_id not in gone]
-        new = {addresses[clip_id] for clip_id in planned} - asked
-        asked |= new
+        superseded = units.superseded.get(commit.unit, frozenset())
+        planned = [clip_id for clip_id in units.ids(commit.unit) if clip_id not in superseded]
+        new = {addresses[clip_id] for clip_id in planned} - seen
+        seen |= new
         source_bytes = _source_bytes(folder, commit, files, addresses)
         fetches = fetches or source_bytes is not None
         found.append(
@@ -121,9 +121,9 @@ def _stage_cost(folder: RunFolder, stage: str, units: Units, addresses: dict[str
 
 
 def _source_bytes(folder: RunFolder, commit: Commit, files: set[str], addresses: dict[str, Address]) -> int | None:
-    """Bytes of the sources that the unit was the first to bring; None for a stage that brings none.
+    """Bytes of the sources that the unit was the first to fetch; None for a stage that fetches none.
 
-    A local file is not counted: it lay there before.
+    Local files are not counted.
     """
     if commit.artifact is None or not commit.artifact.endswith(".parquet"):
         return None

@@ -1,4 +1,4 @@
-"""When a run will end, if it goes on as it went: from the pace of each stage so far, else from what its pilot said."""
+"""Forecast when a run ends, from the rate of each stage so far, or from the prediction of its pilot."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,41 +12,42 @@ from pipelines.run.status import unit_commits
 from pipelines.run.units import Units
 
 RECENT_UNITS = 50
-"""The pace is that of the last units: a host that has grown slower counts, what a quicker one gave last month not."""
+"""The rate is that of the last units, because the speed of hosts changes during a run of weeks."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Forecast:
-    """What is left of one stage."""
+    """The remaining work of one stage."""
 
     stage: str
     clips_left: int
-    """Planned clips in units that the stage has not committed; those that an earlier stage takes are among them."""
+    """Planned clips in units that the stage has not committed, with those that earlier stages may still drop."""
     seconds_left: float | None
-    """By the clock; None where neither the stage's own pace nor a pilot tells."""
-    told_by: Literal["pace", "pilot", "nothing"]
+    """Wall-clock seconds; None where the stage has no rate yet and there was no pilot."""
+    basis: Literal["rate", "pilot", "none"]
+    """Where `seconds_left` comes from."""
 
 
 def forecasts(folder: RunFolder, stages: Sequence[str], units: Units) -> list[Forecast]:
-    """What is left, stage by stage. Raises PipelineError where a marker or the prediction is damaged."""
+    """The remaining work of each stage. Raises PipelineError where a commit marker or the prediction is damaged."""
     prediction = read_prediction(folder)
-    foretold = {one.stage: one.wall_s.value / prediction.clips for one in prediction.stages} if prediction else {}
+    predicted = {one.stage: one.wall_s.value / prediction.clips for one in prediction.stages} if prediction else {}
     found = []
     for stage in stages:
         commits = list(unit_commits(folder, stage, units))
         left = units.plan.num_rows - sum(len(units.ids(commit.unit)) for commit in commits)
-        a_clip = _seconds_a_clip(commits, units)
-        told_by: Literal["pace", "pilot", "nothing"] = "pace"
-        if a_clip is None:
-            a_clip = foretold.get(stage)
-            told_by = "nothing" if a_clip is None else "pilot"
-        seconds = 0.0 if left == 0 else None if a_clip is None else left * a_clip
-        found.append(Forecast(stage=stage, clips_left=left, seconds_left=seconds, told_by=told_by))
+        seconds_per_clip = _seconds_per_clip(commits, units)
+        basis: Literal["rate", "pilot", "none"] = "rate"
+        if seconds_per_clip is None:
+            seconds_per_clip = predicted.get(stage)
+            basis = "none" if seconds_per_clip is None else "pilot"
+        seconds = 0.0 if left == 0 else None if seconds_per_clip is None else left * seconds_per_clip
+        found.append(Forecast(stage=stage, clips_left=left, seconds_left=seconds, basis=basis))
     return found
 
 
-def _seconds_a_clip(commits: Sequence[Commit], units: Units) -> float | None:
-    """By the clock, pauses left out; None where no marker says when its unit ended."""
+def _seconds_per_clip(commits: Sequence[Commit], units: Units) -> float | None:
+    """Wall-clock seconds per clip without pauses; None where no commit marker holds the end of its unit."""
     timed = [(commit.ended, commit.seconds, commit.unit) for commit in commits if commit.ended is not None]
     recent = sorted(timed)[-RECENT_UNITS:]
     clips = sum(len(units.ids(unit)) for _, _, unit in recent)

@@ -1,9 +1,8 @@
-"""A pilot: the whole road for a sample of the clips, to know what the whole manifest will cost before it is begun.
+"""Run a pilot: all stages over a sample of the clips, to predict the cost of the whole manifest.
 
-The sample becomes the first units of the run's own folder, so that none of its work is lost: the run goes on with the
-clips that are left. Its units are small, because several workers must have something to do and because the spread
-between units is what the intervals are made of, and of two sizes, to tell what a unit costs from what a clip costs.
-These few short shards are the price.
+The sample becomes the first units of the run directory, so its results are kept: the run continues with the other
+clips. The units are small, so that several workers get one and the intervals have enough units to rest on; they have
+two sizes, so that the fixed cost of a unit and the cost per clip can be separated. The price is a few short shards.
 """
 
 import time
@@ -11,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.estimate.costs import StageCost, addresses_of, stage_costs
-from pipelines.estimate.prediction import Prediction, expected_stage, write_prediction
+from pipelines.estimate.prediction import Prediction, predict_stage, write_prediction
 from pipelines.estimate.rate_limited_time import RateLimited, slowest_host
 from pipelines.estimate.sample import draw
 from pipelines.recipe import Recipe
@@ -23,42 +22,43 @@ from uniform.latents.format import ids_digest
 
 UNITS_OF_EACH_SIZE = 4
 LARGER = 4
-"""A larger unit holds so many times the clips of a smaller one."""
+"""Size of a larger unit over the size of a smaller one."""
 
 
 def run_pilot(
     run: Run, clips: int, engine: Backend, listener: Listener, *, replace_stale: bool = False
 ) -> tuple[RunResult, Prediction]:
-    """Run a sample of `clips` clips and keep what it foretells in the run's folder.
+    """Run a sample of `clips` clips and write the prediction into the run directory.
 
-    The same call again goes on where it stopped, or draws more clips; after the whole run has begun it is refused.
+    The same call again resumes, or draws more clips; it is refused once the whole run has begun.
+    Returns: the result of the sample, and the prediction.
     Raises: PipelineError, as `run_pipeline`; and where the run has begun, or names no manifest.
     """
     if run.clips is None:
-        raise PipelineError(f"a pilot needs the manifests of the whole run, not its folder {run.folder.path}")
+        raise PipelineError(f"a pilot needs the manifests of the run, not the run directory {run.folder.path}")
     sample, left_out = draw(run.clips, clips)
     small = max(1, round(len(sample) / (UNITS_OF_EACH_SIZE * (1 + LARGER))))
     cuts = ((UNITS_OF_EACH_SIZE * small, small), (len(sample), LARGER * small))
     chosen = replace(run, sample=tuple(sample), sample_cuts=cuts)
-    outcome = run_pipeline(chosen, engine, listener, replace_stale=replace_stale)
+    result = run_pipeline(chosen, engine, listener, replace_stale=replace_stale)
     units = Units.read(run.folder)
     costs = stage_costs(run.folder, run.recipe.names, units)
     prediction = replace(
         predict(run.recipe, units, costs), not_sampled=tuple(" / ".join(stratum) for stratum in left_out)
     )
     write_prediction(run.folder, prediction)
-    return outcome, prediction
+    return result, prediction
 
 
 def predict(recipe: Recipe, units: Units, costs: Sequence[StageCost]) -> Prediction:
-    """What the finished units say about all clips of the manifest."""
+    """Predict all clips of the manifest from the finished units."""
     addresses = addresses_of(units)
     sources = set(addresses.values())
     stages = []
     for cost in costs:
         stage = recipe.step(cost.stage).stage
-        paced = slowest_host(stage, sources) if isinstance(stage, RateLimited) else ("", 0.0)
-        stages.append(expected_stage(cost, len(addresses), len(sources), recipe.unit_clips, paced))
+        slowest = slowest_host(stage, sources) if isinstance(stage, RateLimited) else ("", 0.0)
+        stages.append(predict_stage(cost, len(addresses), len(sources), recipe.unit_clips, slowest))
     return Prediction(
         clips=len(addresses),
         sources=len(sources),

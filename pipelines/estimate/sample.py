@@ -1,4 +1,4 @@
-"""Which clips a pilot runs on: a fair share of every data set, split and host, drawn by a hash that never changes."""
+"""Draw the clips of a pilot: stratified by dataset, split and host, in the order of a fixed hash of the clip id."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,7 @@ from pipelines.hosts import host_of
 from pipelines.run.units import in_order
 
 Stratum = tuple[str, str, str]
-"""Data set, split, and host (or the kind of source, for what has no host)."""
+"""Dataset, split, and host (or the kind of source, where there is no host)."""
 
 
 def strata(clips: pa.Table) -> dict[Stratum, list[str]]:
@@ -22,7 +22,7 @@ def strata(clips: pa.Table) -> dict[Stratum, list[str]]:
 
 
 def draw(clips: pa.Table, number: int) -> tuple[list[str], list[Stratum]]:
-    """A sample of `number` clips, each stratum in proportion to its size; within one the first by the hash of the id.
+    """Draw `number` clips: each stratum in proportion to its size, its first clips by the hash of the id.
 
     Returns: (clip ids in the order of the units, strata that are too small to be in the sample).
     """
@@ -33,7 +33,10 @@ def draw(clips: pa.Table, number: int) -> tuple[list[str], list[Stratum]]:
 
 
 def _shares(sizes: Mapping[Stratum, int], number: int) -> dict[Stratum, int]:
-    """`number` split in proportion to `sizes`, by largest remainders."""
+    """Split `number` in proportion to `sizes` by largest remainders, in integers; ties go to the first name.
+
+    `uniform.latents.batches.mixture` splits float shares and breaks ties otherwise: its batches depend on that.
+    """
     whole = sum(sizes.values())
     shares = {stratum: number * size // whole for stratum, size in sizes.items()}
     by_remainder: Sequence[Stratum] = sorted(sizes, key=lambda one: (-(number * sizes[one] % whole), one))

@@ -52,7 +52,7 @@ class FileHostStates:
     def _update(self, host: str, change: Callable[[HostState, float], T]) -> T:
         """Apply `change` to the host's page while nobody else may; what raises changes nothing."""
         page = self._folder / f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
-        handle = os.open(page, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(page, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(handle, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             state = _state(file.read())

@@ -163,7 +163,7 @@ class MediaStore:
         path = self._place(f".lock-{key}", "", shard=key)
         path.parent.mkdir(parents=True, exist_ok=True)
         while True:
-            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+            handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
             fcntl.flock(handle, fcntl.LOCK_EX)
             if _still_named(handle, path):
                 break

@@ -1,4 +1,4 @@
-"""Everything that is known of one clip: what its listing said, what each stage made of it and when, where it is now."""
+"""The history of one clip: its manifest row, the result of each stage and attempt, and its status now."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,17 +22,17 @@ from uniform.errors import PipelineError
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What one stage did to the clip in one unit."""
+    """The result of one attempt of one stage at the clip."""
 
     unit: int
     origin: str
-    """Why the unit exists: pilot, first, added, or retry:<code>."""
+    """Why the unit was planned: pilot, first, added, or retry:<code>."""
     stage: str
     code: str
     reason: str
     attempt: int
     counts: bool
-    """False for an attempt that a later one replaced, and for one whose process died before it was committed."""
+    """False for an attempt that a later one replaced, and for one that was not committed."""
     started: datetime
     seconds: float
     worker: str
@@ -41,23 +41,23 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True)
 class ClipHistory:
-    """One clip's."""
+    """Everything recorded about one clip."""
 
     row: Row
     steps: Sequence[Step]
     source: str | None
-    """File of the source on this disk; None where no stage had it."""
+    """Path of the fetched source; None where no stage fetched it."""
     source_bytes: int | None
     shard: str | None
-    """The finished shard that holds it; None where the index does not name it."""
-    ending: str
-    """One sentence: where it stands now."""
+    """The shard that holds the clip; None where the index does not list it."""
+    status: str
+    """One sentence: kept, dropped or waiting, and where."""
 
 
-def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) -> ClipHistory:
-    """Everything that happened to a clip, in order.
+def read_clip_history(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) -> ClipHistory:
+    """Read the history of a clip, its steps in order.
 
-    Raises: PipelineError for a clip that the manifest does not name, or that was never planned.
+    Raises: PipelineError for a clip that is not in the manifest, or that was never planned.
     """
     found = units.clips.filter(pc.equal(units.clips["clip_id"], clip_id))
     if not found.num_rows:
@@ -66,9 +66,8 @@ def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) 
     planned = units.plan.filter(pc.equal(units.plan["clip_id"], clip_id))["unit"].to_pylist()
     steps: list[Step] = []
     for unit in planned:
-        facts = {"unit": unit, "origin": units.origin(unit)}
         for stage in stages:
-            steps += _steps(folder, stage, clip_id, facts, last=unit == planned[-1])
+            steps += _steps(folder, stage, clip_id, unit, units.origin(unit), last=unit == planned[-1])
     source, size = _source(folder, stages, planned, clip_id)
     shard = _shard(folder, clip_id)
     return ClipHistory(
@@ -77,20 +76,21 @@ def story(folder: RunFolder, stages: Sequence[str], units: Units, clip_id: str) 
         source=source,
         source_bytes=size,
         shard=shard,
-        ending=_ending(planned, [step for step in steps if step.counts], stages, shard),
+        status=_status(planned, [step for step in steps if step.counts], stages, shard),
     )
 
 
-def _steps(folder: RunFolder, stage: str, clip_id: str, facts: dict[str, Any], *, last: bool) -> list[Step]:
-    """Every attempt of a stage at a unit, as far as the clip came; `last`: no later unit took the clip over."""
-    commit = read_commit(folder.commit(stage, facts["unit"]))
+def _steps(folder: RunFolder, stage: str, clip_id: str, unit: int, origin: str, *, last: bool) -> list[Step]:
+    """Every attempt of a stage at the clip in one unit; `last`: no later unit took the clip over."""
+    commit = read_commit(folder.commit(stage, unit))
     counting = folder.inside(commit.ledger) if commit else None
     columns = ["clip_id", "code", "reason", "attempt", "started", "seconds", "worker", "output"]
     steps: list[Step] = []
-    for part in folder.ledger_parts(stage, facts["unit"]):
+    for part in folder.ledger_parts(stage, unit):
         table = read_part(part, columns)
         rows = table.filter(pc.equal(table["clip_id"], clip_id)).select(columns[1:]).to_pylist()
-        steps += [Step(**facts, **told, stage=stage, counts=last and part == counting) for told in rows]
+        counts = last and part == counting
+        steps += [Step(unit=unit, origin=origin, stage=stage, counts=counts, **row) for row in rows]
     return steps
 
 
@@ -123,20 +123,19 @@ def _shard(folder: RunFolder, clip_id: str) -> str | None:
     return str(rows[0]["video"]["shard"]) if rows else None
 
 
-def _ending(planned: Sequence[int], counting: Sequence[Step], stages: Sequence[str], shard: str | None) -> str:
+def _status(planned: Sequence[int], counting: Sequence[Step], stages: Sequence[str], shard: str | None) -> str:
     if not planned:
-        return "not planned yet: the run, or its --limit or pilot, has not come to it"
+        return "not planned yet: outside the --limit or the pilot so far"
     if shard is not None:
         return f"finished: in {shard}"
     last = next((step for step in reversed(counting) if step.unit == planned[-1]), None)
     if last is None:
-        return f"waits for the stage '{stages[0]}' in unit {planned[-1]}"
+        return f"waiting for the stage '{stages[0]}' in unit {planned[-1]}"
     if last.code != OK:
-        policy = CODES[last.code].policy
-        remedy = CODES[last.code].remedy
-        again = f"may be asked again ({remedy})" if remedy else "final"
-        return f"left at '{last.stage}' as {last.code}, {policy}: {CODES[last.code].meaning}; {again}"
+        code = CODES[last.code]
+        again = f"to try again: {code.remedy}" if code.remedy else "final"
+        return f"dropped at '{last.stage}' as {last.code} ({code.policy}): {code.meaning}; {again}"
     following = stages.index(last.stage) + 1
     if following < len(stages):
-        return f"kept so far, waits for the stage '{stages[following]}'"
-    return "kept by every stage; the index is not closed yet"
+        return f"kept so far, waiting for the stage '{stages[following]}'"
+    return "kept by every stage; the index is not written yet"

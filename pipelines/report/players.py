@@ -1,4 +1,4 @@
-"""Clips to look at and listen to on the report: some that stayed, and some of each reason to leave after that."""
+"""Players of the report: kept clips, and clips of each drop code that were dropped after they had been cut."""
 
 import base64
 from collections.abc import Iterable, Sequence
@@ -8,41 +8,41 @@ from itertools import islice
 from pipelines.run.clip_files import ClipFiles
 
 KEPT_PLAYERS = 8
-LEFT_PLAYERS = 3
+DROPPED_PLAYERS = 3
 """For each code."""
 PAGE_BYTES = 12 * 2**20
-"""All players together; the page is one file that can be sent to somebody."""
+"""Clips of all players together: the page is one file, small enough to send."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Player:
-    """One clip."""
+    """The player of one clip."""
 
     clip_id: str
     code: str
-    words: str
-    """Labels or caption of a clip that stayed, the reason of one that left."""
-    film: str
-    """The clip's file inside an address."""
-    poster: str | None
-    """A frame of it, likewise; None where it cannot be read."""
+    text: str
+    """Labels or caption of a kept clip, the drop reason of a dropped one."""
+    clip_url: str
+    """The clip's file as a data: URL."""
+    poster_url: str | None
+    """One frame as a data: URL; None where the clip cannot be decoded."""
 
 
 def players(clip_files: ClipFiles, groups: Sequence[tuple[int, Iterable[tuple[str, str, str]]]]) -> list[Player]:
-    """Players of the first clips of each group, as far as they were cut and the page has room.
+    """Players of the first clips of each group that have a clip file, until the page is full.
 
     Args:
-        groups: (most players, clips as (clip id, code, words)).
+        groups: (most players, clips as (clip id, code, text)).
     """
     found: list[Player] = []
-    room = PAGE_BYTES
+    bytes_left = PAGE_BYTES
     for most, clips in groups:
-        cut = ((clip_id, code, words, clip_files.read(clip_id)) for clip_id, code, words in clips)
-        for clip_id, code, words, film in islice((one for one in cut if one[3] is not None), most):
-            room -= len(film or b"")
-            if film is None or room < 0:
+        files = ((clip_id, code, text, clip_files.read(clip_id)) for clip_id, code, text in clips)
+        for clip_id, code, text, mp4 in islice((one for one in files if one[3] is not None), most):
+            bytes_left -= len(mp4 or b"")
+            if mp4 is None or bytes_left < 0:
                 return found
-            address = f"data:video/mp4;base64,{base64.b64encode(film).decode()}"
-            poster = next(iter(clip_files.thumbnails(film)), None)
-            found.append(Player(clip_id=clip_id, code=code, words=words, film=address, poster=poster))
+            clip_url = f"data:video/mp4;base64,{base64.b64encode(mp4).decode()}"
+            poster_url = next(iter(clip_files.thumbnails(mp4)), None)
+            found.append(Player(clip_id=clip_id, code=code, text=text, clip_url=clip_url, poster_url=poster_url))
     return found

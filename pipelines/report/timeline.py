@@ -1,4 +1,4 @@
-"""Codes over time: what each stage judged hour by hour, or day by day where there are many hours."""
+"""Codes over time: the clips that each stage finished per hour, or per day for longer runs."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -10,35 +10,35 @@ from pipelines.run.ledger import OK
 from pipelines.run.status import StageStatus
 
 MOST_HOURS = 96
-"""Beyond so many hours a bar is a day."""
+"""A run of more hours gets one bar per day."""
 NAMED_CODES = 6
-"""Codes with a colour of their own, the most frequent ones; the others share one."""
+"""The most frequent codes have their own colour; the others share one."""
 OTHERS = "others"
 HOUR = "%Y-%m-%dT%H"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class BarPart:
     """One code in one bar."""
 
     code: str
     clips: int
     percent: float
-    """Of the highest bar."""
+    """Height, in percent of the highest bar."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """What was judged in one hour or day."""
+    """The clips that a stage finished in one hour or day."""
 
     begin: str
     clips: int
-    parts: Sequence[Part]
+    parts: Sequence[BarPart]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timeline:
-    """One stage."""
+    """The bars of one stage."""
 
     stage: str
     bars: Sequence[Bar]
@@ -47,7 +47,7 @@ class Timeline:
 
 
 def colours(statuses: Sequence[StageStatus]) -> list[str]:
-    """Codes with a colour of their own, in the order of their colours; `ok` is first."""
+    """Codes with their own colour, in the order of the colours; `ok` is first."""
     totals: Counter[str] = Counter()
     for one in statuses:
         for codes in one.hours.values():
@@ -56,7 +56,7 @@ def colours(statuses: Sequence[StageStatus]) -> list[str]:
 
 
 def timelines(statuses: Sequence[StageStatus]) -> list[Timeline]:
-    """One for each stage that has judged something; all of them over the same stretch of time, idle hours included."""
+    """One timeline for each stage that has finished clips; all cover the same time, idle hours included."""
     hours = sorted(datetime.strptime(hour, HOUR) for one in statuses for hour in one.hours)
     if not hours:
         return []
@@ -90,8 +90,8 @@ def _timeline(status: StageStatus, begins: Sequence[str], named: Sequence[str], 
 
 
 def _bar(begin: str, codes: Mapping[str, int], named: Sequence[str], highest: int) -> Bar:
-    """Its parts from the foot up, in the order of the colours."""
+    """A bar with its parts from the bottom up, in the order of the colours."""
     shown = Counter({code: codes[code] for code in named if code in codes})
     shown[OTHERS] = sum(codes.values()) - shown.total()
-    parts = [Part(code=code, clips=n, percent=round(100 * n / highest, 2)) for code, n in shown.items() if n]
+    parts = [BarPart(code=code, clips=n, percent=round(100 * n / highest, 2)) for code, n in shown.items() if n]
     return Bar(begin=begin, clips=sum(codes.values()), parts=parts)

@@ -1,7 +1,8 @@
-"""Tables of captions that people edit: CSV or Parquet, one line a clip, read strictly."""
+"""Read and write tables of captions for editing: CSV or Parquet, one row per clip."""
 
 import csv
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,18 +12,24 @@ import pyarrow.parquet as pq
 
 from uniform.atomic import replacing, write_bytes
 from uniform.config import nearest
-from uniform.errors import InputError
+from uniform.errors import ConfigError, InputError
 
 COLUMNS = ("clip_id", "dataset", "split", "labels", "source", "caption", "origin")
-"""Of an exported table; only `clip_id` and `caption` are read back."""
+"""Columns of an exported table; `clip_id`, `caption` and `origin` are read back."""
 LONGEST_FIELD = 1_000_000
 """Characters of one CSV field."""
 
 
-def read_captions(path: Path) -> dict[str, tuple[str, str]]:
-    """Clip id -> caption and origin ("human" where the table does not say).
+def require_set_name(where: str, name: str) -> None:
+    """Raise ConfigError where `name` cannot name a caption set; it becomes part of file and column names."""
+    if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", name):
+        raise ConfigError(f"{where} is {name!r}; it must be lower case letters, digits, _ and -")
 
-    Raises: InputError for a file of another kind, a missing column, a clip that is there twice or has no caption.
+
+def read_captions(path: Path) -> dict[str, tuple[str, str]]:
+    """Clip id -> (caption, origin); the origin is "human" where the table has none.
+
+    Raises: InputError for another file type, a missing column, and a clip that is repeated or has no caption.
     """
     rows = _parquet(path) if path.suffix == ".parquet" else _csv(path)
     found: dict[str, tuple[str, str]] = {}
@@ -32,17 +39,17 @@ def read_captions(path: Path) -> dict[str, tuple[str, str]]:
         if not isinstance(clip_id, str) or not isinstance(caption, str):
             raise InputError(f"{where}: clip_id and caption must be text")
         if clip_id in found:
-            raise InputError(f"{where}: the clip is there twice")
+            raise InputError(f"{where}: the clip is in the table twice")
         if not caption.strip():
-            raise InputError(f"{where}: the caption is empty. Write one, or take the line out.")
+            raise InputError(f"{where}: the caption is empty. Write one, or remove the row.")
         found[clip_id] = caption, str(row.get("origin") or "human")
     return found
 
 
 def write_captions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows with the keys of COLUMNS, whole or not at all; the name's end says which kind.
+    """Write rows with the keys of COLUMNS atomically, as .csv or .parquet by the suffix of `path`.
 
-    Raises: InputError for another end than .csv or .parquet.
+    Raises: InputError for another suffix.
     """
     if path.suffix == ".parquet":
         schema = pa.schema([(name, pa.string()) for name in COLUMNS])
@@ -53,9 +60,9 @@ def write_captions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
         writer.writeheader()
         writer.writerows(rows)
-        write_bytes(path, text.getvalue().encode("utf-8-sig"))  # the mark tells spreadsheets that it is UTF-8
+        write_bytes(path, text.getvalue().encode("utf-8-sig"))  # spreadsheets detect UTF-8 by the byte order mark
     else:
-        raise InputError(f"{path}: wanted a name that ends in .csv or .parquet")
+        raise InputError(f"{path}: the file name must end in .csv or .parquet")
 
 
 def _csv(path: Path) -> Iterable[Mapping[str, Any]]:
@@ -76,7 +83,9 @@ def _csv(path: Path) -> Iterable[Mapping[str, Any]]:
         csv.field_size_limit(before)
     for number, row in enumerate(rows, start=2):
         if None in row or None in row.values():
-            raise InputError(f"{path}, line {number}: another number of fields than the head has. Quote the commas.")
+            raise InputError(
+                f"{path}, line {number}: the number of fields differs from the header. Quote captions with commas."
+            )
     return rows
 
 

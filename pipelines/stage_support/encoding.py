@@ -1,7 +1,6 @@
-"""What the stages that encode clips share: the options, and the road from a clip's bytes to the codecs."""
+"""Shared by the stages that encode clips: options, reading clips in batches, and packing arrays."""
 
 import io
-import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from pipelines.clip import Clip
 from pipelines.stage import Resources
-from pipelines.stage_support.prefetch import Wait, prefetched
+from pipelines.stage_support.prefetch import Wait, batched, prefetched
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.errors import ConfigError, MediaError
 from uniform.media.clip_file import read_clip
@@ -21,7 +20,7 @@ from uniform.spec import Spec, long_spec
 KINDS = ("video", "audio")
 
 Arrays = tuple[Tensor, Tensor]
-"""Of one clip: what belongs to its video, and what belongs to its audio."""
+"""Two arrays of one clip: of its video and of its audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,24 +28,24 @@ class EncodeOptions:
     """Options of every stage that encodes clips."""
 
     video: str = "dct"
-    """Video codec: "dct", or "opensora-v1.2" for the paper's."""
+    """Video codec: "dct", or "opensora-v1.2" (paper)."""
     audio: str = "dct"
-    """Audio codec: "dct", or "audioldm-s-full-v2" for the paper's."""
+    """Audio codec: "dct", or "audioldm-s-full-v2" (paper)."""
     video_options: Mapping[str, Any] = field(default_factory=dict)
     """Options of the video codec, for instance `weights`, a folder."""
     audio_options: Mapping[str, Any] = field(default_factory=dict)
     windows: int = 1
     """Clips of the spec that each clip holds, one beginning at each whole second; a recipe sets it in [media]."""
     device: str = "auto"
-    """auto, cpu, cuda, mps. An option of this name under a codec's options goes before it."""
+    """auto, cpu, cuda, mps; overridden by a `device` in the options of a codec."""
     gpus: float = 0.0
-    """Accelerators that one worker reserves on a cluster; a fraction shares one."""
+    """Accelerators per worker on a cluster; a fraction shares one."""
     memory_gb: float = 2.0
-    """Main memory that one worker reserves."""
+    """Main memory per worker."""
     batch_clips: int = 4
-    """Clips that go to the codecs together; halved where they do not fit into memory."""
+    """Clips per batch; halved where they do not fit into memory."""
     prefetch_clips: int = 6
-    """Clips read ahead of the codecs, 0 for none; each takes frames x height x width x 3 bytes."""
+    """Clips that are prefetched, 0 for none; each takes frames x height x width x 3 bytes."""
     decode_threads: int = 1
     """Threads that read clips."""
 
@@ -65,11 +64,11 @@ class EncodeOptions:
 
     @property
     def resources(self) -> Resources:
-        """One worker's share of a machine: a core for the codecs and one for each reading thread."""
+        """Resources of one worker: a core for the codecs, and with an accelerator one for each reading thread."""
         return Resources(cpus=1.0 + (self.decode_threads if self.gpus else 0), gpus=self.gpus, memory_gb=self.memory_gb)
 
     def codecs(self, spec: Spec) -> tuple[VideoCodec, AudioCodec]:
-        """Both codecs, opened; networks read their weights when they are first used."""
+        """Open both codecs; networks load their weights at first use."""
         video = open_video_codec(self.video, spec, **{"device": self.device, **self.video_options})
         audio = open_audio_codec(self.audio, spec, **{"device": self.device, **self.audio_options})
         return video, audio
@@ -77,10 +76,10 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class Media:
-    """A clip with its pixels and samples, on its way to the codecs."""
+    """A clip with its frames and waveform, before encoding."""
 
     clip: Clip
-    """Has a verdict where the file could not be read; then there is no media."""
+    """Dropped where its file could not be read; then frames and waveform are empty."""
     frames: Tensor = field(default_factory=lambda: torch.empty(0))
     """uint8 (T, H, W, 3)."""
     waveform: Tensor = field(default_factory=lambda: torch.empty(0))
@@ -88,51 +87,64 @@ class Media:
 
 
 class Reader:
-    """Reads clips ahead of the codecs, in threads."""
+    """Prefetches clips in threads."""
 
     def __init__(self, options: EncodeOptions, spec: Spec) -> None:
         self._options, self._spec = options, long_spec(spec, options.windows)
         self._pin = torch.cuda.is_available() and options.device.startswith(("auto", "cuda"))
 
     def batches(self, clips: Iterator[Clip], wait: Wait) -> Iterator[list[Media]]:
-        """The clips in order, `batch_clips` at a time; `wait` grows by the time that the caller waited for them."""
+        """Yield batches of clips in order; the time that the caller waits is added to `wait`."""
         options = self._options
         media = prefetched(self._read, clips, ahead=options.prefetch_clips, threads=options.decode_threads, wait=wait)
-        while batch := list(itertools.islice(media, options.batch_clips)):
-            yield batch
+        yield from batched(media, options.batch_clips)
 
     def _read(self, clip: Clip) -> Media:
         try:
             frames, waveform = read_clip(clip["mp4"], self._spec)
         except MediaError as error:
             return Media(clip.drop(error.code, error.reason))
-        picture, sound = torch.from_numpy(frames), torch.from_numpy(waveform)
+        video, audio = torch.from_numpy(frames), torch.from_numpy(waveform)
         if self._pin:
-            picture, sound = picture.pin_memory(), sound.pin_memory()
-        return Media(clip, picture, sound)
+            video, audio = video.pin_memory(), audio.pin_memory()
+        return Media(clip, video, audio)
 
 
 def encoded(
     run: Callable[[Sequence[Media]], Sequence[Arrays | None]], batch: Sequence[Media]
 ) -> Iterator[tuple[Media, Arrays | None]]:
-    """Each clip of a batch with what `run` made of it; None for one that was not read or does not fit into memory."""
+    """Each clip of a batch with the arrays of `run`; None for one that was not read or does not fit into memory."""
     made = iter(run([one for one in batch if one.clip.dropped is None]))
     return ((one, None if one.clip.dropped else next(made)) for one in batch)
 
 
-def window_sounds(batch: Sequence[Media], spec: Spec, windows: int) -> Tensor:
-    """The sound of every window of B clips, clip after clip: (B * N, S)."""
+def encode_together(
+    batch: Sequence[Media],
+    spec: Spec,
+    windows: int,
+    encode_video: Callable[[Tensor], Tensor],
+    encode_audio: Callable[[Tensor], Tensor],
+) -> list[Arrays]:
+    """Encode a batch in one call per modality; float16 arrays of each clip, on the CPU."""
+    with torch.inference_mode():
+        video = encode_video(torch.stack([one.frames for one in batch])).half().cpu()
+        audio = encode_audio(window_waveforms(batch, spec, windows)).half().cpu()
+    return list(zip(video, by_clip(audio, windows), strict=True))
+
+
+def window_waveforms(batch: Sequence[Media], spec: Spec, windows: int) -> Tensor:
+    """The waveform of each of N windows of B clips, clip after clip: (B * N, S)."""
     starts = [second * spec.rate_hz for second in range(windows)]
     return torch.stack([one.waveform[start : start + spec.samples] for one in batch for start in starts])
 
 
 def by_clip(latents: Tensor, windows: int) -> Tensor:
-    """Audio arrays of windows (B * N, C, ...) as those of clips: (B, C, N, ...), or unchanged for one window."""
+    """Group the audio arrays of windows by clip: (B * N, C, ...) -> (B, C, N, ...); unchanged for one window."""
     return latents if windows == 1 else latents.reshape(-1, windows, *latents.shape[1:]).transpose(1, 2)
 
 
-def not_kept(clip: Clip, arrays: Arrays | None, what: str) -> Clip | None:
-    """The clip with its verdict, where `arrays` cannot be kept; else None."""
+def drop_unless_finite(clip: Clip, arrays: Arrays | None, what: str) -> Clip | None:
+    """The dropped clip, where `arrays` are missing or not finite; else None."""
     if arrays is None:
         return clip.drop("out_of_memory", "one clip alone does not fit into the memory of the device")
     for kind, array in zip(KINDS, arrays, strict=True):
@@ -142,7 +154,7 @@ def not_kept(clip: Clip, arrays: Arrays | None, what: str) -> Clip | None:
 
 
 def npy(array: Tensor) -> bytes:
-    """A CPU tensor as the bytes of a .npy file, C order."""
+    """A CPU tensor as the bytes of a .npy file in C order."""
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(array.numpy()), allow_pickle=False)
     return file.getvalue()

@@ -1,5 +1,6 @@
-"""Do the work on the next items in threads while the caller is busy with the present one: a bounded queue, in order."""
+"""Work on the next items in threads while the caller uses the present one: a bounded queue, in order."""
 
+import itertools
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -13,9 +14,16 @@ B = TypeVar("B")
 
 @dataclass
 class Wait:
-    """How long the consumer stood still for want of items."""
+    """How long the consumer waited for items."""
 
     seconds: float = 0.0
+
+
+def batched(items: Iterable[A], size: int) -> Iterator[list[A]]:
+    """Lists of `size` items, in order; the last one can be shorter."""
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
 
 
 def prefetched(
@@ -24,11 +32,11 @@ def prefetched(
     """`work(item)` for each item, in the order of the items.
 
     Args:
-        work: called in a thread; what it raises is raised where its result is taken.
-        items: taken in the caller's thread, never more than `ahead` before their results are.
-        ahead: items begun before they are asked for; 0 works in the caller's thread.
+        work: called in a thread; its exceptions are raised where the result is taken.
+        items: taken in the caller's thread, at most `ahead` before their results.
+        ahead: items in work before they are requested; 0 works in the caller's thread.
         threads: of the pool.
-        wait: grows by the time that the caller waited for results.
+        wait: the time that the caller waits is added to it.
     """
     wait = wait or Wait()
     if ahead < 1:

@@ -1,10 +1,9 @@
-"""Captions that need no model: labels in a template, the listing's text, a file that people edited, or a merge of two.
+"""Captions without a model: labels in a template, the text of the listing, an edited table, or a merge with labels.
 
-The paper takes the class label as the caption of Landscape (4.1). Each set of captions has a name, and is a table of
-its own: new captions leave the latents alone.
+The paper uses the class label as the caption of Landscape (4.1). Each caption set has a name and its own table, so new
+captions do not change the latents.
 """
 
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,43 +11,42 @@ from typing import Any, Literal
 
 from pipelines.clip import Clip, Row
 from pipelines.stage import Context, Resources, Store, Work
-from pipelines.stage_support.caption_table import read_captions
+from pipelines.stage_support.caption_table import read_captions, require_set_name
 from uniform.captioning.wording import check_template, clean, label_words
 from uniform.errors import ConfigError
 from uniform.fingerprint import file_sha256
 from uniform.spec import Spec
 
 FIELDS = ("label", "labels", "dataset", "split")
-"""What a template may hold: the first label, all labels joined, the data set's and the split's name."""
+"""Fields of a template: the first label, all labels joined, the names of dataset and split."""
 MERGED = "caption"
-"""Field of a merge's template: the caption of the stage before."""
+"""Additional field of a merge: the caption of the previous stage."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Gives `caption` and where it comes from (`origin`)."""
+    """Outputs `caption` and its `origin`."""
 
     gives = ("caption", "origin")
     resources = Resources(cpus=0.1, memory_gb=0.2)
 
     source: Literal["labels", "given", "file", "merge"] = "labels"
-    """labels: the template; given: the listing's text; file: by clip id; merge: the template, around the caption of
-    the stage before (`{caption} Sounds: {labels}.`): a caption without sounds misleads a model of sound."""
+    """labels: the template; given: the text of the listing; file: a table by clip id; merge: the template around the
+    caption of the previous stage (`{caption} Sounds: {labels}.`): captions without sounds mislead audio models."""
     set: str = "labels"
-    """Name of this set of captions: its table is `captions/<set>`."""
+    """Name of this caption set: its table is `captions/<set>`."""
     template: str = "{labels}"
     """Text around the labels, for instance "the sound of {label}"."""
     templates: Mapping[str, str] = field(default_factory=dict)
-    """Data set -> its own template."""
+    """Dataset -> its template, in place of `template`."""
     separator: str = ", "
-    """Stands between labels in `{labels}`."""
+    """Text between the labels in `{labels}`."""
 
     file: str = ""
-    """For source = "file": what `uniform captions import` wrote."""
+    """For source = "file": the table that `uniform captions import` wrote."""
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[a-z0-9][a-z0-9_-]{0,63}", self.set):
-            raise ConfigError(f"caption.set is {self.set!r}; it must be lower case letters, digits, _ and -")
+        require_set_name("caption.set", self.set)
         if bool(self.file) != (self.source == "file"):
             raise ConfigError(f"caption.source is {self.source!r} and caption.file is {self.file!r}; give both or none")
         for template in (self.template, *self.templates.values()):
@@ -58,24 +56,24 @@ class Stage:
         merges = self.source == "merge"
         named = check_template(template, (*FIELDS, MERGED) if merges else FIELDS, "caption template")
         if merges and MERGED not in named:
-            raise ConfigError(f"caption template {template!r} merges, and holds no {{caption}}")
+            raise ConfigError(f"caption template {template!r} of a merge needs {{caption}}")
         if not merges and not named & {"label", "labels"}:
-            raise ConfigError(f"caption template {template!r} holds neither {{label}} nor {{labels}}")
+            raise ConfigError(f"caption template {template!r} needs {{label}} or {{labels}}")
 
     @property
     def needs(self) -> tuple[str, ...]:
-        """A caption, where one is merged."""
+        """Of a merge, the caption."""
         return ("caption",) if self.source == "merge" else ()
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Columns of the row that change a caption."""
+        """Manifest columns that change a caption."""
         columns = {"given": ("caption", "caption_origin"), "file": ()}
         return columns.get(self.source, ("labels", "split"))
 
     @property
     def store(self) -> Store:
-        """One table per set of captions."""
+        """One table per caption set."""
         return Store("table", f"captions/{self.set}", caption_set=self.set)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
@@ -88,7 +86,7 @@ class Stage:
         return {"version": 1, "source": self.source, **words}
 
     def open(self, context: Context) -> Work:
-        """Nothing to load but a file."""
+        """The work; reads the table of source = "file"."""
         written = read_captions(_existing(self.file)) if self.source == "file" else {}
 
         def work(clips: Iterator[Clip]) -> Iterator[Clip]:
@@ -101,11 +99,11 @@ class Stage:
         row = clip.row
         if self.source == "file":
             if row.clip_id not in written:
-                return clip.drop("caption_missing", f"{self.file} has no caption for it")
+                return clip.drop("caption_missing", f"{self.file} has no caption of this clip")
             text, origin = written[row.clip_id]
         elif self.source == "given":
             if row.caption is None:
-                return clip.drop("caption_missing", 'the listing gives no caption; use source = "labels"?')
+                return clip.drop("caption_missing", 'the listing has no caption; use source = "labels"?')
             text, origin = row.caption, row.caption_origin or "given"
         elif self.source == "merge":
             text, origin = self._merged(row, clip["caption"]), "merge"
@@ -115,7 +113,7 @@ class Stage:
             text, origin = self._from_labels(row), "label"
         text = clean(text)
         if not text:
-            return clip.drop("caption_empty", "nothing is left of the caption but spaces")
+            return clip.drop("caption_empty", "the caption holds only spaces and control characters")
         return clip.with_fields(caption=text, origin=origin)
 
     def _from_labels(self, row: Row, **more: str) -> str:
@@ -123,12 +121,12 @@ class Stage:
         return self.templates.get(row.dataset, self.template).format_map(words)
 
     def _merged(self, row: Row, caption: str) -> str:
-        """A clip without labels keeps the caption as it is: no "Sounds: ." after it."""
+        """The merged caption; without labels the caption unchanged, so that no "Sounds: ." follows it."""
         return self._from_labels(row, caption=caption) if row.labels else caption
 
 
 def _existing(file: str) -> Path:
     path = Path(file)
     if not path.is_file():
-        raise ConfigError(f"caption.file: {file} is not there. `uniform captions import` writes it.")
+        raise ConfigError(f"caption.file: {file} does not exist. `uniform captions import` writes it.")
     return path

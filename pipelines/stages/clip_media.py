@@ -1,7 +1,7 @@
-"""Cut each clip out of its source file and normalise it: frame rate, size, sample rate, length, codec.
+"""Cut each clip out of its source and normalise it: frame rate, size, sample rate, length, codec.
 
-The source is opened only in a child process with limits on time and memory; a file that crashes, hangs or bloats a
-decoder leaves with a code, which a retry with other limits may lift, and the worker goes on.
+The source is opened only in a child process with limits on time and memory. A file that crashes, hangs or exhausts the
+decoder drops its clip with a code, a retry with higher limits can keep it, and the worker continues.
 """
 
 from collections.abc import Iterator, Mapping
@@ -19,7 +19,7 @@ from uniform.spec import Spec, long_spec
 
 MAX_CRF = 51
 CODE_VERSION = 1
-"""Raised with every change of this road that changes the bytes of a clip."""
+"""Raised with every change of decoding, scaling or encoding that changes the bytes of a clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,21 +28,21 @@ class Stage:
 
     needs: ClassVar[tuple[str, ...]] = ("source",)  # absolute path of the media file
     gives: ClassVar[tuple[str, ...]] = ("mp4",)  # bytes: H.264 + FLAC in MP4, geometry of the spec
-    reads: ClassVar[tuple[str, ...]] = ()  # of the row only its start, which the clip's id tells
+    reads: ClassVar[tuple[str, ...]] = ()  # only the start of the clip, which is part of its id
     store: ClassVar[Store] = Store("tar", "clips")
     resources: ClassVar[Resources] = Resources(cpus=1.0, memory_gb=1.5)
 
     fit: Fit = "crop"
-    """crop: shorter side to size, then the centre; squash: the whole picture, at the price of its aspect."""
+    """crop: scale the shorter side, then crop the centre; squash: scale the whole frame without keeping its aspect."""
     windows: int = 1
     """Clips of the spec that each clip holds, one beginning at each whole second: a clip is windows - 1 s longer.
     A recipe sets it once, as `windows` of [media]. Paper, 4.1: 1."""
     crf: int = CLIP_CRF
-    """x264's quality, 0 (lossless) to 51."""
+    """Quality of x264, 0 (lossless) to 51."""
     time_limit_s: float = 60.0
     """Wall-clock seconds for one clip."""
     memory_limit_mb: int = 1536
-    """What the decoding child may allocate."""
+    """Memory limit of the decoding child process."""
 
     def __post_init__(self) -> None:
         if self.fit not in ("crop", "squash"):
@@ -59,16 +59,16 @@ class Stage:
             )
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
-        """What a clip depends on. Limits are left out: they decide whether, not how.
+        """Everything that changes the bytes of a clip. Limits do not.
 
-        So are FFmpeg's versions: a security release must not make weeks of clips stale. Where one changes what is
-        decoded, CODE_VERSION is raised by hand.
+        FFmpeg's version is left out too: a security release must not make weeks of clips stale. CODE_VERSION is raised
+        by hand where a version changes what is decoded.
         """
         options = {"fit": self.fit, "crf": self.crf, "preset": CLIP_PRESET}
         return {"code_version": CODE_VERSION, "options": options, "spec": asdict(long_spec(spec, self.windows))}
 
     def open(self, context: Context) -> Work:
-        """The work; its child process starts with the first clip and ends with the worker."""
+        """The work; its child process starts at the first clip and ends with the worker."""
         spec = long_spec(context.spec, self.windows)
         sandbox = MediaSandbox(time_limit_s=self.time_limit_s, memory_limit_mb=self.memory_limit_mb)
 
@@ -79,7 +79,7 @@ class Stage:
         return work
 
     def _normalise(self, clip: Clip, sandbox: MediaSandbox, spec: Spec) -> Clip:
-        if clip.row.duration_ms < spec.duration_ms:  # what lies beyond may have nothing to do with the label
+        if clip.row.duration_ms < spec.duration_ms:  # beyond the span, the source need not fit the label
             return clip.drop(
                 "too_short", f"the listing's span is {clip.row.duration_ms:,} ms, a clip is {spec.duration_ms:,} ms"
             )

@@ -1,8 +1,8 @@
-"""Encode clips with the frozen codecs: read and encoded in one worker, decoded back and scored before they are kept.
+"""Encode clips with the frozen codecs; reconstruct and score them before they are kept.
 
-Threads read the next clips while the accelerator encodes the present ones; frames never leave the worker. What is kept
-is the posterior's mean in float16, before shift and scale. The codecs promise that a clip's numbers do not depend on
-the clips beside it, so a unit gives the same bytes whatever the batch and whoever does it.
+Threads read the next clips while the accelerator encodes the present ones; frames never leave the worker. A latent is
+the posterior mean in float16, before shift and scale. A clip's latents do not depend on the other clips of its batch,
+so a unit gives the same bytes for every batch size and worker.
 """
 
 import logging
@@ -20,11 +20,10 @@ from pipelines.stage_support.encoding import (
     EncodeOptions,
     Media,
     Reader,
-    by_clip,
+    drop_unless_finite,
+    encode_together,
     encoded,
-    not_kept,
     npy,
-    window_sounds,
 )
 from pipelines.stage_support.prefetch import Wait
 from uniform.codecs.memory import MemoryBatches
@@ -34,14 +33,14 @@ from uniform.latents.format import AUDIO_MEMBER, LATENTS, META_MEMBER, VIDEO_MEM
 from uniform.spec import Spec, long_spec
 
 CODE_VERSION = 1
-"""Raised with every change of this file that changes its results; the codecs have versions of their own."""
+"""Raised with every change of this file that changes its results; the codecs have their own versions."""
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(EncodeOptions):
-    """Normalised clip to video and audio latent."""
+    """Outputs the video and audio latents of a normalised clip, and its metadata."""
 
     needs: ClassVar[tuple[str, ...]] = ("mp4",)  # bytes: a clip of the spec's geometry
     gives: ClassVar[tuple[str, ...]] = (VIDEO_MEMBER, AUDIO_MEMBER, META_MEMBER)
@@ -49,18 +48,18 @@ class Stage(EncodeOptions):
     store: ClassVar[Store] = Store("tar", LATENTS)
 
     score_clips: int | None = None
-    """Clips of each unit that are decoded back and scored, from its start; None scores all. Of windows, the first."""
+    """Clips per unit that are reconstructed and scored, from its start; None scores all. Of windows, the first."""
     min_psnr_db: float = 10.0
-    """A scored clip below it is rejected: far under any working codec, it catches wrong weights and broken devices."""
+    """A scored clip below this is rejected: far below any working codec, it finds wrong weights and broken devices."""
     max_mel_error: float = 4.0
-    """A scored clip above it is rejected; nepers, mean over the log-mel."""
+    """A scored clip above this is rejected; log-amplitude error (nepers), mean over the log-mel."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         self.require_at_least("score_clips", 0)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
-        """The codecs' cards, and what decides which clips stay. Device and batches decide how fast, not what."""
+        """The codecs' cards, and the limits that keep or drop clips. Device and batches change only the speed."""
         video, audio = self.codecs(spec)
         limits = {"min_psnr_db": self.min_psnr_db, "max_mel_error": self.max_mel_error}
         return {
@@ -68,20 +67,20 @@ class Stage(EncodeOptions):
             "video": video.card.as_dict(),
             "audio": audio.card.as_dict(),
             "score": {"clips": self.score_clips, **limits},
-            **_told(self.windows),
+            **_windows_entry(self.windows),
         }
 
     def open(self, context: Context) -> Work:
-        """The work; it may be called for many units and keeps the codecs."""
+        """The work; it can be called for many units and keeps the codecs."""
         return Encoder(self, context.spec).work
 
 
 class Encoder:
-    """A worker's codecs and how far its batches had to shrink."""
+    """A worker's codecs and batch size."""
 
     def __init__(self, stage: Stage, spec: Spec) -> None:
         self.waited_share = 0.0
-        """Part of the last unit's time that the codecs stood still for want of clips."""
+        """Share of the last unit's time that the codecs waited for clips."""
         self._stage, self._spec = stage, spec
         self._reader = Reader(stage, spec)
         self._video, self._audio = stage.codecs(spec)
@@ -89,7 +88,7 @@ class Encoder:
         self._batches = MemoryBatches(stage.batch_clips, (self._video, self._audio))
 
     def work(self, clips: Iterator[Clip]) -> Iterator[Clip]:
-        """Clips of one unit, in order; those that stay have latents."""
+        """Encode the clips of one unit, in order."""
         wait, began, kept, to_score = Wait(), time.monotonic(), 0, self._stage.score_clips
         for batch in self._reader.batches(clips, wait):
             for one, latents in encoded(self._encode, batch):
@@ -105,26 +104,24 @@ class Encoder:
         return self._batches.run(self._encode_together, readable)
 
     def _encode_together(self, batch: Sequence[Media]) -> list[Arrays]:
-        windows = self._stage.windows
-        with torch.inference_mode():
-            video = self._video.encode(torch.stack([one.frames for one in batch])).half().cpu()
-            audio = self._audio.encode(window_sounds(batch, self._spec, windows)).half().cpu()
-        return list(zip(video, by_clip(audio, windows), strict=True))
+        return encode_together(batch, self._spec, self._stage.windows, self._video.encode, self._audio.encode)
 
     def _finished(self, media: Media, latents: Arrays | None, score: bool) -> Clip:
         clip = media.clip
-        left = not_kept(clip, latents, "latent")
+        left = drop_unless_finite(clip, latents, "latent")
         if left is not None or latents is None:
             return left or clip
         scores = None
         if score:
             (scores,) = self._batches.run(lambda pair: [self._scores(media, latents) for _ in pair], [media])
             if scores is None:
-                return clip.drop("out_of_memory", "one clip's latents alone do not decode in the memory of the device")
+                return clip.drop(
+                    "out_of_memory", "decoding the latents of one clip alone does not fit into the memory of the device"
+                )
             if scores.psnr_db < self._stage.min_psnr_db or not scores.mel_error <= self._stage.max_mel_error:
                 return clip.drop("roundtrip_poor", self._poor(scores))
         video, audio = (npy(latent) for latent in latents)
-        meta = canonical_json(self._facts(clip, scores)).encode()
+        meta = canonical_json(self._metadata(clip, scores)).encode()
         return clip.with_fields(**{VIDEO_MEMBER: video, AUDIO_MEMBER: audio, META_MEMBER: meta})
 
     def _scores(self, media: Media, latents: Arrays) -> Scores:
@@ -138,11 +135,11 @@ class Encoder:
     def _poor(self, scores: Scores) -> str:
         stage = self._stage
         return (
-            f"decoded back, PSNR is {scores.psnr_db:.1f} dB (at least {stage.min_psnr_db}) and the log-mel is "
-            f"{scores.mel_error:.2f} nepers off (at most {stage.max_mel_error})"
+            f"reconstructed with PSNR {scores.psnr_db:.1f} dB (at least {stage.min_psnr_db}) and log-mel error "
+            f"{scores.mel_error:.2f} nepers (at most {stage.max_mel_error})"
         )
 
-    def _facts(self, clip: Clip, scores: Scores | None) -> dict[str, Any]:
+    def _metadata(self, clip: Clip, scores: Scores | None) -> dict[str, Any]:
         row = clip.row
         return {
             "clip_id": row.clip_id,
@@ -157,10 +154,10 @@ class Encoder:
             "notes": [str(note) for note in clip.notes],
             "codecs": self._fingerprints,
             "scores": {name: round(value, 3) for name, value in vars(scores).items()} if scores else None,
-            **_told(self._stage.windows),
+            **_windows_entry(self._stage.windows),
         }
 
 
-def _told(windows: int) -> dict[str, int]:
-    """How many windows, where there is more than one: clips without them are told as they always were."""
+def _windows_entry(windows: int) -> dict[str, int]:
+    """An entry for clips with several windows; others have none, so that their bytes stay those of earlier versions."""
     return {"windows": windows} if windows > 1 else {}

@@ -1,15 +1,13 @@
-"""Keep the standard deviation of the codecs' posteriors in a column of its own, so that training may sample them.
+"""Write the standard deviation of the codecs' posteriors to its own column, so that training can sample the posterior.
 
-The options must be those of the stage encode_latents: the deviation belongs to the mean that is kept there, and each
-clip's facts are compared. Only networks have a posterior; the weight-free codecs are refused.
+The options must be those of the stage encode_latents, which writes the means: each clip's metadata is compared. Only
+networks have a posterior; the weight-free codecs are refused.
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
-
-import torch
 
 from pipelines.clip import Clip
 from pipelines.stage import Context, Store, Work
@@ -19,11 +17,10 @@ from pipelines.stage_support.encoding import (
     EncodeOptions,
     Media,
     Reader,
-    by_clip,
+    drop_unless_finite,
+    encode_together,
     encoded,
-    not_kept,
     npy,
-    window_sounds,
 )
 from pipelines.stage_support.prefetch import Wait
 from uniform.codecs.base import Posterior
@@ -33,12 +30,12 @@ from uniform.latents.format import AUDIO_STD_MEMBER, META_MEMBER, STDEV, VIDEO_S
 from uniform.spec import Spec
 
 CODE_VERSION = 1
-"""Raised with every change of this file that changes its results; the codecs have versions of their own."""
+"""Raised with every change of this file that changes its results; the codecs have their own versions."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage(EncodeOptions):
-    """Normalised clip, whose latents are there already, to the deviations of its posteriors."""
+    """Outputs the posterior stds of a normalised clip that has latents."""
 
     needs: ClassVar[tuple[str, ...]] = ("mp4", META_MEMBER)
     gives: ClassVar[tuple[str, ...]] = (VIDEO_STD_MEMBER, AUDIO_STD_MEMBER)
@@ -49,7 +46,7 @@ class Stage(EncodeOptions):
     audio: str = "audioldm-s-full-v2"
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
-        """The codecs' cards. Device and batches decide how fast, not what."""
+        """The codecs' cards. Device and batches change only the speed."""
         cards = {kind: card for kind, (card, _) in self.posteriors(spec).items()}
         return {"code_version": CODE_VERSION, "windows": self.windows, **cards}
 
@@ -59,19 +56,19 @@ class Stage(EncodeOptions):
         for kind, codec in zip(KINDS, self.codecs(spec), strict=True):
             if not isinstance(codec, Posterior):
                 raise ConfigError(
-                    f"encode_stdev.{kind} is '{codec.card.name}', a codec without a posterior: it has no deviation to "
-                    f"keep. Leave this stage out of the recipe, or encode with a network, '{getattr(Stage, kind)}'."
+                    f"encode_stdev.{kind} is '{codec.card.name}', a codec without a posterior, so it has no std. "
+                    f"Remove this stage from the recipe, or encode with a network, '{getattr(Stage, kind)}'."
                 )
             found[kind] = codec.card.as_dict(), codec
         return found
 
     def open(self, context: Context) -> Work:
-        """The work; it may be called for many units and keeps the codecs."""
+        """The work; it can be called for many units and keeps the codecs."""
         return _PosteriorStds(self, context.spec).work
 
 
 class _PosteriorStds:
-    """A worker's codecs and how far its batches had to shrink."""
+    """A worker's codecs and batch size."""
 
     def __init__(self, stage: Stage, spec: Spec) -> None:
         self._stage, self._spec, self._reader = stage, spec, Reader(stage, spec)
@@ -82,15 +79,15 @@ class _PosteriorStds:
         self._batches = MemoryBatches(stage.batch_clips, (self._video, self._audio))
 
     def work(self, clips: Iterator[Clip]) -> Iterator[Clip]:
-        """Clips of one unit, in order; those that stay have deviations."""
-        for batch in self._reader.batches(map(self._belonging, clips), Wait()):
-            for one, deviations in encoded(self._encode, batch):
-                yield one.clip if one.clip.dropped else self._finished(one.clip, deviations)
+        """Encode the clips of one unit, in order."""
+        for batch in self._reader.batches(map(self._require_same_codecs, clips), Wait()):
+            for one, stds in encoded(self._encode, batch):
+                yield one.clip if one.clip.dropped else self._finished(one.clip, stds)
 
-    def _belonging(self, clip: Clip) -> Clip:
-        facts = json.loads(clip[META_MEMBER])
-        found = {f"{kind} codec": str(facts["codecs"][kind]) for kind in KINDS}
-        found["windows"] = str(facts.get("windows", 1))
+    def _require_same_codecs(self, clip: Clip) -> Clip:
+        metadata = json.loads(clip[META_MEMBER])
+        found = {f"{kind} codec": str(metadata["codecs"][kind]) for kind in KINDS}
+        found["windows"] = str(metadata.get("windows", 1))
         where = f"the latent of clip {clip.row.clip_id}"
         require_same(found, self._wanted, where, "Give encode_stdev the codecs and options of encode_latents.")
         return clip
@@ -99,15 +96,17 @@ class _PosteriorStds:
         return self._batches.run(self._encode_together, readable)
 
     def _encode_together(self, batch: Sequence[Media]) -> list[Arrays]:
-        windows = self._stage.windows
-        with torch.inference_mode():
-            video = self._video.encode_moments(torch.stack([one.frames for one in batch]))[1].half().cpu()
-            audio = self._audio.encode_moments(window_sounds(batch, self._spec, windows))[1].half().cpu()
-        return list(zip(video, by_clip(audio, windows), strict=True))
+        return encode_together(
+            batch,
+            self._spec,
+            self._stage.windows,
+            lambda frames: self._video.encode_moments(frames)[1],
+            lambda waveforms: self._audio.encode_moments(waveforms)[1],
+        )
 
-    def _finished(self, clip: Clip, deviations: Arrays | None) -> Clip:
-        left = not_kept(clip, deviations, "deviation")
-        if left is not None or deviations is None:
+    def _finished(self, clip: Clip, stds: Arrays | None) -> Clip:
+        left = drop_unless_finite(clip, stds, "std")
+        if left is not None or stds is None:
             return left or clip
-        video, audio = (npy(deviation) for deviation in deviations)
+        video, audio = (npy(std) for std in stds)
         return clip.with_fields(**{VIDEO_STD_MEMBER: video, AUDIO_STD_MEMBER: audio})

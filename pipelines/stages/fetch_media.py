@@ -1,4 +1,4 @@
-"""Have each clip's source on this machine's disk. The only stage that may touch the network."""
+"""Fetch the source of each clip to the local disk. The only stage that uses the network."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -27,36 +27,36 @@ YOUTUBE = HostPolicy(requests_per_hour=250.0, burst=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Fetches by the row's `source_kind`; several clips of one source fetch it once.
+    """Fetches sources by their `source_kind`, each source once.
 
-    Files from the network and from archives go to `sources` below the run's folder, or to the folder that the option
-    names, which several runs may share. Local files stay where they are.
+    Files from the network and from archives go to `sources` in the run directory, or to the folder of the option
+    `sources`, which several runs can share. Local files stay where they are.
     """
 
     needs = ()
     gives = ("source", "source_bytes", "source_sha256", "source_format", "source_title", "source_fetched")
     reads = ("source_kind", "source_uri", "expected_digest")
     store = Store("table", "media")
-    resources = Resources(cpus=0.25, memory_gb=1.5)  # a row group of a Parquet file of videos; little otherwise
+    resources = Resources(cpus=0.25, memory_gb=1.5)  # memory for a row group of a Parquet file of videos
 
     sources: str | None = None
-    """Folder for fetched sources; None is `sources` below the run's folder."""
+    """Folder for fetched sources; None is `sources` in the run directory."""
     allow_hosts: tuple[str, ...] = ()
-    """Hosts that may have private or local addresses."""
+    """Hosts that are allowed to have private or local addresses."""
     refusals_h: float | None = 24.0
-    """How long a lasting refusal of a source is remembered, in hours."""
+    """Hours for which a lasting refusal of a source is cached; None does not cache it."""
     pace: HostPolicy = field(default_factory=HostPolicy)
-    """For hosts that `hosts` does not name."""
+    """Rate limit of hosts that `hosts` does not name."""
     hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
     http: HttpOptions = field(default_factory=HttpOptions)
     sites: SiteOptions = field(default_factory=SiteOptions)
 
     def provenance(self, spec: Spec) -> Mapping[str, Any]:
-        """How a source is had changes nothing in what it is, but for the format that a site is asked for."""
+        """The requested format; nothing else about fetching changes a source."""
         return {"version": 1, "format": self.sites.format}
 
     def open(self, context: Context) -> Work:
-        """The fetchers of this worker, by kind."""
+        """The work, with one fetcher per kind of source."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
         store = MediaStore(folder, self.refusals_h, context.unblocked_at_s)
         pace = HostRateLimiter((context.host_states or FileHostStates)(folder / "pace"), self.pace, self.hosts)
@@ -84,7 +84,7 @@ def _fetch_all(clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: 
 def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
     row = clip.row
     if row.source_kind not in fetchers:
-        return clip.drop("no_fetcher", f"source kind '{row.source_kind}'; this stage fetches {', '.join(fetchers)}")
+        return clip.drop("no_fetcher", f"source kind '{row.source_kind}'; known are {', '.join(fetchers)}")
     try:
         fetched = fetchers[row.source_kind].fetch(row)
     except FetchError as error:

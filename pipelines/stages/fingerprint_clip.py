@@ -1,6 +1,6 @@
-"""What a clip looks like, in 1,024 bits, to find copies under another name (`uniform manifest lookalikes`).
+"""Compute a perceptual hash of each clip, 1,024 bits, to find near-duplicates (`uniform manifest near-duplicates`).
 
-The same video is often uploaded several times under several ids; then the training has seen the test, and no id tells.
+The same video is often uploaded under several ids; then test clips are in the training set, and no id shows it.
 """
 
 from collections.abc import Iterator, Mapping
@@ -17,16 +17,16 @@ from uniform.media.clip_file import read_clip
 from uniform.spec import Spec
 
 FRAMES = 16
-"""Frames of a clip that are hashed, evenly spaced."""
+"""Hashed frames per clip, evenly spaced."""
 ROWS, COLUMNS = 8, 9
-"""Cells of luma; each bit says which of two neighbours in a row is brighter."""
+"""Cells of mean luma; each bit is 1 where a cell is brighter than its left neighbour."""
 PLAIN_LEVELS = 2.0
-"""A frame whose cells deviate by less (of 255) says nothing; its hash is 0."""
+"""A frame whose cells have a smaller std (of 255) has no structure; its hash is 0."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Gives `look`: 16 hex digits for each of 16 frames, zeros for a frame without structure."""
+    """Outputs the perceptual hash as `look`: 16 hex digits per frame, zeros for a frame without structure."""
 
     needs = ("mp4",)
     gives = ("look",)
@@ -38,22 +38,22 @@ class Stage:
         return {"version": 1}
 
     def open(self, context: Context) -> Work:
-        """Nothing to load."""
-        return lambda clips: _look_at_all(clips, context.spec)
+        """The work; nothing to load."""
+        return lambda clips: _hash_all(clips, context.spec)
 
 
-def _look_at_all(clips: Iterator[Clip], spec: Spec) -> Iterator[Clip]:
+def _hash_all(clips: Iterator[Clip], spec: Spec) -> Iterator[Clip]:
     for clip in clips:
         try:
             frames, _ = read_clip(clip["mp4"], spec, longer=True)
         except MediaError as error:
             yield clip.drop(error.code, error.reason)
         else:
-            yield clip.with_fields(look=look_of(frames))
+            yield clip.with_fields(look=perceptual_hash(frames))
 
 
-def look_of(frames: NDArray[np.uint8]) -> str:
-    """Difference hashes of evenly spaced frames: (T, H, W, 3) uint8 -> 256 hex digits, in the order of time."""
+def perceptual_hash(frames: NDArray[np.uint8]) -> str:
+    """Difference hashes of evenly spaced frames: (T, H, W, 3) uint8 -> 256 hex digits, in temporal order."""
     chosen = frames[np.arange(FRAMES) * len(frames) // FRAMES]
     luma = chosen.astype(np.float32) @ np.array([0.299, 0.587, 0.114], dtype=np.float32)
     rows = np.array_split(luma, ROWS, axis=1)

@@ -1,4 +1,4 @@
-"""A caption server on this machine that speaks OpenAI's chat interface and does as a test tells it."""
+"""A local caption server with the OpenAI chat API and scripted replies."""
 
 import json
 import threading
@@ -15,7 +15,7 @@ Reply = tuple[int, bytes, dict[str, str]]
 
 
 def said(text: str | None, finish: str = "stop", tokens: int = 5) -> Reply:
-    """The answer of a server that has one."""
+    """A reply with a caption."""
     choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": finish}
     body = {"choices": [choice], "usage": {"completion_tokens": tokens}}
     return 200, json.dumps(body).encode(), {}
@@ -23,10 +23,10 @@ def said(text: str | None, finish: str = "stop", tokens: int = 5) -> Reply:
 
 @dataclass
 class CaptionServer:
-    """What was asked, and what is answered."""
+    """The recorded questions, and the reply to each."""
 
     reply: Callable[[dict[str, Any], int], Reply]
-    """Given the question and how many came before it."""
+    """From the question and the number of earlier questions."""
     address: str = ""
     asked: list[dict[str, Any]] = field(default_factory=list)
     paths: list[str] = field(default_factory=list)
@@ -35,7 +35,7 @@ class CaptionServer:
 
 @contextmanager
 def caption_server(reply: Callable[[dict[str, Any], int], Reply]) -> Iterator[CaptionServer]:
-    """A server that answers with `reply`, for as long as the context lasts."""
+    """Run a server that answers with `reply` while the context lasts."""
     state, lock = CaptionServer(reply), threading.Lock()
 
     class Handler(BaseHTTPRequestHandler):

@@ -1,4 +1,4 @@
-"""Media files whose every frame and sound is known, and any container or oddity that ffmpeg can make of them."""
+"""Media files with known frames and audio, and variants of them made by ffmpeg."""
 
 import subprocess
 from fractions import Fraction
@@ -13,7 +13,7 @@ from uniform.media.clip_file import write_clip
 HEIGHT, WIDTH, FPS, SECONDS, RATE_HZ = 96, 128, 30, 6, 48_000
 BITS = 8
 BEEP_S = 1.0
-"""When the sound track beeps, for 50 ms."""
+"""When the audio track beeps, for 50 ms."""
 NUMBER_ROWS = slice(42, 60)
 """Rows of a 64 x 64 clip that show the number, well inside the band."""
 
@@ -28,7 +28,7 @@ def numbered_picture(number: int) -> NDArray[np.uint8]:
 
 
 def beeping_sound(rate_hz: int = RATE_HZ, seconds: float = SECONDS) -> NDArray[np.float32]:
-    """A quiet hum, and a beep of 1 kHz at `BEEP_S`."""
+    """A quiet hum with a beep of 1 kHz at `BEEP_S`."""
     time = np.arange(round(rate_hz * seconds)) / rate_hz
     beep = (time >= BEEP_S) & (time < BEEP_S + 0.05)
     return (0.01 * np.sin(2 * np.pi * 200 * time) + 0.5 * beep * np.sin(2 * np.pi * 1000 * time)).astype(np.float32)
@@ -42,7 +42,7 @@ def write_numbered(path: Path, seconds: float = SECONDS) -> Path:
 
 
 def numbers(frames: NDArray[np.uint8]) -> list[int]:
-    """What numbers the frames of a 64 x 64 clip show."""
+    """The numbers that the frames of a 64 x 64 clip show."""
     centres = (np.arange(BITS) * 8) + 4
     levels = frames[:, NUMBER_ROWS][:, :, centres].mean(axis=(1, 3))  # (T, bits)
     return [int(sum(1 << bit for bit in range(BITS) if row[bit] > 125)) for row in levels]

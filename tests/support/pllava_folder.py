@@ -22,7 +22,7 @@ RANK = 8
 WORDS = re.findall(
     r"\w+",
     """
-    a the man woman dog cat bird car boat train river sea rain street room table guitar drum ball door tree sky
+    a the man woman dog cat bird car boat train river sea rain street room table guitar drum ball fence tree sky
     light runs walks plays sings barks flies falls rolls stands sits looks opens turns shines red blue green white
     black old young small large wet bright dark near far on in under over beside behind with and while slowly
     quickly loudly softly left right up down city forest field stage kitchen window camera people child hand face
@@ -55,7 +55,7 @@ def wrapped_state(alpha: float = 4.0) -> dict[str, Tensor]:
 
 
 def write_shards(folder: Path, state: Mapping[str, Tensor], shards: int = 3) -> None:
-    """The weights in shards, neighbours apart, and their index."""
+    """Write the weights in several files with an index; neighbouring tensors are in different files."""
     keys = sorted(state)
     names = [f"model-{number + 1:05d}-of-{shards:05d}.safetensors" for number in range(shards)]
     places = {key: names[number % shards] for number, key in enumerate(keys)}
@@ -66,7 +66,7 @@ def write_shards(folder: Path, state: Mapping[str, Tensor], shards: int = 3) -> 
 
 
 def write_pllava(folder: Path, state: Mapping[str, Tensor] | None = None, **config: Any) -> Path:
-    """The whole folder; by default with the wrapped weights."""
+    """Write the complete folder, by default with the wrapped weights."""
     folder.mkdir(parents=True, exist_ok=True)
     write_shards(folder, wrapped_state() if state is None else state)
     vision = {"model_type": "clip_vision_model", **SIZES["vision"]}
@@ -87,7 +87,7 @@ def write_pllava(folder: Path, state: Mapping[str, Tensor] | None = None, **conf
 
 
 def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
-    """One token a word; `<image>` is the last one of the reference's vocabulary."""
+    """Write a tokenizer with one token per word; `<image>` has the last id of the reference's vocabulary."""
     signs = ["<pad>", "<s>", "</s>", "<unk>", ".", ",", ":", "USER", "ASSISTANT"]
     names = [*signs, *words]
     names += [
@@ -108,7 +108,7 @@ def write_tokenizer(folder: Path, words: Sequence[str] = WORDS) -> None:
 
 
 def write_sentencepiece(folder: Path) -> None:
-    """In place of the tokenizer's file: the older form, a SentencePiece model with `<image>` added to it."""
+    """Replace the tokenizer by the older form, a SentencePiece model with `<image>` added."""
     for name in ("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"):
         (folder / name).unlink(missing_ok=True)
     model, image = io.BytesIO(), SIZES["image_token_index"]

@@ -18,7 +18,7 @@ class Store:
         self.requests: list[tuple[str, int]] = []
         """File name and bytes of every range that was read."""
         self.answer: Answer = lambda _, content: content
-        """Changes what comes of a file's name and bytes, or raises."""
+        """Returns the bytes to serve for a file's name and its bytes, or raises."""
         self.files = fsspec.filesystem("memory")
         truth = MemoryFileSystem.cat_file
 

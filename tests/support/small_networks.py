@@ -1,4 +1,4 @@
-"""The paper's networks, small and with stand-in weights, in folders that the stages load as they load the real ones."""
+"""The networks of the paper, small and with stand-in weights, in folders with the layout of the real ones."""
 
 import json
 from pathlib import Path
@@ -40,7 +40,7 @@ VOCODER = {
 
 
 def write_small_networks(folder: Path) -> dict[str, Any]:
-    """Write the weights; returns the options with which a stage that encodes clips uses them."""
+    """Write the weights. Returns the options of an encoding stage that uses them."""
     statistics = {name: torch.tensor([0.1, 0.2, 0.3, 1.0]).reshape(1, 4, 1, 1, 1) for name in ("shift", "scale")}
     shapes = json.loads((DATA / "opensora_vae_small.keys.json").read_text())
     _save(folder / "video", "model", stand_in_state(shapes, statistics), VIDEO)

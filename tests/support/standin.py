@@ -1,4 +1,4 @@
-"""Stand-in weights for tests: every tensor is a function of its key and its shape, so that anybody can rebuild them.
+"""Stand-in weights for tests: every tensor is a function of its key and its shape, so anyone can rebuild them.
 
 The reference outputs in tests/data were computed by the original implementations with these weights.
 """
@@ -14,7 +14,7 @@ from torch import Tensor
 def stand_in(key: str, shape: tuple[int, ...]) -> Tensor:
     """float32 tensor of `shape`: drawn from a generator seeded with the CRC-32 of `key`.
 
-    Matrices and kernels have deviation 1 / sqrt(fan in), norm scales lie around 1, other vectors around 0.
+    Matrices and kernels have std 1 / sqrt(fan in), norm scales lie around 1, other vectors around 0.
     """
     noise = _noise(key, shape)
     if len(shape) > 1:
@@ -25,7 +25,7 @@ def stand_in(key: str, shape: tuple[int, ...]) -> Tensor:
 def stand_in_state(
     shapes: Mapping[str, tuple[int, ...]], keep: Mapping[str, Tensor] | None = None
 ) -> dict[str, Tensor]:
-    """A whole checkpoint; tensors of `keep` (fixed buffers) stay as they are given."""
+    """A complete checkpoint; tensors of `keep` (fixed buffers) are used unchanged."""
     kept = keep or {}
     return {key: kept[key] if key in kept else stand_in(key, tuple(shape)) for key, shape in shapes.items()}
 

@@ -1,4 +1,4 @@
-"""A tiny PLLaVA in the published layout, as a captioner that stages can name."""
+"""A captioner file for a tiny PLLaVA."""
 
 from pathlib import Path
 
@@ -18,6 +18,6 @@ again = {{ max_new_tokens = 12, repetition_penalty = 1.3, no_repeat_tokens = 1 }
 
 
 def write_captioner(path: Path, model: Path) -> str:
-    """Write a captioner with the network in folder `model`. Returns: its file, as a stage names it."""
+    """Write the captioner file of the network in the folder `model`. Returns its path, for the option `captioner`."""
     path.write_text(CAPTIONER.format(model=model))
     return str(path)

@@ -96,7 +96,7 @@ def test_show_prints_captions_counts_and_reasons(run: Path) -> None:
     assert RTL in everything
     assert "model: A ball falls." in everything
     assert "given (stage caption-given): 5 ok" in everything
-    assert "caption_refusal: 'I'm sorry': the model spoke of itself" in one
+    assert "caption_refusal: 'I'm sorry': the model refuses or writes about itself" in one
     assert "ok:" not in one
 
 
@@ -105,7 +105,7 @@ def test_show_finds_one_clip_and_names_the_nearest_set(run: Path) -> None:
 
     assert invoke("show", run, "--clip", clip_id).count(clip_id) == 3
     assert "no set has a clip 'x'" in refused("show", run, "--clip", "x")
-    assert "no set of captions 'modle'; did you mean 'model'" in refused("show", run, "--set", "modle")
+    assert "no caption set 'modle'; did you mean 'model'" in refused("show", run, "--set", "modle")
 
 
 def test_diff_shows_words_that_are_new_and_gone(run: Path) -> None:
@@ -169,10 +169,10 @@ def test_an_imported_set_is_a_stage_like_any_other(run: Path, tmp_path: Path) ->
     ("text", "message"),
     [
         ("clip_id,text\na,b\n", "there is no column 'caption'"),
-        ("clip_id,caption\n{id},a\n{id},b\n", "the clip is there twice"),
+        ("clip_id,caption\n{id},a\n{id},b\n", "the clip is in the table twice"),
         ("clip_id,caption\n{id}, \n", "the caption is empty"),
-        ("clip_id,caption\n{id},a,b\n", "another number of fields"),
-        ("clip_id,caption\nffffffffffffffff,a\n", "1 clips are not of this run"),
+        ("clip_id,caption\n{id},a,b\n", "number of fields differs"),
+        ("clip_id,caption\nffffffffffffffff,a\n", "1 clips are not in this run"),
         ('clip_id,caption\n{id},"a\n', "not a CSV table"),
     ],
 )
@@ -188,7 +188,7 @@ def test_names_and_files_that_cannot_be_are_refused(run: Path, tmp_path: Path) -
     (tmp_path / "bad.parquet").write_bytes(b"PAR1")
     (tmp_path / "latin.csv").write_bytes("clip_id,caption\na,caf\xe9\n".encode("latin-1"))
 
-    assert "wanted a name that ends in .csv or .parquet" in refused("export", run, tmp_path / "a.txt", "--set", "given")
+    assert "the file name must end in .csv or .parquet" in refused("export", run, tmp_path / "a.txt", "--set", "given")
     assert "lower case letters" in refused("import", run, tmp_path / "bad.parquet", "--set", "../x")
     assert "is not a run" in refused("show", tmp_path)
     with pytest.raises(InputError, match="cannot be read as Parquet"):
@@ -207,7 +207,7 @@ def test_the_review_page_shows_frames_players_and_every_set_and_escapes_captions
     assert RTL in page
     assert page.count("<article>") == page.count("<video") == 5
     assert page.count("data:image/jpeg") == 25  # four frames and a poster each
-    assert "script-src 'none'" in page
+    assert "default-src 'none'" in page
     assert page.count('class="tag code"') == 1
     assert len(list((tmp_path / "review").glob("*.mp4"))) == 5
 

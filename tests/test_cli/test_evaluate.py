@@ -1,4 +1,4 @@
-"""`uniform evaluate`: a table and a JSON file."""
+"""`uniform evaluate` prints a table and writes a JSON file."""
 
 import json
 import shutil
@@ -22,7 +22,7 @@ from uniform.synthetic.worlds import make_clip
 from uniform.synthetic.write import write_world
 
 
-def test_evaluate_prints_a_table_and_writes_every_number(tmp_path: Path) -> None:
+def test_evaluate_prints_a_table_and_writes_all_scores(tmp_path: Path) -> None:
     world, samples = tmp_path / "world", tmp_path / "samples"
     write_world("w1", TOY, world, train_clips=0, test_clips=3)
     for number, text in enumerate((world / "listing.jsonl").read_text().splitlines()):

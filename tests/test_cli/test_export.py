@@ -23,16 +23,16 @@ def run(tmp_path: Path) -> Path:
     return tmp_path / "run"
 
 
-def test_an_exported_file_holds_the_average_and_the_facts(run: Path) -> None:
+def test_an_exported_file_holds_the_averaged_weights_and_their_metadata(run: Path) -> None:
     result = runner.invoke(app, ["export", str(run), str(run / "model.safetensors")])
-    model, facts = load_model(run / "model.safetensors")
+    model, metadata = load_model(run / "model.safetensors")
     wanted, _ = load_model(run)
 
     assert result.exit_code == 0, result.output
     assert "written:" in result.output
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), wanted.parameters(), strict=True))
-    assert facts.step == 2
-    assert facts.identity["video codec"].startswith("dct ")
+    assert metadata.step == 2
+    assert metadata.identity["video codec"].startswith("dct ")
 
 
 def test_raw_weights_are_another_file(run: Path) -> None:
@@ -63,11 +63,11 @@ def test_a_path_that_cannot_be_written_is_named_without_a_traceback(run: Path, t
     assert f"error: {tmp_path / 'file'}" in result.stderr.replace("\n", "")
     assert "Traceback" not in result.stderr
 
-    told = runner.invoke(app, ["--verbose", "export", str(run), str(tmp_path / "file" / "x.safetensors")])
-    assert isinstance(told.exception, OSError)
+    verbose = runner.invoke(app, ["--verbose", "export", str(run), str(tmp_path / "file" / "x.safetensors")])
+    assert isinstance(verbose.exception, OSError)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_checkpoint_is_refused(tmp_path: Path) -> None:
     result = runner.invoke(app, ["export", str(tmp_path), str(tmp_path / "x.safetensors")])
     assert result.exit_code == 1
     assert "neither a weight file" in result.output
@@ -76,4 +76,4 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_another_ending_is_refused(run: Path) -> None:
     result = runner.invoke(app, ["export", str(run), str(run / "model.pth")])
     assert result.exit_code == 1
-    assert "exported weights are a .safetensors file" in result.output
+    assert "exported weights must end in .safetensors" in result.output

@@ -50,16 +50,16 @@ def test_the_file_and_its_card_go_into_a_private_repository(run: Path, tmp_path:
     assert result.exit_code == 0, result.output
     (files,) = hub.commits
     card = ModelCard(files["README.md"].decode())
-    _, facts = load_model(tmp_path / "rain.safetensors")
+    _, metadata = load_model(tmp_path / "rain.safetensors")
 
     assert hub.private == {"me/rain": True}
     assert f"uploaded: {hub.url}/me/rain/commit/{COMMIT}" in result.output
     assert files.keys() == {"README.md", "rain.safetensors"}
     assert files["rain.safetensors"] == (tmp_path / "rain.safetensors").read_bytes()
     assert (card.data.license, card.data.library_name) == ("cc-by-4.0", "uniform-toolkit")
-    for key, value in facts.identity.items():
+    for key, value in metadata.identity.items():
         assert f"| {key} | {value} |" in card.text
-    assert f"| text codec of labels | bytes {facts.codecs['texts']['labels']['codec']['fingerprint']} |" in card.text
+    assert f"| text codec of labels | bytes {metadata.codecs['texts']['labels']['codec']['fingerprint']} |" in card.text
     assert TOKEN not in result.output
 
 
@@ -96,7 +96,7 @@ def test_a_second_export_is_a_second_commit(run: Path, tmp_path: Path, hub: Uplo
     assert len(hub.commits) == 2
 
 
-def test_a_token_without_rights_is_told_in_words(
+def test_a_token_without_rights_ends_with_a_message(
     run: Path, tmp_path: Path, hub: UploadHub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", READER)

@@ -61,7 +61,7 @@ def test_an_estimate_predicts_and_the_run_after_it_compares(manifest: Path, tmp_
     for output in (run.output, report.output):
         assert "Predicted by the pilot of" in output
         assert "so far" not in output
-    assert "Foretold and come true" in (tmp_path / "out" / "report.html").read_text()
+    assert "Predicted and actual" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_status_counts_by_stage_code_and_hour(finished: Path) -> None:
@@ -134,11 +134,11 @@ def test_a_final_code_wants_force(finished: Path) -> None:
         (("run", "{manifest}"), "a run needs --recipe"),
         (("run", "{manifest}", "--recipe", "toy"), "a run needs --out"),
         (("run", "{manifest}", "--recipe", "toi", "--out", "{tmp}"), "did you mean 'toy'"),
-        (("run", "{tmp}", "--inline"), "is not the folder of a run"),
+        (("run", "{tmp}", "--inline"), "is not a run directory"),
         (("run", "{manifest}", "--recipe", "toy", "--out", "{tmp}", "--until", "encode"), "has no stage 'encode'"),
         (("run", "{manifest}", "--recipe", "toy", "--out", "{tmp}", "--inline", "--workers", "2"), "leave out"),
-        (("status", "{tmp}"), "is not the folder of a run"),
-        (("retry", "{tmp}", "--code", "http_429"), "is not the folder of a run"),
+        (("status", "{tmp}"), "is not a run directory"),
+        (("retry", "{tmp}", "--code", "http_429"), "is not a run directory"),
     ],
 )
 def test_wrong_use_is_refused_with_the_way_out(

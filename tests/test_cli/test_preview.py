@@ -29,7 +29,9 @@ def preview(folder: Path, out: Path, *options: str) -> tuple[int, str]:
     return result.exit_code, result.output
 
 
-def test_preview_writes_a_playable_clip_each_and_a_sheet(shards: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_preview_writes_a_playable_file_per_clip_and_a_contact_sheet(
+    shards: tuple[Path, list[str]], tmp_path: Path
+) -> None:
     folder, ids = shards
 
     code, output = preview(folder, tmp_path / "out", "-n", "3")
@@ -37,13 +39,17 @@ def test_preview_writes_a_playable_clip_each_and_a_sheet(shards: tuple[Path, lis
     assert code == 0, output
     written = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert written == sorted([f"{ids[0]}.mp4", f"{ids[2]}.mp4", f"{ids[4]}.mp4", "contact_sheet.png"])
-    facts = probe(tmp_path / "out" / f"{ids[2]}.mp4")
-    assert (facts.frames, facts.height_px, facts.samples >= TOY.samples) == (TOY.frames, TOY.height_px, True)
+    properties = probe(tmp_path / "out" / f"{ids[2]}.mp4")
+    assert (properties.frames, properties.height_px, properties.samples >= TOY.samples) == (
+        TOY.frames,
+        TOY.height_px,
+        True,
+    )
     with Image.open(tmp_path / "out" / "contact_sheet.png") as sheet:
         assert sheet.width == 8 * 128
 
 
-def test_preview_shows_no_more_clips_than_there_are(shards: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_preview_writes_at_most_the_clips_of_the_index(shards: tuple[Path, list[str]], tmp_path: Path) -> None:
     code, _ = preview(shards[0], tmp_path / "out", "-n", "50")
 
     assert code == 0
@@ -74,21 +80,21 @@ def test_preview_refuses_damaged_bytes(shards: tuple[Path, list[str]], tmp_path:
     assert "damaged" in output
 
 
-def test_preview_of_nothing_or_of_no_folder_says_what_is_wrong(shards: tuple[Path, list[str]], tmp_path: Path) -> None:
+def test_preview_refuses_a_missing_folder_and_a_number_below_1(shards: tuple[Path, list[str]], tmp_path: Path) -> None:
     assert preview(tmp_path / "nowhere", tmp_path / "out")[0] == 1
     assert preview(shards[0], tmp_path / "out", "-n", "0")[0] == 1
 
 
-def test_a_contact_sheet_has_a_band_for_each_clip() -> None:
-    film, sound = np.zeros((17, 64, 64, 3), np.uint8), np.zeros(16_000, np.float32)
+def test_a_contact_sheet_has_a_row_for_each_clip() -> None:
+    frames, waveform = np.zeros((17, 64, 64, 3), np.uint8), np.zeros(16_000, np.float32)
 
-    one, two = (contact_sheet([Entry("title", film, sound)] * count) for count in (1, 2))
+    one, two = (contact_sheet([Entry("title", frames, waveform)] * count) for count in (1, 2))
 
     heights = [Image.open(io.BytesIO(png)).height for png in (one, two)]
     assert heights[1] == 2 * heights[0]
 
 
-def test_side_by_side_keeps_left_left() -> None:
+def test_side_by_side_joins_left_and_right_with_a_gap() -> None:
     left, right = np.full((2, 8, 8, 3), 10, np.uint8), np.full((2, 8, 8, 3), 200, np.uint8)
 
     both = side_by_side(left, right)

@@ -1,4 +1,4 @@
-"""`uniform sample`: what it refuses, and what it makes of prompts and manifests."""
+"""`uniform sample`: invalid options are refused; prompts and manifests are sampled."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from cli.main import app
-from tests.support.small_sampler import write_given, write_model
+from tests.support.small_sampler import write_conditioning_clip, write_model
 
 
 @pytest.fixture(scope="module")
@@ -17,20 +17,20 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_given(tmp_path_factory.mktemp("given"))
+    return write_conditioning_clip(tmp_path_factory.mktemp("conditioning"))
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["--text", ""], "the prompt is empty"),
-        ([], "t2av starts from text"),
+        ([], "t2av needs a text"),
         (["--task", "t2v", "--text", "a"], "did you mean 't2av'"),
         (["--text", "a", "--solver", "dimm"], "did you mean 'ddim'"),
         (["--text", "a", "--solver", "euler"], "does not fit"),
-        (["--text", "a", "--cfg", "0"], "--cfg is 0.0; guidance must be above 0"),
+        (["--text", "a", "--cfg", "0"], "--cfg is 0.0; a guidance scale must be above 0"),
         (["--text", "a", "--cfg-video", "-3"], "--cfg-video is -3.0"),
-        (["--text", "a", "--cfg-given", "2"], "t2av is given no modality"),
+        (["--text", "a", "--cfg-given", "2"], "t2av has no conditioning modality"),
         (["--text", "a", "--solver", "dpm++", "--steps", "1000"], "take 1 to 999"),
         (["--text", "a", "--start", "nan"], "the start is nan s"),
         (["--text", "a", "--start", "inf"], "the start is inf s"),
@@ -44,15 +44,15 @@ def clip_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--text", "a", "--name", "../a"], "not a plain file name"),
     ],
 )
-def test_the_command_refuses_what_it_cannot_do(checkpoint: Path, tmp_path: Path, words: list[str], told: str) -> None:
+def test_the_command_refuses_invalid_options(checkpoint: Path, tmp_path: Path, words: list[str], message: str) -> None:
     result = CliRunner().invoke(app, ["sample", "-c", str(checkpoint), "--out", str(tmp_path / "out"), *words])
 
     assert result.exit_code == 1
-    assert told in result.stderr
+    assert message in result.stderr
     assert not (tmp_path / "out").exists()
 
 
-def test_a_file_of_prompts_may_mix_the_tasks(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
+def test_a_file_of_prompts_can_mix_the_tasks(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
     prompts = tmp_path / "prompts.jsonl"
     prompts.write_text(
         f'{{"text": "a ball", "name": "one"}}\n{{"task": "v2a", "media": "{clip_file}", "name": "two"}}\n'
@@ -70,7 +70,9 @@ def test_a_file_of_prompts_may_mix_the_tasks(checkpoint: Path, clip_file: Path, 
     assert {path.stem for path in (tmp_path / "out").glob("*.mp4")} == {"one", "two", "later-one", "later-two"}
 
 
-def test_a_manifest_is_sampled_clip_by_clip_and_gone_on_with(checkpoint: Path, clip_file: Path, tmp_path: Path) -> None:
+def test_a_manifest_is_sampled_clip_by_clip_and_a_second_run_keeps_the_samples(
+    checkpoint: Path, clip_file: Path, tmp_path: Path
+) -> None:
     line = {"path": clip_file.name, "start": 0, "split": "test"}
     (clip_file.parent / "clips.jsonl").write_text(json.dumps(line) + "\n")
     manifest = clip_file.parent / "clips.toml"
@@ -96,10 +98,10 @@ def test_a_manifest_is_sampled_clip_by_clip_and_gone_on_with(checkpoint: Path, c
     assert "give one of them" in both.stderr
 
 
-def test_what_was_made_is_shown_although_one_file_cannot_be_used(
+def test_finished_samples_are_in_the_gallery_although_one_file_is_unusable(
     checkpoint: Path, clip_file: Path, tmp_path: Path
 ) -> None:
-    (tmp_path / "broken.mp4").write_bytes(b"no film")
+    (tmp_path / "broken.mp4").write_bytes(b"not a video")
     prompts = tmp_path / "p.jsonl"
     lines = [{"name": "good", "media": str(clip_file)}, {"name": "bad", "media": "broken.mp4"}]
     prompts.write_text("".join(json.dumps(line) + "\n" for line in lines))
@@ -112,7 +114,7 @@ def test_what_was_made_is_shown_although_one_file_cannot_be_used(
     assert "good.mp4" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_another_page_and_a_file_in_the_way_are_left_alone(checkpoint: Path, tmp_path: Path) -> None:
+def test_another_page_and_a_file_in_the_way_are_not_overwritten(checkpoint: Path, tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("<h1>mine</h1>")
     (tmp_path / "file").write_text("mine")
     words = ["sample", "-c", str(checkpoint), "--text", "a", "--steps", "1"]
@@ -121,6 +123,6 @@ def test_another_page_and_a_file_in_the_way_are_left_alone(checkpoint: Path, tmp
     file = CliRunner().invoke(app, [*words, "--out", str(tmp_path / "file" / "samples")])
 
     assert (page.exit_code, file.exit_code) == (1, 1)
-    assert "is no gallery of samples" in page.stderr
+    assert "is not a gallery of samples" in page.stderr
     assert "is a file, not a folder" in file.stderr
     assert {path.name for path in tmp_path.iterdir()} == {"index.html", "file"}

@@ -7,9 +7,9 @@ import torch
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.train import duration
 from tests.support.shard_folder import write_shard_folder
 from tests.support.tiny_run import tiny_overrides
+from uniform.renamed import warn_renamed
 
 runner = CliRunner()
 
@@ -30,7 +30,7 @@ def test_train_shows_its_progress_and_names_the_checkpoint(tmp_path: Path) -> No
         "v2a/audio_mse",
         "clips/s",
         "data wait",
-        "left 0 s",
+        "left 0.0 s",
         "finished after step 4",
     ):
         assert word in result.output
@@ -58,14 +58,14 @@ def test_split_takes_the_clips_of_one_split(tmp_path: Path) -> None:
     assert "--split goes with --shards" in refused.output
 
 
-def test_a_dry_run_says_what_comes_over_the_network_and_goes_into_which_cache(tmp_path: Path) -> None:
+def test_a_dry_run_shows_how_much_is_downloaded_and_cached(tmp_path: Path) -> None:
     words = [word for word in tiny_overrides(tmp_path, "run") if not word.startswith("data.sources")]
     command = ["train", "toy", *words, "--shards", f"file://{tmp_path / 'shards'}"]
     command += [f"data.cache_folder={tmp_path / 'cache'}", "--dry-run"]
 
     roomy = runner.invoke(app, [*command, "data.cache_bytes=2_000_000_000"]).output
     tight = runner.invoke(app, [*command, "data.cache_bytes=240_000"]).output
-    assert "GB to fetch of 0.00 GB (whole shards, each once); cache of 2.00 GB" in roomy
+    assert "GB to download of 0.00 GB (whole shards, each once); cache of 2.00 GB" in roomy
     assert "(the bytes of each clip; the cache is smaller than the data" in tight
 
 
@@ -81,40 +81,45 @@ def test_a_dry_run_shows_what_it_would_be_and_trains_nothing(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
         ("data.global_batch=32", "the sources have 18 clips together"),
         ("optimiser.accumulate=3", "3 would do"),
-        ("model.text_width=96", "text features have 64 numbers per token"),
+        ("model.text_width=96", "text features have 64 channels per token"),
         ("model.depth=2", "model.depth  1      2"),
     ],
 )
-def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path, change: str, told: str) -> None:
+def test_a_dry_run_refuses_what_the_run_would_refuse(tmp_path: Path, change: str, message: str) -> None:
     runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=1")])
     result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=1", change), "--dry-run"])
 
     assert result.exit_code == 1
-    assert told in result.output
-    accepted = [*tiny_overrides(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--accept", "model"]
-    assert runner.invoke(app, ["train", "toy", *accepted]).exit_code == 0
+    assert message in result.output
+    allowed = [*tiny_overrides(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--allow-change", "model"]
+    assert runner.invoke(app, ["train", "toy", *allowed]).exit_code == 0
 
 
-def test_a_mistake_is_told_in_words_with_exit_code_1(tmp_path: Path) -> None:
+def test_an_unknown_key_ends_with_a_message_and_exit_code_1(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "optimiser.learning_rte=1")])
 
     assert result.exit_code == 1
     assert "did you mean 'learning_rate'" in result.output
 
 
-def test_a_folder_without_shards_is_told_in_words(tmp_path: Path) -> None:
+def test_a_folder_without_shards_ends_with_a_message(tmp_path: Path) -> None:
     result = runner.invoke(app, ["train", "toy", "--shards", str(tmp_path), "--out", str(tmp_path / "run")])
 
     assert result.exit_code == 1
     assert "card.json: not found" in result.output
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"), [(4.6, "5 s"), (200, "3 min 20 s"), (25_500, "7 h 05 min"), (360_000, "4 d 4 h")]
-)
-def test_durations_are_written_in_two_units(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+def test_the_old_name_of_allow_change_works_and_names_the_new_one(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    warn_renamed.cache_clear()
+    runner.invoke(app, ["train", "toy", *tiny_overrides(tmp_path, "run", "steps=1")])
+    words = [*tiny_overrides(tmp_path, "run", "steps=1", "model.depth=2"), "--dry-run", "--accept", "model"]
+
+    assert runner.invoke(app, ["train", "toy", *words]).exit_code == 0
+    assert any("'--accept' is now called '--allow-change'" in message for message in caplog.messages)
+    assert "--accept" not in runner.invoke(app, ["train", "--help"]).output

@@ -85,7 +85,7 @@ def test_sigterm_lets_the_workers_save_and_the_run_goes_on(tmp_path: Path) -> No
 
 
 @pytest.mark.slow
-def test_what_a_user_must_mend_is_told_once(tmp_path: Path) -> None:
+def test_an_error_for_the_user_is_reported_once(tmp_path: Path) -> None:
     words = [*tiny_overrides(tmp_path, "run", "data.global_batch=3"), "--ray-workers", "2"]
     result = runner.invoke(app, ["train", "toy", *words])
 

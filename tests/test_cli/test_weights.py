@@ -1,4 +1,4 @@
-"""`uniform weights` as a person types it."""
+"""The commands of `uniform weights`."""
 
 from pathlib import Path
 
@@ -40,7 +40,7 @@ def test_list_shows_sizes_and_licences(cache: Path) -> None:
     assert "1.57 GB" in text
 
 
-def test_fetch_says_the_licence_and_list_then_shows_the_commit(cache: Path) -> None:
+def test_fetch_prints_the_licence_and_list_then_shows_the_commit(cache: Path) -> None:
     code, text = _run("fetch", "audioldm-s-full-v2")
 
     assert code == 0
@@ -49,7 +49,7 @@ def test_fetch_says_the_licence_and_list_then_shows_the_commit(cache: Path) -> N
     assert COMMIT[:12] in _run("list")[1]
 
 
-def test_verify_passes_what_is_whole_and_fails_what_changed(cache: Path) -> None:
+def test_verify_passes_intact_files_and_fails_changed_ones(cache: Path) -> None:
     _run("fetch", "audioldm-s-full-v2")
 
     assert _run("verify", "audioldm-s-full-v2")[0] == 0
@@ -61,7 +61,7 @@ def test_verify_passes_what_is_whole_and_fails_what_changed(cache: Path) -> None
     assert "fetch again" in text
 
 
-def test_a_hub_out_of_reach_ends_with_code_one_and_says_what_to_do(cache: Path) -> None:
+def test_an_unreachable_hub_exits_with_1_and_advice(cache: Path) -> None:
     code, text = _run("fetch", "t5-v1_1-base")
 
     assert code == 1

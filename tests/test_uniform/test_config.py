@@ -7,6 +7,8 @@ import pytest
 
 from uniform.config import build, read_toml
 from uniform.errors import ConfigError
+from uniform.model.config import ModelConfig
+from uniform.renamed import warn_renamed
 
 
 class Colour(StrEnum):
@@ -43,7 +45,7 @@ def _read(tmp_path: Path, text: str) -> Outer:
     return build(Outer, document.values, document)
 
 
-def test_every_kind_of_value_is_understood(tmp_path: Path) -> None:
+def test_every_supported_type_is_read(tmp_path: Path) -> None:
     text = """
 name = "a"
 colour = "green"
@@ -67,7 +69,7 @@ width = 1
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "'name' is missing"),
         ('name = "a"\nlimt = 3', "c.toml:2: unknown key 'limt'; did you mean 'limit'"),
@@ -84,12 +86,12 @@ width = 1
         ('name = "a', "not valid TOML"),
     ],
 )
-def test_a_wrong_file_is_told_by_line_key_found_and_wanted(tmp_path: Path, text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_an_error_names_line_key_found_and_wanted(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         _read(tmp_path, text)
 
 
-def test_a_byte_order_mark_is_no_obstacle(tmp_path: Path) -> None:
+def test_a_byte_order_mark_is_skipped(tmp_path: Path) -> None:
     assert _read(tmp_path, '\ufeffname = "a"').name == "a"
 
 
@@ -99,3 +101,15 @@ def test_a_missing_file_and_a_file_that_is_not_utf_8_are_config_errors(tmp_path:
     (tmp_path / "latin.toml").write_bytes('name = "é"'.encode("latin-1"))
     with pytest.raises(ConfigError, match="byte 8 is not UTF-8"):
         read_toml(tmp_path / "latin.toml")
+
+
+def test_a_key_of_0_3_0_is_read_under_its_present_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "model.toml"
+    file.write_text("blind = true\n")
+    document = read_toml(file)
+    warn_renamed.cache_clear()  # it warns once per process
+
+    config = build(ModelConfig, document.values, document)
+
+    assert config.cross_modal_mask
+    assert "'blind' is now called 'cross_modal_mask'" in caplog.text

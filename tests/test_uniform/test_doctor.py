@@ -6,7 +6,7 @@ import pytest
 from uniform import doctor
 
 
-def test_a_broken_import_is_found_and_comes_with_its_repair() -> None:
+def test_a_broken_import_is_reported_with_its_repair() -> None:
     check = doctor._Import("nonsense", "import a_module_that_nobody_wrote", "nothing", "install it")
 
     finding = doctor._try_import(check)
@@ -16,7 +16,7 @@ def test_a_broken_import_is_found_and_comes_with_its_repair() -> None:
     assert finding.repair == "install it"
 
 
-def test_an_import_that_kills_its_process_is_a_finding_and_not_the_end() -> None:
+def test_an_import_that_kills_its_process_is_reported() -> None:
     check = doctor._Import("killer", "import os; os.abort()", "nothing", "install it", required=False)
 
     finding = doctor._try_import(check)
@@ -24,7 +24,7 @@ def test_an_import_that_kills_its_process_is_a_finding_and_not_the_end() -> None
     assert (finding.state, "ended with code" in finding.found) == ("warning", True)
 
 
-def test_an_import_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_import_that_hangs_is_stopped(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "TIME_LIMIT_S", 0.2)
 
     finding = doctor._try_import(doctor._Import("hang", "import time; time.sleep(60)", "nothing", "install it"))
@@ -32,7 +32,7 @@ def test_an_import_that_hangs_is_given_up(monkeypatch: pytest.MonkeyPatch) -> No
     assert "did not end" in finding.found
 
 
-def test_python_and_the_disk_of_a_folder_that_is_not_there_yet_are_looked_at(tmp_path: Path) -> None:
+def test_python_and_the_disk_of_a_folder_that_does_not_exist_yet_are_checked(tmp_path: Path) -> None:
     assert doctor._python().found == sys.version.split()[0]
     assert str(tmp_path) in doctor._disk(tmp_path / "new" / "run").found
 
@@ -52,7 +52,7 @@ def test_a_javascript_runtime_is_found_beside_python_and_on_the_path(
         assert (found.state, found.found) == ("ok", str(tmp_path / folder / "deno"))
 
 
-def test_yt_dlp_is_looked_for_with_the_scripts_that_it_runs() -> None:
+def test_yt_dlp_is_checked_with_the_scripts_that_it_runs() -> None:
     (check,) = [check for check in doctor._IMPORTS if check.name == "yt-dlp"]
 
     assert "yt_dlp_ejs" in check.code

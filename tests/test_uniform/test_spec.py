@@ -10,7 +10,7 @@ def test_the_papers_clip_has_68_frames_64000_samples_and_the_latents_of_its_code
     assert (PAPER.video_latent, PAPER.audio_latent) == ((4, 20, 32, 32), (8, 100, 16))
 
 
-def test_the_toy_clip_keeps_five_audio_latents_to_a_latent_frame() -> None:
+def test_the_toy_clip_has_five_audio_latents_per_latent_frame() -> None:
     assert (TOY.video_latent, TOY.audio_latent) == ((4, 10, 8, 8), (8, 50, 4))
 
 
@@ -23,26 +23,26 @@ def test_chunks_of_17_frames_give_the_originals_latent_counts(frames: int, laten
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "message"),
     [
-        ({"height_px": 250}, "height_px is 250, which 8 does not divide; 248 or 256 would do"),
-        ({"mel_bins": 62}, "60 or 64 would do"),
+        ({"height_px": 250}, "height_px is 250, which 8 does not divide; choose 248 or 256"),
+        ({"mel_bins": 62}, "choose 60 or 64"),
         ({"fps": 0}, "fps is 0"),
         ({"hop_samples": 161}, "which 644 does not divide"),
     ],
 )
-def test_numbers_that_do_not_divide_are_refused_with_what_would_do(change: dict[str, int], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_sizes_that_do_not_divide_are_refused_with_sizes_that_fit(change: dict[str, int], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         Spec(name="mine", **change)
 
 
-def test_an_unknown_spec_is_answered_with_the_known_ones() -> None:
+def test_an_unknown_spec_is_refused_with_the_known_names() -> None:
     assert spec_by_name("paper") is PAPER
     with pytest.raises(ConfigError, match="known: paper, toy"):
         spec_by_name("papr")
 
 
-def test_each_task_generates_what_it_is_not_given() -> None:
+def test_each_task_generates_all_but_its_conditioning_modality() -> None:
     table = {task: (task.number, task.generates("video"), task.generates("audio")) for task in Task}
 
     assert table == {Task.T2AV: (0, True, True), Task.A2V: (1, True, False), Task.V2A: (2, False, True)}

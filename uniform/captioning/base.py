@@ -1,6 +1,6 @@
-"""What a captioner is: frames and a prompt in, text out. The same door for PLLaVA, for chat models and for a server.
+"""The captioner interface: frames and a prompt in, text out; for PLLaVA, chat models and caption servers alike.
 
-Decoding is greedy: a caption is a function of its clip, its prompt and the weights, and of nothing else.
+Decoding is greedy: a caption depends only on its clip, its prompt and the weights.
 T frames, H x W pixels.
 """
 
@@ -16,23 +16,23 @@ from uniform.errors import ConfigError, UniformError
 Frames = NDArray[np.uint8]
 """(T, H, W, 3), RGB."""
 Finish = Literal["stop", "length"]
-"""stop: the model ended its text. length: it was cut at `max_new_tokens`."""
+"""stop: the model ended its text. length: the text was cut at `max_new_tokens`."""
 
 
 class ServerError(UniformError):
-    """A caption server that cannot be had, or does not serve what is asked of it."""
+    """A caption server that cannot be reached, or does not serve the requested model."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoding:
-    """How text is drawn from a model: always the likeliest token, under these limits."""
+    """Options of greedy decoding."""
 
     max_new_tokens: int = 256
-    """The longest text."""
+    """Limit of one caption."""
     repetition_penalty: float = 1.0
-    """Divides the score of tokens that were said already; 1 leaves them alone."""
+    """Divides the score of tokens that the text already holds; 1 switches it off."""
     no_repeat_tokens: int | None = None
-    """No run of so many tokens may come twice; None allows it."""
+    """No sequence of this many tokens is repeated; None allows repeats."""
 
     def __post_init__(self) -> None:
         if self.max_new_tokens < 1:
@@ -49,44 +49,44 @@ class Decoding:
 
 @dataclass(frozen=True)
 class Question:
-    """What a captioner is asked about one clip."""
+    """One clip and its prompt, ready for a captioner."""
 
-    picture: Any
-    """What the captioner's `prepare` made of the frames."""
+    frames: Any
+    """Result of the captioner's `prepare`."""
     system: str
     user: str
 
 
 @dataclass(frozen=True)
 class Answer:
-    """What a captioner said about one clip."""
+    """The text of a captioner for one clip."""
 
     text: str
-    """As decoded; it may be empty, broken or wrong: `uniform.captioning.gate` judges it."""
+    """As decoded. It can be empty, broken or wrong: `uniform.captioning.gate` checks it."""
     finish: Finish
     tokens: int
-    """New tokens, for the speed; 0 where the backend does not say."""
+    """New tokens, for the throughput; 0 where the backend does not report them."""
 
 
 @dataclass(frozen=True)
 class Failure:
-    """A question that got no answer this time, and why."""
+    """A question without an answer, and the reason."""
 
     reason: str
 
 
 @runtime_checkable
 class Captioner(Protocol):
-    """A model behind one of the backends."""
+    """A model of one of the backends."""
 
     def prepare(self, frames: Frames) -> Any:
-        """The part of the work that belongs to a CPU. It is called from several threads."""
+        """Preprocess the frames of one clip on the CPU. Called from several threads."""
         ...
 
     def prompt_tokens(self, system: str, user: str) -> int:
-        """Length of the prompt, to sort questions by; any measure that grows with it will do."""
+        """Length of the prompt, to sort questions by; any measure that grows with it works."""
         ...
 
     def answer(self, questions: Sequence[Question], decoding: Decoding) -> Sequence[Answer | Failure]:
-        """One answer a question, in order. Raises what torch raises where memory runs out; ServerError."""
+        """One answer per question, in order. Raises torch's error where memory runs out; ServerError."""
         ...

@@ -1,59 +1,61 @@
-"""Ask a captioner about many clips: in batches by length, judged, and the bad ones asked once more another way."""
+"""Caption many clips: in batches sorted by length, checked by the gate, with one retry for bad captions."""
 
 import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 from uniform.captioning.base import Answer, Captioner, Decoding, Failure, Finish, Question
-from uniform.captioning.gate import Judgement, Rules, judge
+from uniform.captioning.gate import GateResult, Rules, check_text
 from uniform.codecs.memory import MemoryBatches
 
 _logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
-    """What became of one question."""
+class CaptionResult:
+    """The caption of one question, or why there is none."""
 
     caption: str
-    """The caption that is kept, or the last one that was refused."""
+    """The kept caption, or the last rejected one."""
     attempt: int
-    """Which attempt it comes from: 1 or 2."""
+    """The attempt that it comes from: 1 or 2."""
     finish: Finish
     code: str | None = None
-    """Why there is no caption: a fault of the gate, or caption_server; None where there is one."""
+    """Drop code: a fault of the gate, or caption_server; None for a kept caption."""
     reason: str = ""
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
 class Speed:
-    """What asking cost."""
+    """Throughput of captioning."""
 
     clips: int = 0
     tokens: int = 0
     seconds: float = 0.0
-    asked_again: int = 0
+    retried: int = 0
     codes: Counter[str] = field(default_factory=Counter)
 
     def __str__(self) -> str:
-        pace = self.seconds or 1e-9
-        codes = ", ".join(f"{count} {code}" for code, count in sorted(self.codes.items())) or "none refused"
+        seconds = self.seconds or 1e-9
+        codes = ", ".join(f"{count} {code}" for code, count in sorted(self.codes.items())) or "none rejected"
         return (
-            f"{self.clips} clips, {self.tokens:,} tokens in {self.seconds:.1f} s ({self.tokens / pace:.0f} tokens/s, "
-            f"{self.clips / pace:.2f} clips/s), {self.asked_again} asked again, {codes}"
+            f"{self.clips} clips, {self.tokens:,} tokens in {self.seconds:.1f} s "
+            f"({self.tokens / seconds:.0f} tokens/s, {self.clips / seconds:.2f} clips/s), "
+            f"{self.retried} retried, {codes}"
         )
 
 
 class CaptionRetry:
-    """A captioner with its gate, and how far its batches had to shrink.
+    """A captioner with its gate and its batch size.
 
     Args:
-        decoding: for the first attempt.
-        again: for the second one; None makes none.
+        captioner: makes the captions.
+        decoding: options of the first attempt.
+        again: options of the second attempt; None makes none.
+        rules: of the gate.
         batch_clips: questions that go to the captioner together; halved where they do not fit into memory.
     """
 
@@ -63,81 +65,93 @@ class CaptionRetry:
         self._captioner, self._decoding, self._again, self._rules = captioner, decoding, again, rules
         self.batches = MemoryBatches(batch_clips, (captioner,))
 
-    def ask(self, questions: Sequence[Question], speed: Speed | None = None) -> list[Outcome | None]:
-        """One outcome a question, in order; None where a single one does not fit into memory."""
+    def caption(self, questions: Sequence[Question], speed: Speed | None = None) -> list[CaptionResult | None]:
+        """One result per question, in order; None where a question alone does not fit into memory.
+
+        `speed` is added to.
+        """
         speed = speed or Speed()
         began = time.monotonic()
         first = self._attempt(questions, self._decoding, 1, speed)
         bad = [place for place, found in enumerate(first) if found is not None and found.code is not None]
-        outcomes: list[Outcome | None] = [None if found is None else found.outcome for found in first]
+        results: list[CaptionResult | None] = [None if found is None else found.result for found in first]
         if self._again is not None and bad:
             second = self._attempt([questions[place] for place in bad], self._again, 2, speed)
             for place, found in zip(bad, second, strict=True):
-                outcomes[place] = _better(first[place], found)
+                results[place] = _better(first[place], found)
         else:
             for place in bad:
-                outcomes[place] = _better(first[place], None)
+                results[place] = _better(first[place], None)
         speed.clips += len(questions)
-        speed.asked_again += len(bad) if self._again is not None else 0
+        speed.retried += len(bad) if self._again is not None else 0
         speed.seconds += time.monotonic() - began
-        speed.codes.update(outcome.code for outcome in outcomes if outcome is not None and outcome.code is not None)
-        return outcomes
+        speed.codes.update(result.code for result in results if result is not None and result.code is not None)
+        return results
 
     def _attempt(
         self, questions: Sequence[Question], decoding: Decoding, number: int, speed: Speed
-    ) -> list["_Judged | None"]:
+    ) -> list["_Attempt | None"]:
         lengths = [self._captioner.prompt_tokens(question.system, question.user) for question in questions]
         order = sorted(range(len(questions)), key=lambda place: (lengths[place], place))
         answers = self.batches.run(
             lambda batch: self._captioner.answer(batch, decoding), [questions[place] for place in order]
         )
-        found: list[_Judged | None] = [None] * len(questions)
+        found: list[_Attempt | None] = [None] * len(questions)
         for place, answer in zip(order, answers, strict=True):
             if answer is not None:
-                found[place] = self._judged(questions[place], answer, number)
+                found[place] = self._checked(questions[place], answer, number)
             speed.tokens += answer.tokens if isinstance(answer, Answer) else 0
         return found
 
-    def _judged(self, question: Question, answer: Answer | Failure, number: int) -> "_Judged":
+    def _checked(self, question: Question, answer: Answer | Failure, number: int) -> "_Attempt":
         if isinstance(answer, Failure):
-            outcome = Outcome(caption="", attempt=number, finish="stop", code="caption_server", reason=answer.reason)
-            return _Judged(outcome, None)
-        said = judge(answer.text, answer.finish, (question.system, question.user), self._rules)
-        facts: dict[str, Any] = {"attempt": number, "finish": answer.finish, "remarks": said.remarks}
-        return _Judged(Outcome(caption=said.caption, code=said.fault, reason=said.reason, **facts), said)
+            failed = CaptionResult(
+                caption="", attempt=number, finish="stop", code="caption_server", reason=answer.reason
+            )
+            return _Attempt(failed, None)
+        gate = check_text(answer.text, answer.finish, (question.system, question.user), self._rules)
+        result = CaptionResult(
+            caption=gate.caption,
+            attempt=number,
+            finish=answer.finish,
+            code=gate.fault,
+            reason=gate.reason,
+            notes=gate.notes,
+        )
+        return _Attempt(result, gate)
 
 
 @dataclass(frozen=True)
-class _Judged:
-    outcome: Outcome
-    judgement: Judgement | None
+class _Attempt:
+    result: CaptionResult
+    gate: GateResult | None
+    """None for a question without an answer."""
 
     @property
     def code(self) -> str | None:
-        return self.outcome.code
+        return self.result.code
 
     @property
-    def mended(self) -> Outcome | None:
-        """The outcome after cutting, where that helps."""
-        told, said = self.outcome, self.judgement
-        if said is None or said.mended is None:
+    def fixed(self) -> CaptionResult | None:
+        """The result after cutting the caption to whole sentences; None where that does not help."""
+        old = self.result
+        if self.gate is None or self.gate.fixed is None:
             return None
-        remark = f"cut to its whole sentences ({told.code}: {told.reason})"
-        return Outcome(caption=said.mended, attempt=told.attempt, finish=told.finish, remarks=(*told.remarks, remark))
+        note = f"cut to its whole sentences ({old.code}: {old.reason})"
+        return CaptionResult(caption=self.gate.fixed, attempt=old.attempt, finish=old.finish, notes=(*old.notes, note))
 
 
-def _better(first: _Judged | None, second: _Judged | None) -> Outcome | None:
-    """What is kept of a bad first and a second attempt: a good one, else a mended one, else the reasons of both."""
-    assert first is not None, "only a question that got an answer is asked again"
-    why = f"asked again after {first.code}: {first.outcome.reason}"
+def _better(first: _Attempt | None, second: _Attempt | None) -> CaptionResult | None:
+    """The better of a bad first attempt and a second one: a good one, else a fixed one, else the reasons of both."""
+    assert first is not None, "only a question with a result is retried"
+    why = f"retried after {first.code}: {first.result.reason}"
     if second is None:
-        return first.mended or first.outcome
-    if second.code is None:
-        told = second.outcome
-        return Outcome(caption=told.caption, attempt=2, finish=told.finish, remarks=(*told.remarks, why))
-    mended = second.mended or first.mended
-    if mended is not None:
-        return mended
-    told = second.outcome
-    reason = told.reason if first.code == told.code else f"{told.reason} ({why})"
-    return Outcome(caption=told.caption, attempt=2, finish=told.finish, code=told.code, reason=reason)
+        return first.fixed or first.result
+    last = second.result
+    if last.code is None:
+        return CaptionResult(caption=last.caption, attempt=2, finish=last.finish, notes=(*last.notes, why))
+    fixed = second.fixed or first.fixed
+    if fixed is not None:
+        return fixed
+    reason = last.reason if first.code == last.code else f"{last.reason} ({why})"
+    return CaptionResult(caption=last.caption, attempt=2, finish=last.finish, code=last.code, reason=reason)

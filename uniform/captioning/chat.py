@@ -1,7 +1,7 @@
 """Any image-text model of transformers that has a chat template: SmolVLM2, Qwen-VL, InternVL, LLaVA and others.
 
-Frames go in as one video, or as single images. transformers' video processors need torchvision, image
-processors do not. Only the library's own code runs: a model that brings code of its own is refused.
+Frames go in as one video, or as single images. The video processors of transformers need torchvision, its image
+processors do not. Only code of the library runs: a model that needs remote code is refused.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,31 +21,32 @@ CODE_VERSION = 1
 
 
 class ChatModel:
-    """A model with its processor.
+    """A chat model with its processor.
 
     Args:
         network: of transformers' AutoModelForImageTextToText.
         processor: its processor, with a chat template.
         content: "video" or "images".
-        fps: frames per second that the model is told; some write times into the prompt.
+        device: where the network is.
+        fps: frame rate in the video metadata; some processors write timestamps from it into the prompt.
     """
 
     def __init__(self, network: Any, processor: Any, content: str, device: torch.device, fps: float) -> None:
         self.network, self.processor = network, processor
         self._content, self._device, self._fps = content, device, fps
         processor.tokenizer.padding_side = "left"
-        self._knows_system = "system" in str(processor.chat_template)
+        self._has_system_role = "system" in str(processor.chat_template)
 
     def prepare(self, frames: Frames) -> Frames:
-        """The frames as they are: the model's processor works on whole batches."""
+        """The frames unchanged: the processor works on whole batches."""
         return frames
 
     def prompt_tokens(self, system: str, user: str) -> int:
-        """Tokens of the words; the frames take the same for every clip."""
+        """Tokens of the text; the frames take equally many for every clip."""
         return len(self.processor.tokenizer(f"{system} {user}")["input_ids"])
 
     def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
-        """One caption a question; prompts of different lengths are padded on the left."""
+        """One caption per question; prompts of different lengths are padded on the left."""
         tokenizer = self.processor.tokenizer
         inputs = self._inputs(questions).to(self._device, dtype=next(self.network.parameters()).dtype)
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
@@ -60,12 +61,12 @@ class ChatModel:
         ]
         if self._content == "images":
             return self.processor(
-                text=texts, images=[list(question.picture) for question in questions], padding=True, return_tensors="pt"
+                text=texts, images=[list(question.frames) for question in questions], padding=True, return_tensors="pt"
             )
         return self.processor(
             text=texts,
-            videos=[question.picture for question in questions],
-            video_metadata=[self._metadata(question.picture) for question in questions],
+            videos=[question.frames for question in questions],
+            video_metadata=[self._metadata(question.frames) for question in questions],
             do_sample_frames=False,
             padding=True,
             return_tensors="pt",
@@ -83,28 +84,29 @@ class ChatModel:
         }
 
     def _dialogue(self, question: Question) -> list[dict[str, Any]]:
-        user = question.user if self._knows_system or not question.system else f"{question.system} {question.user}"
-        shown = [{"type": "image"}] * len(question.picture) if self._content == "images" else [{"type": "video"}]
-        turn = {"role": "user", "content": [*shown, {"type": "text", "text": self._disarmed(user)}]}
-        if not self._knows_system or not question.system:
+        user = question.user if self._has_system_role or not question.system else f"{question.system} {question.user}"
+        shown = [{"type": "image"}] * len(question.frames) if self._content == "images" else [{"type": "video"}]
+        turn = {"role": "user", "content": [*shown, {"type": "text", "text": self._without_special_tokens(user)}]}
+        if not self._has_system_role or not question.system:
             return [turn]
-        return [{"role": "system", "content": [{"type": "text", "text": self._disarmed(question.system)}]}, turn]
+        return [
+            {"role": "system", "content": [{"type": "text", "text": self._without_special_tokens(question.system)}]},
+            turn,
+        ]
 
-    def _disarmed(self, text: str) -> str:
-        """Without the tokenizer's own signs: a label must not be able to end the prompt or to add a picture."""
-        for sign in self.processor.tokenizer.all_special_tokens:
-            text = text.replace(sign, " ")
+    def _without_special_tokens(self, text: str) -> str:
+        """`text` without special tokens: a label must not end the prompt or add an image."""
+        for token in self.processor.tokenizer.all_special_tokens:
+            text = text.replace(token, " ")
         return text
 
 
-def facts(settings: Settings) -> dict[str, Any]:
-    """Everything of the model that changes captions."""
+def provenance(settings: Settings) -> dict[str, Any]:
+    """Everything about the model that changes captions."""
     files = find_files(settings.name, settings.model, settings.revision)
-    return {**files.facts(), "code_version": CODE_VERSION, **_told(settings)}
-
-
-def _told(settings: Settings) -> dict[str, Any]:
-    return {"content": settings.content, "dtype": settings.dtype, "told_fps": settings.told_fps}
+    # The key told_fps is part of the fingerprints of caption sets that exist.
+    options = {"content": settings.content, "dtype": settings.dtype, "told_fps": settings.metadata_fps}
+    return {**files.provenance(), "code_version": CODE_VERSION, **options}
 
 
 def open_captioner(settings: Settings, device: str) -> ChatModel:
@@ -117,7 +119,7 @@ def open_captioner(settings: Settings, device: str) -> ChatModel:
     files = find_files(settings.name, settings.model, settings.revision)
     processor = _processor(files, settings)
     network = _network(files, settings, dtype)
-    return ChatModel(network.to(where), processor, settings.content, where, settings.told_fps)
+    return ChatModel(network.to(where), processor, settings.content, where, settings.metadata_fps)
 
 
 def _processor(files: ModelFiles, settings: Settings) -> Any:
@@ -133,13 +135,13 @@ def _processor(files: ModelFiles, settings: Settings) -> Any:
         ) from error
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(
-            f"{settings.name}: {files.folder} holds no processor that transformers knows ({error})."
+            f"{settings.name}: {files.folder} holds no processor that transformers can load ({error})."
         ) from error
     missing = [name for name in ("tokenizer", "image_processor") if getattr(processor, name, None) is None]
     if missing or not getattr(processor, "chat_template", None):
         raise WeightsError(
-            f"{settings.name}: {files.folder} has no {missing[0] if missing else 'chat template'}: it is no chat "
-            f"model for pictures. Take the model's instruction-tuned version."
+            f"{settings.name}: {files.folder} has no {missing[0] if missing else 'chat template'}: it is not a chat "
+            f"model for images. Use the instruction-tuned version of the model."
         )
     if settings.content == "video" and getattr(processor, "video_processor", None) is None:
         raise ConfigError(
@@ -163,8 +165,12 @@ def _network(files: ModelFiles, settings: Settings, dtype: torch.dtype) -> Any:
             output_loading_info=True,
         )
     except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
-        raise WeightsError(f"{settings.name}: {files.folder} is not a model that can be loaded ({error}).") from error
+        raise WeightsError(
+            f"{settings.name}: {files.folder} is not a model that transformers can load ({error})."
+        ) from error
     wrong = {kind: sorted(map(str, keys))[:10] for kind, keys in loading.items() if keys}
     if wrong:
-        raise WeightsError(f"{settings.name}: {files.folder}: weights and model do not agree: {wrong}. Fetch it again.")
+        raise WeightsError(
+            f"{settings.name}: {files.folder}: the weights do not fit the model: {wrong}. Fetch them again."
+        )
     return network.requires_grad_(False).eval()

@@ -1,4 +1,4 @@
-"""The files of a captioning model: a folder, or a hub id, as transformers lays them out. Nothing is run from them."""
+"""Find the files of a captioning model, in a folder or on the hub, as transformers lays them out; run no code."""
 
 import re
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from uniform.fingerprint import digest, file_sha256
 
 _HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _TOKENIZER = ("tokenizer.json", "tokenizer.model", "vocab.json")
-"""One of these must be there."""
+"""One of these is required."""
 _BESIDE = (
     "tokenizer_config.json",
     "special_tokens_map.json",
@@ -32,7 +32,7 @@ _BESIDE = (
 
 @dataclass(frozen=True, kw_only=True)
 class ModelFiles:
-    """Where a model's files are on this machine, all of one commit."""
+    """Paths of a model's files, all of one commit."""
 
     config: Path
     weights: Sequence[Path]
@@ -41,11 +41,11 @@ class ModelFiles:
 
     @property
     def folder(self) -> Path:
-        """The folder that they lie in."""
+        """The folder that holds them."""
         return self.config.parent
 
-    def facts(self) -> dict[str, Any]:
-        """Digests of everything that changes answers."""
+    def provenance(self) -> dict[str, Any]:
+        """Digests of every file that changes captions."""
         return {
             "weights_sha256": files_sha256(self.weights),
             "files": digest({path.name: file_sha256(path) for path in (self.config, *self.others)}),
@@ -53,13 +53,14 @@ class ModelFiles:
 
 
 def find_files(name: str, model: str, revision: str | None = None, *, cache_only: bool = False) -> ModelFiles:
-    """The files of `model`, downloaded where they have to be.
+    """Find the files of `model`; download them where they are missing.
 
     Args:
         name: of the captioner, for errors.
         model: folder, or hub id of the form owner/name.
         revision: of the hub; None is what `uniform weights fetch` recorded, else the main branch.
-    Raises: WeightsError that says which file is missing, and from where.
+        cache_only: never download.
+    Raises: WeightsError that names the missing file and where it comes from.
     """
     return _files(_source(name, model, revision, cache_only))
 
@@ -76,7 +77,7 @@ def _files(source: Source) -> ModelFiles:
     config = source.file("config.json")
     source = source.at_commit_of(config)
     if source.hub_id is not None and (source.cache_only or constants.HF_HUB_OFFLINE):
-        # Nobody can be asked which of the optional files there are: those of the snapshot are all there is.
+        # Offline, the hub cannot list the optional files: take those of the snapshot.
         source = Source(model=source.model, folder=config.parent)
     weights = weight_files(source)
     tokenizer = [path for path in (source.find(name) for name in _TOKENIZER) if path is not None]

@@ -1,4 +1,4 @@
-"""Which frames of a clip a captioner sees."""
+"""Select the frames of a clip that a captioner gets."""
 
 import numpy as np
 
@@ -9,9 +9,9 @@ RULE = "segment centres"
 
 
 def segment_centres(total: int, wanted: int) -> list[int]:
-    """Numbers of `wanted` frames out of `total`: the middle of each of `wanted` equal parts.
+    """Indices of `wanted` frames out of `total`: the middle of each of `wanted` equal parts.
 
-    A clip with fewer frames gives some of them several times. Source: PLLaVA (68 frames, 4 wanted: 8, 25, 42, 58).
+    A clip with fewer frames repeats some of them. Source: PLLaVA (68 frames, 4 wanted: 8, 25, 42, 58).
     """
     part = (total - 1) / wanted
     start = int(part / 2)
@@ -19,5 +19,5 @@ def segment_centres(total: int, wanted: int) -> list[int]:
 
 
 def chosen(frames: Frames, wanted: int) -> Frames:
-    """`wanted` frames of a clip, (wanted, H, W, 3)."""
+    """Select `wanted` frames of a clip: (T, H, W, 3) -> (wanted, H, W, 3)."""
     return np.ascontiguousarray(frames[segment_centres(len(frames), wanted)])

@@ -1,6 +1,6 @@
-"""Is a model's text a caption? Every known way to fail has a code of the ledger; some faults can be mended by cutting.
+"""The gate: check whether the text of a model is a caption. Each fault is a drop code; cutting fixes some faults.
 
-The rules look at the text alone, in any script: letters are letters, sentences end where their script ends them.
+The rules use the text alone and work in any script.
 """
 
 import re
@@ -13,7 +13,7 @@ from uniform.captioning.base import Finish
 from uniform.captioning.wording import clean
 
 VERSION = 1
-"""Raised with every change of a rule: it is part of a caption set's fingerprint."""
+"""Raised with every change of a rule: part of a caption set's fingerprint."""
 
 Fault = Literal[
     "caption_empty",
@@ -27,10 +27,10 @@ Fault = Literal[
 ]
 
 LONGEST_TEXT = 20_000
-"""Characters that are looked at."""
+"""Characters that are checked."""
 _END = ".!?…。！？؟۔।॥"
 _BOUNDARY = re.compile(r"[.!?…؟۔।॥]+[\"'”’»)\]]*(?=\s|$)|[。！？]+[\"'”’»)\]]*")
-"""Scripts with spaces need one after a full stop: "3.5" is no end."""
+"""Scripts with spaces need one after a full stop: "3.5" does not end a sentence."""
 _ROLES = re.compile(r"\b(USER|ASSISTANT|SYSTEM)\s*:|<image>|<video>|<\|\w+\|>|\[/?INST\]|</?s>", re.IGNORECASE)
 _REFUSAL = re.compile(
     r"\bi(?:'m| am) (?:sorry|unable|not able)\b|\bi (?:can ?not|can't) (?:see|view|watch|access|process|provide|help)\b"
@@ -54,65 +54,65 @@ _ECHO_WORDS = 6
 
 @dataclass(frozen=True, kw_only=True)
 class Rules:
-    """What may be set."""
+    """Options of the gate."""
 
     most_words: int = 220
-    """T5's 300 tokens hold about so many words of English."""
+    """About as many English words as fit into T5's 300 tokens."""
     drop_filler: bool = True
     """Cut sentences that only say what is absent ("There are no texts in the video")."""
     accept: tuple[str, ...] = ()
-    """Codes that are let pass."""
+    """Faults that are accepted."""
 
-    def facts(self) -> dict[str, Any]:
-        """What decides which captions are kept, for fingerprints."""
+    def provenance(self) -> dict[str, Any]:
+        """Everything that decides which captions are kept, for fingerprints."""
         return {"version": VERSION, **asdict(self), "accept": sorted(self.accept)}
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What the gate says of one text."""
+class GateResult:
+    """The result of the gate for one text."""
 
     caption: str
-    """The text, cleaned, without what was cut."""
+    """The cleaned text, without the sentences that were cut."""
     fault: Fault | None
     reason: str
-    """Of the fault, in words and numbers."""
-    mended: str | None
-    """For a fault that cutting mends: the caption that would be left."""
-    remarks: tuple[str, ...]
-    """What was cut from a caption that is good now."""
+    """Details of the fault."""
+    fixed: str | None
+    """For a fault that cutting fixes: the caption after the cut."""
+    notes: tuple[str, ...]
+    """What was cut from the caption."""
 
 
-def judge(text: str, finish: Finish, prompt: Iterable[str], rules: Rules) -> Judgement:
-    """Judge what a model said.
+def check_text(text: str, finish: Finish, prompt: Iterable[str], rules: Rules) -> GateResult:
+    """Check the text of a model.
 
     Args:
-        text: as the model gave it.
+        text: as the model wrote it.
         finish: whether the model ended it.
-        prompt: the texts that the model was given.
-        rules: what may be set.
+        prompt: system and user text of the prompt.
+        rules: options of the gate.
     """
     caption = clean(text[:LONGEST_TEXT].replace("’", "'"))
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
     fault = _first(_FAULTS, caption, list(prompt), rules)
     if fault is None and rules.drop_filler and (dropped := [s for s in sentences(caption) if _FILLER.search(s)]):
         left = clean(" ".join(s for s in sentences(caption) if s not in dropped))
-        remarks = (f"{len(dropped)} sentences on what is absent cut, for instance: {dropped[0]}",)
+        notes = (f"{len(dropped)} sentences on what is absent cut, for instance: {dropped[0]}",)
         if not left:
-            fault = ("caption_filler", f"nothing but what is absent: {_short(caption)}")
+            fault = ("caption_filler", f"only names what is absent: {_short(caption)}")
         else:
             caption = left
     if fault is not None:
-        return Judgement(caption, *fault, None, ())
+        return GateResult(caption, *fault, None, ())
     if finish == "length" and not _ended(caption) and "caption_cut" not in rules.accept:
         whole = " ".join(s for s in sentences(caption) if _ended(s))
         reason = f"cut at the model's limit: ...{caption[-60:]}"
-        return Judgement(caption, "caption_cut", reason, _within(whole, rules.most_words), remarks)
+        return GateResult(caption, "caption_cut", reason, _within(whole, rules.most_words), notes)
     words = len(caption.split())
     if words > rules.most_words and "caption_long" not in rules.accept:
         reason = f"{words} words, at most {rules.most_words}"
-        return Judgement(caption, "caption_long", reason, _within(caption, rules.most_words), remarks)
-    return Judgement(caption, None, "", None, remarks)
+        return GateResult(caption, "caption_long", reason, _within(caption, rules.most_words), notes)
+    return GateResult(caption, None, "", None, notes)
 
 
 def sentences(text: str) -> list[str]:
@@ -133,27 +133,27 @@ def _first(faults: Sequence[Any], caption: str, prompt: list[str], rules: Rules)
 def _empty(caption: str, prompt: list[str]) -> str | None:
     if any(unicodedata.category(sign)[0] in "LN" for sign in caption):
         return None
-    return f"the model gave {'nothing' if not caption else f'no word: {_short(caption)}'}"
+    return f"no words: {_short(caption)}" if caption else "the model wrote nothing"
 
 
 def _echo(caption: str, prompt: list[str]) -> str | None:
     if found := _ROLES.search(caption):
-        return f"holds '{found[0]}', a mark of the dialogue"
-    said = _words(caption)
+        return f"holds '{found[0]}', a marker of the dialogue"
+    words = _words(caption)
     runs = {run for text in prompt for run in _runs(_words(text), _ECHO_WORDS)}
-    if any(said == _words(text) for text in prompt):
+    if any(words == _words(text) for text in prompt):
         return "the caption is the prompt"
     echoed = {
-        place + i for place, run in enumerate(_runs(said, _ECHO_WORDS)) if run in runs for i in range(_ECHO_WORDS)
+        place + i for place, run in enumerate(_runs(words, _ECHO_WORDS)) if run in runs for i in range(_ECHO_WORDS)
     }
-    if len(echoed) * 2 > len(said):
-        return f"{len(echoed)} of its {len(said)} words are the prompt's"
+    if len(echoed) * 2 > len(words):
+        return f"{len(echoed)} of its {len(words)} words are from the prompt"
     return None
 
 
 def _refusal(caption: str, prompt: list[str]) -> str | None:
     found = _REFUSAL.search(caption)
-    return f"'{found[0]}': the model spoke of itself" if found else None
+    return f"'{found[0]}': the model refuses or writes about itself" if found else None
 
 
 def _language(caption: str, prompt: list[str]) -> str | None:
@@ -162,8 +162,8 @@ def _language(caption: str, prompt: list[str]) -> str | None:
     if "\ufffd" in caption:
         return "holds broken characters"
     if letters < _LETTERS_SHARE * len(signs):
-        return f"{letters} letters among {len(signs)} signs: {_short(caption)}"
-    # Scripts with capitals put spaces between words; others need not.
+        return f"{letters} letters among {len(signs)} characters: {_short(caption)}"
+    # Only scripts with capital letters always put spaces between words.
     long = next((w for w in caption.split() if len(w) > _LONGEST_WORD and w.lower() != w.upper()), None)
     return f"a word of {len(long)} letters: {_short(long)}" if long else None
 

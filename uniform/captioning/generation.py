@@ -1,4 +1,4 @@
-"""What the backends on transformers share: padding on the left, greedy decoding, and what comes out as answers."""
+"""Shared by the backends on transformers: left padding, greedy decoding, and answers from tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +10,7 @@ from uniform.captioning.base import Answer, Decoding
 
 
 def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Token numbers and mask, both (rows, longest): generation goes on where all rows end."""
+    """Token ids and mask, both (rows, longest), so that generation continues at the end of every row."""
     width = max(map(len, rows))
     ids = torch.tensor([[pad_id] * (width - len(row)) + list(row) for row in rows])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows])
@@ -18,7 +18,7 @@ def left_padded(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device
 
 
 def library_decoding(decoding: Decoding, tokenizer: Any, pad_id: int) -> Any:
-    """The library's form of `decoding`. What a checkpoint's own generation file says is left aside."""
+    """`decoding` as a GenerationConfig of transformers; the checkpoint's own generation file is ignored."""
     from transformers import GenerationConfig
 
     return GenerationConfig(  # type: ignore[no-untyped-call]
@@ -35,7 +35,7 @@ def library_decoding(decoding: Decoding, tokenizer: Any, pad_id: int) -> Any:
 
 
 def decoded(tokenizer: Any, new: Tensor) -> list[Answer]:
-    """Answers from the new tokens, (rows, longest): each row ends at its end sign, or was cut."""
+    """Answers from new tokens, (rows, longest): a row ends at its end token, or was cut."""
     answers = []
     for row in new.tolist():
         ended = tokenizer.eos_token_id in row

@@ -1,7 +1,7 @@
-"""PLLaVA on transformers' own LLaVA: CLIP features of every frame, projected, then averaged over time and space.
+"""PLLaVA on the LLaVA of transformers: CLIP features of every frame, projected, then averaged over time and space.
 
-The stock class takes the averaged features ready-made, so there is no class of our own: a subclass under another name
-would load old checkpoints with random numbers in them.
+The class of transformers accepts the averaged features, so no subclass is needed: under another name it would leave
+tensors of old checkpoints at their random initial values.
 B clips, T frames, S x S pixels, G x G patches, D width, N visual tokens of a clip.
 
 Source: PLLaVA (arXiv:2404.16994) and its code; docs/captions.md.
@@ -27,16 +27,17 @@ CODE_VERSION = 1
 """Raised with every change of this file that changes captions."""
 IMAGE = "<image>"
 _DIALOGUE = ("{system} USER:", " {user} ASSISTANT:")
-"""The prompt before and after the visual tokens; without a system text it begins at once."""
+"""The prompt before and after the visual tokens."""
 
 
 class Pllava:
-    """The model with its weights.
+    """PLLaVA with its weights.
 
     Args:
         network: transformers' LlavaForConditionalGeneration.
         tokenizer: its tokenizer; `<image>` is one token.
         pooling: frames, rows, columns of the visual tokens.
+        device: where the network is.
     """
 
     def __init__(self, network: Any, tokenizer: Any, pooling: tuple[int, ...], device: torch.device) -> None:
@@ -47,25 +48,25 @@ class Pllava:
         self._images = CLIPImageProcessorPil(size={"shortest_edge": size}, crop_size={"height": size, "width": size})
 
     def prepare(self, frames: Frames) -> Tensor:
-        """float32 (T, 3, S, S): shorter side to S by a bicubic filter, the centre, CLIP's mean and deviation."""
+        """Resize and normalise frames for CLIP: float32 (T, 3, S, S), bicubic, shorter side S, centre crop."""
         pixels: Tensor = self._images(list(frames), return_tensors="pt")["pixel_values"]
         return pixels
 
     def prompt_tokens(self, system: str, user: str) -> int:
-        """Tokens with the visual ones."""
+        """Tokens of the prompt, visual ones included."""
         return len(self.prompt_ids(system, user))
 
     def prompt_ids(self, system: str, user: str) -> list[int]:
-        """The prompt's tokens; the image token stands once for each visual token."""
-        words = {"system": self._disarmed(system), "user": self._disarmed(user)}
-        before, after = (part.format_map(words) for part in _DIALOGUE)
+        """Token ids of the prompt; the image token is repeated for each visual token."""
+        texts = {"system": self._without_special_tokens(system), "user": self._without_special_tokens(user)}
+        before, after = (part.format_map(texts) for part in _DIALOGUE)
         ids: list[int] = self._tokenizer(f"{before.lstrip()}{IMAGE}{after}")["input_ids"]
         place, image = ids.index(self._image_id), [self._image_id]
         frames, rows, columns = self._pooling
         return ids[:place] + image * (frames * rows * columns) + ids[place + 1 :]
 
     def pooled(self, pixels: Tensor) -> Tensor:
-        """Visual tokens: (B, T, 3, S, S) -> (B, N, D), means of the projected features over time and space."""
+        """Visual tokens: (B, T, 3, S, S) -> (B, N, D), averages of the projected features over time and space."""
         clips = len(pixels)
         weight = next(self.network.parameters())
         flat = pixels.flatten(0, 1).to(self._device, weight.dtype)  # (B * T, 3, S, S)
@@ -77,20 +78,20 @@ class Pllava:
         return means.flatten(2).transpose(1, 2).to(weight.dtype)  # (B, N, D)
 
     def answer(self, questions: Sequence[Question], decoding: Decoding) -> list[Answer]:
-        """One caption a question; prompts of different lengths are padded on the left."""
+        """One caption per question; prompts of different lengths are padded on the left."""
         from transformers.modeling_outputs import BaseModelOutputWithPooling
 
         prompts = [self.prompt_ids(question.system, question.user) for question in questions]
-        self._require_room(max(map(len, prompts)), decoding)
+        self._require_fit(max(map(len, prompts)), decoding)
         ids, mask = left_padded(prompts, self._pad_id, self._device)
         with torch.inference_mode():
-            visual = self.pooled(torch.stack([question.picture for question in questions]))
-            each: Any = list(visual)  # the library declares one tensor and takes one a picture
-            given = {"image": BaseModelOutputWithPooling(pooler_output=each)}
+            visual = self.pooled(torch.stack([question.frames for question in questions]))
+            each: Any = list(visual)  # the library declares one tensor and accepts one per image
+            features = {"image": BaseModelOutputWithPooling(pooler_output=each)}
             whole = self.network.generate(
                 input_ids=ids,
                 attention_mask=mask,
-                mm_encoder_outputs=given,
+                mm_encoder_outputs=features,
                 generation_config=library_decoding(decoding, self._tokenizer, self._pad_id),
             )
         return decoded(self._tokenizer, whole[:, ids.shape[1] :])
@@ -104,26 +105,26 @@ class Pllava:
         pad = self._tokenizer.pad_token_id
         return int(self._tokenizer.eos_token_id if pad is None else pad)
 
-    def _disarmed(self, text: str) -> str:
-        """Without the tokenizer's own signs: a label must not be able to end the prompt or to add a picture."""
-        for sign in {*self._tokenizer.all_special_tokens, IMAGE}:
-            text = text.replace(sign, " ")
+    def _without_special_tokens(self, text: str) -> str:
+        """`text` without special tokens: a label must not end the prompt or add an image."""
+        for token in {*self._tokenizer.all_special_tokens, IMAGE}:
+            text = text.replace(token, " ")
         return text
 
-    def _require_room(self, prompt: int, decoding: Decoding) -> None:
+    def _require_fit(self, prompt: int, decoding: Decoding) -> None:
         most = int(self.network.config.text_config.max_position_embeddings)
         if prompt + decoding.max_new_tokens > most:
             raise ConfigError(
-                f"a prompt of {prompt} tokens and {decoding.max_new_tokens} new ones do not fit into the {most} that "
-                f"the language model was trained for. Take fewer frames, a smaller pooling, or a shorter prompt."
+                f"a prompt of {prompt} tokens and {decoding.max_new_tokens} new ones do not fit into the {most} of "
+                f"the language model. Use fewer frames, a smaller pooling, or a shorter prompt."
             )
 
 
-def facts(settings: Settings) -> dict[str, Any]:
-    """Everything of the model that changes captions."""
+def provenance(settings: Settings) -> dict[str, Any]:
+    """Everything about the model that changes captions."""
     files = find_files(settings.name, settings.model, settings.revision)
     return {
-        **files.facts(),
+        **files.provenance(),
         "code_version": CODE_VERSION,
         "pooling": list(settings.pooling),
         "lora_alpha": settings.lora_alpha,
@@ -132,10 +133,10 @@ def facts(settings: Settings) -> dict[str, Any]:
 
 
 def open_captioner(settings: Settings, device: str) -> Pllava:
-    """PLLaVA from its published shards, or from a folder that was merged before.
+    """Open PLLaVA from its published weight files, or from a folder with merged weights.
 
-    Raises: WeightsError where a tensor is missing, surplus, of another shape or not finite, and where the tokenizer is
-        another model's; ConfigError.
+    Raises: WeightsError where a tensor is missing, surplus, of another shape or not finite, and where the tokenizer
+        belongs to another model; ConfigError.
     """
     where, dtype = pick_device(device), pick_dtype(settings.dtype)
     files = find_files(settings.name, settings.model, settings.revision)
@@ -148,20 +149,20 @@ def _network(files: ModelFiles, settings: Settings, dtype: torch.dtype) -> Any:
     from transformers import LlavaForConditionalGeneration
 
     config = _config(files, settings.name)
-    told = f"{settings.name}: {files.folder}"
+    where = f"{settings.name}: {files.folder}"
     with torch.device("meta"):
         skeleton = LlavaForConditionalGeneration(config)
     wanted = {key: tuple(tensor.shape) for key, tensor in skeleton.state_dict().items()}
-    require_layout(merged_shapes(files.weights, told), wanted, told)
+    require_layout(merged_shapes(files.weights, where), wanted, where)
     state = dict(merged_tensors(files.weights, settings.lora_alpha, dtype))
-    require_finite(state.items(), told)
+    require_finite(state.items(), where)
     library: Any = LlavaForConditionalGeneration
     network, loading = library.from_pretrained(
         None, config=config, state_dict=state, dtype=dtype, output_loading_info=True
     )
     wrong = {kind: sorted(map(str, keys)) for kind, keys in loading.items() if keys}
     if wrong:
-        raise WeightsError(f"{told}: transformers did not take the weights as they are: {wrong}")
+        raise WeightsError(f"{where}: transformers did not load the weights as they are: {wrong}")
     return network.requires_grad_(False).eval()
 
 
@@ -172,19 +173,19 @@ def _config(files: ModelFiles, name: str) -> Any:
     values = read_json(files.config)
     if values.get("model_type") != "llava":
         raise WeightsError(
-            f"{name}: {files.config} is of model type '{values.get('model_type')}', wanted 'llava' as PLLaVA's is. "
-            f'Another model goes through backend = "chat".'
+            f"{name}: {files.config} is of model type '{values.get('model_type')}', wanted 'llava', as for PLLaVA. "
+            f'For another model use backend = "chat".'
         )
     try:
         return LlavaConfig.from_dict(values)
     except (TypeError, ValueError, RuntimeError, KeyError, StrictDataclassError) as error:
-        raise WeightsError(f"{name}: {files.config} is not a LLaVA's config ({error}). Fetch it again.") from error
+        raise WeightsError(f"{name}: {files.config} is not a LLaVA config ({error}). Fetch it again.") from error
 
 
 def _tokenizer(files: ModelFiles, config: Any, name: str) -> Any:
     from transformers import AutoTokenizer, LlamaTokenizer
 
-    # From a bare tokenizer.model, AutoTokenizer of transformers 5 leaves out the space that Llama puts before a text.
+    # From tokenizer.model alone, AutoTokenizer of transformers 5 omits the space that Llama puts before a text.
     whole = (files.folder / "tokenizer.json").is_file()
     library: Any = AutoTokenizer if whole else LlamaTokenizer
     try:
@@ -194,7 +195,7 @@ def _tokenizer(files: ModelFiles, config: Any, name: str) -> Any:
     found = tokenizer.convert_tokens_to_ids(IMAGE)
     if found != config.image_token_id:
         raise WeightsError(
-            f"{name}: the tokenizer in {files.folder} gives '{IMAGE}' the number {found}, the model wants "
+            f"{name}: the tokenizer in {files.folder} gives '{IMAGE}' the id {found}, the model wants "
             f"{config.image_token_id}: they do not belong together."
         )
     if len(tokenizer) > config.text_config.vocab_size:

@@ -1,7 +1,7 @@
-"""PLLaVA's published weights: a PEFT-wrapped state, merged in one pass over its shards; or a folder merged before.
+"""Merge the published PEFT weights of PLLaVA in one pass over their files; merged weights pass unchanged.
 
-The low-rank updates of the query and value maps are added with alpha 4 over rank 128, as every published script does;
-training had alpha 32. Names become those of transformers' LLaVA. Source: magic-research/PLLaVA; docs/captions.md.
+The low-rank updates of the query and value layers are added with alpha 4 over rank 128, as every published script does;
+training used alpha 32. Names become those of LLaVA in transformers. Source: magic-research/PLLaVA; docs/captions.md.
 """
 
 import re
@@ -23,13 +23,13 @@ _NAMES = (
     ("vision_tower.", "model.vision_tower."),  # as transformers 5 saves it
     ("multi_modal_projector.", "model.multi_modal_projector."),
 )
-"""Beginnings of published names, and what transformers calls them now."""
+"""Prefix of published names -> prefix in transformers."""
 _BUFFERS = (".rotary_emb.inv_freq", ".embeddings.position_ids")
-"""Tables that old checkpoints carry along; they follow from the config."""
+"""Tensors of old checkpoints that follow from the config."""
 
 
 def library_name(key: str) -> str:
-    """What transformers calls the tensor that a checkpoint calls `key`."""
+    """The name in transformers of the checkpoint's tensor `key`."""
     if key.startswith(_WRAPPER[0]):
         key = _WRAPPER[1] + key.removeprefix(_WRAPPER[0])
     for before, after in _NAMES:
@@ -39,9 +39,9 @@ def library_name(key: str) -> str:
 
 
 def merged_shapes(files: Sequence[Path], where: str) -> Shapes:
-    """Names and shapes after the merge; no number is read.
+    """Names and shapes after the merge, without reading values.
 
-    Raises: WeightsError where an update lacks a half or does not fit its map, or a tensor is there twice.
+    Raises: WeightsError where an update lacks a part or does not fit its layer, or a tensor is in two files.
     """
     found: Shapes = {}
     parts: dict[str, dict[str, tuple[int, ...]]] = {}
@@ -53,12 +53,12 @@ def merged_shapes(files: Sequence[Path], where: str) -> Shapes:
             if part is not None:
                 parts.setdefault(name, {})[part] = shape
             elif name in found:
-                raise WeightsError(f"{where}: '{name}' is in two shards; give a folder with one model in it")
+                raise WeightsError(f"{where}: '{name}' is in two files; give a folder that holds one model")
             else:
                 found[name] = shape
     for name, shapes in parts.items():
         if "base" not in shapes and name in found:
-            shapes["base"] = found[name]  # older PEFT left the map its own name
+            shapes["base"] = found[name]  # older PEFT kept the name of the layer
         if missing := {"base", "A", "B"} - shapes.keys():
             raise WeightsError(f"{where}: the update of '{name}' lacks {', '.join(sorted(missing))}. Fetch it again.")
         rank = shapes["A"][0]
@@ -69,12 +69,12 @@ def merged_shapes(files: Sequence[Path], where: str) -> Shapes:
 
 
 def merged_tensors(files: Sequence[Path], alpha: float, dtype: torch.dtype) -> Iterator[tuple[str, Tensor]]:
-    """Names and tensors after the merge, each as soon as its parts were met; W + alpha / rank * B A, in float32.
+    """Yield names and tensors after the merge, W + alpha / rank * B A in float32, each once its parts are read.
 
     Args:
-        files: the shards, as `merged_shapes` accepted them.
+        files: the weight files, as `merged_shapes` accepted them.
         alpha: weight of the updates.
-        dtype: of the tensors that come out.
+        dtype: of the result.
     """
     updated = {name for file in files for key in read_shapes(file) for name, part in [_split(key)] if part and name}
     waiting: dict[str, dict[str, Tensor]] = {}
@@ -99,7 +99,7 @@ def _merge(parts: Mapping[str, Tensor], alpha: float) -> Tensor:
 
 
 def _split(key: str) -> tuple[str | None, str | None]:
-    """Name of the tensor's map, and which part of it: base, A, B, or None for a whole tensor. A buffer has no name."""
+    """(Name of the merged tensor, its part: base, A, B, or None for a whole tensor); a buffer has no name."""
     if key.endswith(_BUFFERS):
         return None, None
     wrapped = _WRAPPED.fullmatch(key)

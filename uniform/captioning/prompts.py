@@ -1,10 +1,10 @@
-"""Prompts: named, versioned text files that a user may replace by one of his own.
+"""Prompts: named, versioned text files; a user can give the path of another one.
 
     version = 1
-    system = "What the model is and how it shall write."       # may be empty
-    user = "Describe the video. It was filed under: {labels}."  # may name {label}, {labels}, {dataset}
+    system = "Who the model is and how it writes."              # can be empty
+    user = "Describe the video. It was filed under: {labels}."  # can name {label}, {labels}, {dataset}
 
-The text is part of a caption set's fingerprint, its name is not: a copy under another name makes the same captions.
+The text is part of a caption set's fingerprint, the name is not: a copy under another name makes the same captions.
 """
 
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ class _File:
 
 @dataclass(frozen=True, kw_only=True)
 class Prompt:
-    """What every clip's question is made of."""
+    """System and user text, with fields for the labels of a clip."""
 
     name: str
     version: int
@@ -39,38 +39,36 @@ class Prompt:
 
     @property
     def names_labels(self) -> bool:
-        """Whether questions differ from clip to clip."""
+        """Whether the prompt names labels, so that it differs between clips."""
         return bool(check_template(self.system, FIELDS, "system") | check_template(self.user, FIELDS, "user"))
 
-    def filled(self, words: Mapping[str, str]) -> tuple[str, str]:
-        """System and user text with the fields' words."""
-        return self.system.format_map(words), self.user.format_map(words)
+    def filled(self, fields: Mapping[str, str]) -> tuple[str, str]:
+        """System and user text with the values of the fields."""
+        return self.system.format_map(fields), self.user.format_map(fields)
 
-    def facts(self) -> dict[str, Any]:
-        """What captions depend on."""
+    def provenance(self) -> dict[str, Any]:
+        """The text, for fingerprints."""
         return {"system": self.system, "user": self.user}
 
 
 def known_prompts() -> list[str]:
-    """Names of the prompts that come along."""
+    """Names of the built-in prompts."""
     return sorted(path.stem for path in _FOLDER.glob("*.toml"))
 
 
 def read_prompt(source: str) -> Prompt:
-    """The prompt called `source`, or that of the file at this path (.toml).
+    """Read the built-in prompt called `source`, or the file at this path (.toml).
 
-    Raises: ConfigError for an unknown name, a file that is no prompt, or a field that no clip has.
+    Raises: ConfigError for an unknown name, a file that is not a prompt, or an unknown field.
     """
     path = Path(source) if source.endswith(".toml") else _FOLDER / f"{source}.toml"
     if not source.endswith(".toml") and source not in known_prompts():
-        raise ConfigError(
-            f"there is no prompt '{source}'{nearest(source, known_prompts())}. One of your own is given by its path."
-        )
+        raise ConfigError(f"there is no prompt '{source}'{nearest(source, known_prompts())}. For your own give a path.")
     document = read_toml(path)
     read = build(_File, document.values, document)
     system, user = " ".join(read.system.split()), " ".join(read.user.split())
     if not user:
-        raise ConfigError(f"{document.where('user')}: 'user' is empty; ask the model for something")
+        raise ConfigError(f"{document.where('user')}: 'user' is empty; write what the model is to do")
     for key, text in (("system", system), ("user", user)):
         check_template(text, FIELDS, f"{document.where(key)}: {key}")
     return Prompt(name=path.stem, version=read.version, system=system, user=user)

@@ -1,4 +1,4 @@
-"""Which captioners there are: one TOML block each (`captioners.toml`), and how one is opened."""
+"""Settings of captioners: one TOML block each (`captioners.toml`), and how to open one."""
 
 import dataclasses
 import importlib
@@ -19,46 +19,46 @@ _MODULES = {
     "chat": "uniform.captioning.chat",
     "server": "uniform.captioning.server",
 }
-"""Where each backend is; imported when asked for. Each has `facts(settings)` and `open_captioner(settings, device)`."""
+"""Backend -> module, imported when used. Each has `provenance(settings)` and `open_captioner(settings, device)`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Settings:
-    """A captioner: model, prompt, frames and decoding."""
+    """Settings of one captioner: model, prompt, frames and decoding."""
 
     name: str
     backend: Literal["pllava", "chat", "server"]
     model: str
-    """Hub id or folder; for a server the name it serves the model under."""
+    """Hub id or folder; for a server the name of the served model."""
     revision: str | None = None
     """Of the hub; None is what `uniform weights fetch` recorded, else the main branch."""
     prompt: str = "scene"
-    """Name of a prompt, or path of a file with one."""
+    """Name of a built-in prompt, or path of a prompt file."""
     frames: int = 8
-    """Frames of a clip that the model sees."""
+    """Frames of a clip that the model gets."""
     dtype: str = "bfloat16"
     """bfloat16 or float32."""
     batch_clips: int = 8
     """Clips that go to the model together; halved where they do not fit into memory."""
     decoding: Decoding = field(default_factory=Decoding)
     again: Decoding | None = None
-    """Asked once more like this where the first caption is bad; None does not ask again."""
+    """Decoding of the retry after a bad caption; None makes no retry."""
     pooling: tuple[int, ...] = (4, 12, 12)
     """PLLaVA: frames, rows and columns of the visual tokens."""
     lora_alpha: float = 4.0
     """PLLaVA: weight of the low-rank updates, over their rank."""
     content: Literal["video", "images"] = "video"
-    """Chat models: frames as one video, or as single images (every model takes those)."""
-    told_fps: float = 2.0
-    """Chat models: frames per second that the model is told; 8 frames of a clip of 4 s are 2."""
+    """Chat models: frames as one video, or as single images (every model accepts those)."""
+    metadata_fps: float = 2.0
+    """Chat models: frame rate in the video metadata; 8 frames of a clip of 4 s are 2."""
     address: str = ""
-    """Server: where it is, up to and with /v1."""
+    """Server: its URL, up to and with /v1."""
     key_variable: str = "OPENAI_API_KEY"
-    """Server: environment variable that holds the key, if it wants one."""
+    """Server: environment variable with the API key, if it needs one."""
     timeout_s: float = 120.0
-    """Server: for one answer."""
+    """Server: time limit of one request."""
     retries: int = 3
-    """Server: asked again where it does not answer."""
+    """Server: retries of a request without an answer."""
 
     def __post_init__(self) -> None:
         for name in ("frames", "batch_clips"):
@@ -70,25 +70,25 @@ class Settings:
             )
 
     def changed(self, **options: Any) -> "Settings":
-        """With other values; an option that is None changes nothing."""
+        """A copy with other values; an option that is None changes nothing."""
         return dataclasses.replace(self, **{name: value for name, value in options.items() if value is not None})
 
-    def facts(self) -> dict[str, Any]:
+    def provenance(self) -> dict[str, Any]:
         """Everything that changes captions, for the fingerprint of a set: digests in place of paths and names.
 
-        Raises: WeightsError where the model's files cannot be had, ConfigError.
+        Raises: WeightsError where the model's files cannot be found or downloaded, ConfigError.
         """
         return {
             "backend": self.backend,
-            "model": importlib.import_module(_MODULES[self.backend]).facts(self),
-            "prompt": read_prompt(self.prompt).facts(),
+            "model": importlib.import_module(_MODULES[self.backend]).provenance(self),
+            "prompt": read_prompt(self.prompt).provenance(),
             "frames": {"rule": RULE, "number": self.frames},
             "decoding": self.decoding.as_dict(),
             "again": self.again.as_dict() if self.again else None,
         }
 
     def open(self, device: str) -> Captioner:
-        """The captioner, with its weights. Raises WeightsError, ConfigError."""
+        """Open the captioner with its weights. Raises WeightsError, ConfigError."""
         return cast(Captioner, importlib.import_module(_MODULES[self.backend]).open_captioner(self, device))
 
 
@@ -99,12 +99,12 @@ class _File:
 
 @cache
 def known_captioners() -> dict[str, Settings]:
-    """The captioners that come along, by name."""
+    """The built-in captioners by name."""
     return {settings.name: settings for settings in _read(read_toml(_FILE))}
 
 
 def read_captioner(source: str) -> Settings:
-    """The captioner called `source`, or the one of the file at this path (.toml). Raises ConfigError."""
+    """The built-in captioner called `source`, or that of the file at this path (.toml). Raises ConfigError."""
     if source.endswith(".toml"):
         found = _read(read_toml(Path(source)))
         if len(found) != 1:
@@ -112,9 +112,7 @@ def read_captioner(source: str) -> Settings:
         return found[0]
     known = known_captioners()
     if source not in known:
-        raise ConfigError(
-            f"there is no captioner '{source}'{nearest(source, known)}. One of your own is given by its path."
-        )
+        raise ConfigError(f"there is no captioner '{source}'{nearest(source, known)}. For your own give a path.")
     return known[source]
 
 

@@ -1,4 +1,4 @@
-"""Text around labels and captions: templates that name fields, and the one form in which captions are kept."""
+"""Templates with fields for labels and captions, and the normal form of captions."""
 
 import string
 import unicodedata
@@ -8,17 +8,17 @@ from uniform.config import nearest
 from uniform.errors import ConfigError
 
 MOST_LABELS = 24
-"""Labels that a text for a model names; some data sets give a clip thousands."""
+"""Most labels in a prompt; some datasets give a clip thousands."""
 
 
 def clean(text: str) -> str:
-    """`text` in NFC, on one line, without control characters and doubled spaces."""
+    """Normalise `text`: NFC, one line, no control characters, single spaces."""
     visible = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
     return " ".join(unicodedata.normalize("NFC", visible).split())
 
 
 def check_template(template: str, known: Collection[str], where: str) -> set[str]:
-    """The fields that a template names. Raises ConfigError for broken braces and for a field that is not `known`."""
+    """The fields of a template. Raises ConfigError for unmatched braces and for a field that is not `known`."""
     try:
         parts = list(string.Formatter().parse(template))
     except ValueError as error:
@@ -30,11 +30,11 @@ def check_template(template: str, known: Collection[str], where: str) -> set[str
         if name not in known:
             raise ConfigError(f"{where} {template!r}: unknown field '{name}'{nearest(name, known)}")
         if layout or conversion:
-            raise ConfigError(f"{where} {template!r}: write '{{{name}}}' without '!' and ':'")
+            raise ConfigError(f"{where} {template!r}: write '{{{name}}}', without '!' and ':'")
         named.add(name)
     return named
 
 
 def label_words(labels: Sequence[str], separator: str = ", ", most: int | None = None) -> Mapping[str, str]:
-    """What `{label}` and `{labels}` stand for: the first label, and the first `most` of all."""
+    """Values of the fields `{label}` and `{labels}`: the first label, and the first `most` labels joined."""
     return {"label": labels[0] if labels else "", "labels": separator.join(labels[:most])}

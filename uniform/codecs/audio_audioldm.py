@@ -3,7 +3,7 @@
     (64000,) samples -> (400, 64) log-mel -> (8, 100, 16) -> (400, 64) log-mel -> (64000,) samples
 
 VAE, scale factor and vocoder come from one repository: they differ from one release of AudioLDM to the next. The
-weights may not be used commercially. Latents are kept before the scale factor, which is 1 / the card's scale.
+weights are not for commercial use. Latents are kept before the scale factor, which is 1 / the card's scale.
 
 B clips, S samples, t = S / 640 latent times, f = mel bins / 4 latent frequencies.
 Source: AudioLDM, "Text-to-Audio Generation with Latent Diffusion Models"; sizes and traps: docs/paper_map.md.
@@ -36,7 +36,7 @@ from uniform.spec import AUDIO_STRIDE, Spec
 
 CODE_VERSION = 1
 PEAK = 0.5
-"""Largest absolute sample of a waveform as the VAE was trained on it; loudness is lost."""
+"""Largest absolute sample of the VAE's training waveforms; loudness is lost."""
 VAE_FILES = ("vae/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin")
 VOCODER_FILES = ("vocoder/model.safetensors", "vocoder/pytorch_model.bin")
 RATE_HZ, HOP_SAMPLES = 16_000, 160
@@ -50,11 +50,11 @@ class AudioLdmCodec:
 
     Args:
         vae: diffusers' AutoencoderKL on the meta device.
-        vae_path: its weights, already held against its layout.
+        vae_path: its weights, already checked against its layout.
         source: the folder that also holds the vocoder.
         front_end: waveform to log-mel.
         peak: waveforms are centred and scaled to it before they are encoded; None takes them as they are.
-        clip_batch: clips that run together, always exactly so many.
+        clip_batch: clips per batch, always exactly this number.
     """
 
     def __init__(
@@ -96,9 +96,9 @@ class AudioLdmCodec:
         return self._vocoder
 
     def log_mel(self, waveforms: Tensor) -> Tensor:
-        """What the VAE is shown: float32 (B, S) in [-1, 1] -> (B, S / 160, mel bins), natural log.
+        """The input of the VAE: float32 (B, S) in [-1, 1] -> (B, S / 160, mel bins), natural log.
 
-        The waveform is normalised first, where the codec was opened to do so. Silence is log 1e-5.
+        The waveform is normalised first if the codec has a peak. Silence is log 1e-5.
         Raises: InputError for another shape or length.
         """
         self._check(waveforms)
@@ -107,19 +107,19 @@ class AudioLdmCodec:
     def encode(self, waveforms: Tensor) -> Tensor:
         """float32 (B, S) in [-1, 1] -> float32 (B, 8, t, f), the posterior's mean, before the scale factor.
 
-        A clip with a sample that is not finite gets a latent that is not finite; its neighbours do not notice.
+        A clip with a sample that is not finite gets a latent that is not finite; the others do not change.
         Raises: InputError for another shape, or a length that 640 does not divide.
         """
         return self.encode_moments(waveforms)[0]
 
     def encode_moments(self, waveforms: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`: mean and standard deviation of the posterior, each float32 (B, 8, t, f)."""
+        """As `encode`: mean and std of the posterior, each float32 (B, 8, t, f)."""
         self._check(waveforms)
 
         def moments(batch: Tensor) -> Tensor:
-            pictures = self._log_mel(batch).unsqueeze(1)  # (B, 1, S / 160, mel bins)
+            log_mel = self._log_mel(batch).unsqueeze(1)  # (B, 1, S / 160, mel bins)
             with precision(self._device, self._dtype):
-                hidden = self.vae.encoder(pictures)
+                hidden = self.vae.encoder(log_mel)
             with precision(self._device, torch.float32):
                 quantised: Tensor = self.vae.quant_conv(hidden.float())
             return quantised.contiguous()
@@ -145,17 +145,17 @@ class AudioLdmCodec:
         with precision(self._device, torch.float32):
             hidden = self.vae.post_quant_conv(latents.to(self._device, torch.float32))
         with precision(self._device, self._dtype):
-            pictures: Tensor = self.vae.decoder(hidden)
-        return pictures.float().squeeze(1)
+            log_mel: Tensor = self.vae.decoder(hidden)
+        return log_mel.float().squeeze(1)
 
     def halve_batches(self) -> bool:
-        """Halve what runs together, after memory ran out; False where only single clips are left."""
+        """Halve the batch after running out of memory; False where it is a single clip already."""
         before, self._clip_batch = self._clip_batch, max(1, self._clip_batch // 2)
         return self._clip_batch < before
 
     def _waveforms(self, latents: Tensor) -> Tensor:  # (B, 8, t, f) -> (B, 640 t + 32)
         log_mel = self.decode_log_mel(latents)
-        with precision(self._device, torch.float32):  # the vocoder's bfloat16 is audible
+        with precision(self._device, torch.float32):  # bfloat16 in the vocoder is audible
             waveforms: Tensor = self.vocoder(log_mel)
         return waveforms
 
@@ -198,8 +198,8 @@ def open_codec(
         revision: of the hub; None is what `uniform weights fetch` recorded.
         device: auto, cpu, cuda, mps.
         dtype: of the VAE: float32 or bfloat16. The vocoder is always float32.
-        peak: waveforms are brought to this peak before encoding, as in training; 0 or None takes them as they are.
-        clip_batch: clips that run together, always exactly so many. None: 1 on a CPU, 16 elsewhere.
+        peak: waveforms are scaled to this peak before encoding, as in training; 0 or None does not scale.
+        clip_batch: clips per batch, always exactly this number. None: 1 on a CPU, 16 elsewhere.
     Raises: WeightsError for weights that are missing or of another model; SpecMismatchError; ConfigError.
     """
     peak = peak or None
@@ -234,7 +234,7 @@ def open_codec(
 
 
 def needed_files(source: Source) -> list[Path]:
-    """Configs and weights of VAE and vocoder; downloaded where they have to be."""
+    """Configs and weights of VAE and vocoder; downloaded where missing."""
     config_path = source.file("vae/config.json")
     source = source.at_commit_of(config_path)
     vocoder_config = source.file("vocoder/config.json")
@@ -269,7 +269,7 @@ def _build_vae(config_path: Path, vae_path: Path, spec: Spec, name: str) -> tupl
     if (vae.config.in_channels, channels, stride) != (1, spec.audio_channels, AUDIO_STRIDE) or not factor > 0:
         raise WeightsError(
             f"{name}: {config_path}: {vae.config.in_channels} channels to {channels} at stride {stride}, factor "
-            f"{factor}; wanted 1 to {spec.audio_channels} at stride {AUDIO_STRIDE}. These are another model's weights."
+            f"{factor}; wanted 1 to {spec.audio_channels} at stride {AUDIO_STRIDE}. These are weights of another model."
         )
     layout = {key: tuple(tensor.shape) for key, tensor in vae.state_dict().items()}
     require_layout(_modern(read_shapes(vae_path)), layout, f"{name}: {vae_path}")
@@ -298,7 +298,7 @@ def _build_vocoder(config_path: Path, front_end: MelFrontEnd, name: str) -> Any:
 
 
 def _modern(entries: dict[str, Any]) -> dict[str, Any]:
-    """Keys as today's diffusers names them: attention layers had other names when these weights were published."""
+    """Keys under the present names of diffusers: attention layers had other names in the published weights."""
 
     def rename(key: str) -> str:
         return re.sub(

@@ -1,7 +1,7 @@
 """An audio codec without weights: 8 DCT coefficients of each 4 x 4 block of the log-mel, in AudioLDM's geometry.
 
-A latent pixel stands for 4 mel frames (40 ms) by 4 mel bins. Kept are the coefficients that carry most: all four orders
-along frequency, which hold the pitch, and the first orders along time, which hold the onset; what is dropped costs 0.07
+A latent pixel covers 4 mel frames (40 ms) by 4 mel bins. The strongest coefficients are kept: all four orders along
+frequency, which hold the pitch, and the first orders along time, which hold the onset; dropping the others costs 0.07
 nepers on natural clips. Loudness is kept: the waveform is not normalised. Decoding is linear up to the log-mel,
 `analyse(synthesise(z)) == z`, and goes on to a waveform by Griffin-Lim.
 
@@ -22,14 +22,14 @@ from uniform.spec import AUDIO_STRIDE, Spec
 KEPT = ((0, 0), (0, 1), (0, 2), (0, 3), (1, 0), (1, 1), (1, 2), (2, 0))
 """(order along time, order along frequency) of each channel."""
 
-# Per channel: means of the means and geometric means of the deviations of two materials, the sound of 27 natural clips
-# of 4 s with 64 mel bins and AV-world clips with 16 mel bins (96 clips of w1, w2, w3).
+# Per channel: means of the means and geometric means of the stds of two materials, the audio of 27 natural clips of
+# 4 s with 64 mel bins and synthetic-world clips with 16 mel bins (96 clips of w1, w2, w3).
 SHIFT = (-6.7, 0.3, 0.1, -0.1, 0.0, 0.0, 0.0, 0.0)
 SCALE = (2.65, 0.68, 0.39, 0.28, 0.31, 0.11, 0.08, 0.105)
 
 
 def open_codec(name: str, spec: Spec, device: str = "cpu", iterations: int = 32) -> "DctAudio":
-    """The codec of `spec`'s clips. Raises ConfigError where the spec wants another latent than eight channels."""
+    """The codec for clips of `spec`. Raises ConfigError where the spec does not have eight latent channels."""
     if spec.audio_channels != len(KEPT):
         raise ConfigError(
             f"spec '{spec.name}': audio_channels is {spec.audio_channels}; the codec '{name}' makes {len(KEPT)}"
@@ -38,7 +38,7 @@ def open_codec(name: str, spec: Spec, device: str = "cpu", iterations: int = 32)
 
 
 class DctAudio:
-    """Waveforms to DCT coefficients of their log-mel and back; any length that 4 hops divide."""
+    """Waveforms to DCT coefficients of their log-mel and back; the length is a multiple of 4 hops."""
 
     def __init__(self, front_end: MelFrontEnd, *, name: str = "dct", device: str = "cpu", iterations: int = 32) -> None:
         self.front_end = front_end
@@ -86,19 +86,19 @@ class DctAudio:
                 f"latents have shape {tuple(latents.shape)}; wanted (clips, {len(KEPT)}, time, {bins}) "
                 f"for {num_samples} samples or more"
             )
-        pictures = self.synthesise(latents.to(self.device, torch.float32))
-        waves = [waveform_from_log_mel(picture, self.front_end, iterations=self.iterations) for picture in pictures]
+        log_mels = self.synthesise(latents.to(self.device, torch.float32))
+        waves = [waveform_from_log_mel(log_mel, self.front_end, iterations=self.iterations) for log_mel in log_mels]
         return torch.stack(waves)[:, :num_samples]
 
     def analyse(self, log_mel: Tensor) -> Tensor:
         """(B, N, M) -> (B, 8, n, m): the kept coefficients, as amplitudes of functions with mean square 1."""
         batch, frames, bins = log_mel.shape
         blocks = log_mel.reshape(batch, frames // AUDIO_STRIDE, AUDIO_STRIDE, bins // AUDIO_STRIDE, AUDIO_STRIDE)
-        # Sums of products one by one, not a matrix product: they cannot depend on the size of the batch.
+        # Separate sums of products, not a matrix product, so that they do not depend on the batch size.
         kept = [(blocks * function[:, None, :]).mean((2, 4)) for function in self._functions]
         return torch.stack(kept, dim=1)
 
     def synthesise(self, latents: Tensor) -> Tensor:
-        """(B, 8, n, m) -> (B, N, M): the log-mel with these coefficients and no others, not cut at silence."""
-        picture = torch.einsum("bcnm,cij->bnimj", latents, self._functions)
-        return picture.flatten(3, 4).flatten(1, 2)
+        """(B, 8, n, m) -> (B, N, M): the log-mel of these coefficients, not clamped at silence."""
+        log_mel = torch.einsum("bcnm,cij->bnimj", latents, self._functions)
+        return log_mel.flatten(3, 4).flatten(1, 2)

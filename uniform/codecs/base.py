@@ -1,6 +1,6 @@
-"""What a frozen codec is: the same three doors for the weight-free codecs and for the published networks.
+"""The interfaces of frozen video, audio and text codecs, for weight-free codecs and published networks alike.
 
-Latents are kept raw: the posterior mean before shift and scale. `normalise` is what the model sees.
+Latents are stored raw: the posterior mean before shift and scale. The model reads normalised latents.
 B clips, T frames, H x W pixels, S samples; C, T', H', W' latent channels, frames, rows, columns.
 """
 
@@ -19,12 +19,12 @@ from uniform.spec import Spec
 
 @dataclass(frozen=True, kw_only=True)
 class CodecCard:
-    """What a shard must remember of the codec that made it."""
+    """Metadata of a codec, stored with every shard that it made."""
 
     name: str
     """For instance "dct" or "opensora-v1.2"."""
     code_version: int
-    """Raised by hand with every change of code that changes latents."""
+    """Raised with every change of code that changes latents."""
     settings: dict[str, Any]
     """Every option that changes latents."""
     weights_sha256: str | None
@@ -41,7 +41,7 @@ class CodecCard:
         return digest(asdict(self))
 
     def as_dict(self) -> dict[str, Any]:
-        """Every field and the fingerprint, for card.json."""
+        """All fields and the fingerprint, for card.json."""
         return {
             **asdict(self),
             "shift": list(self.shift),
@@ -90,7 +90,7 @@ class TextCodec(Protocol):
 
     card: CodecCard
     width: int
-    """Numbers per token."""
+    """Dimensions per token."""
     max_tokens: int
     """Longer captions are cut here."""
 
@@ -99,25 +99,25 @@ class TextCodec(Protocol):
         ...
 
     def count_tokens(self, caption: str) -> int:
-        """Tokens that the caption has before it is cut: above `max_tokens` where the encoded caption lacks some."""
+        """Tokens of the caption before it is cut: above `max_tokens` where the caption is cut."""
         ...
 
 
 @runtime_checkable
 class Posterior(Protocol):
-    """A video or audio codec whose latents are the means of posteriors with a deviation."""
+    """A video or audio codec whose posterior has a mean and a std."""
 
     def encode_moments(self, media: Tensor, /) -> tuple[Tensor, Tensor]:
-        """What `encode` takes -> mean and standard deviation, raw, each shaped as what it gives."""
+        """The input of `encode` -> mean and std, raw, each in the shape of its output."""
         ...
 
 
 @runtime_checkable
 class Shrinkable(Protocol):
-    """A codec that can go on with less memory after it ran out of it."""
+    """A codec that can reduce its memory after running out of memory."""
 
     def halve_batches(self) -> bool:
-        """Halve the batches inside the codec from now on; False where none can be smaller. May change last bits."""
+        """Halve the batches inside the codec; False where they cannot be smaller. May change the last bits."""
         ...
 
 
@@ -139,7 +139,7 @@ _MODULES = {
         "flan-t5-base": "uniform.codecs.text_t5",
     },
 }
-"""Where each codec's module is; the module's `open_codec(name, spec, **options)` makes it. Imported when asked for."""
+"""Module of each codec; its `open_codec(name, spec, **options)` makes the codec. Imported when needed."""
 
 
 def open_video_codec(name: str, spec: Spec, **options: Any) -> VideoCodec:
@@ -181,7 +181,7 @@ def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:
 
 
 def normalise(raw: Tensor, card: CodecCard) -> Tensor:
-    """Raw latents (B, C, ...) to what the model sees: (raw - shift) / scale, per channel."""
+    """Raw latents (B, C, ...) to normalised latents: (raw - shift) / scale, per channel."""
     return (raw - per_channel(card.shift, raw)) / per_channel(card.scale, raw)
 
 

@@ -1,6 +1,6 @@
-"""Matrices between a line of pixels and the DCT coefficients of its blocks: smooth pictures that keep them exactly.
+"""Matrices between a line of pixels and the DCT coefficients of its blocks: smooth lines that keep them exactly.
 
-Applied to rows and to columns they do the same for a picture, because both are linear and act on different axes.
+Applied to rows and to columns they do the same for an image, because both are linear and act on different axes.
 """
 
 import functools
@@ -31,7 +31,7 @@ def block_amplitudes(size: int, block: int, orders: int) -> NDArray[np.float64]:
 
 @functools.lru_cache(maxsize=64)
 def smooth_line(size: int, block: int, orders: int = 1) -> NDArray[np.float64]:
-    """Matrix (size, orders x blocks): amplitudes of the blocks to the line that has them and the least squared slope.
+    """Matrix (size, orders x blocks): block amplitudes to the line that has them and the least squared slope.
 
     For means alone the line is a quadratic spline. `block_amplitudes(...) @ smooth_line(...)` is the identity.
     """

@@ -1,7 +1,7 @@
-"""Captions as PixArt and Open-Sora clean them before T5: what is no description of a scene is taken out.
+"""Clean captions as PixArt and Open-Sora do before T5: remove text that does not describe a scene.
 
-The rules follow what those projects do (lower case; no URLs, markup, handles, CJK blocks, hashes, file names, adverts;
-plain quotes and dashes; ftfy), written anew as a table. They run twice, as there: what is taken out can bare more.
+The rules follow those projects (lower case; no URLs, markup, handles, CJK blocks, hashes, file names, adverts; plain
+quotes and dashes; ftfy), written as a table. They run twice, as in the originals: a removal can expose another match.
 """
 
 import html
@@ -15,12 +15,12 @@ from bs4 import BeautifulSoup, MarkupResemblesLocatorWarning
 CLEANING_VERSION = 1
 """Raised with every change of a rule: it is part of a text codec's fingerprint."""
 LONGEST_CAPTION = 5_000
-"""Characters that are looked at; 300 tokens hold far fewer."""
+"""Longer captions are cut here, in characters; 300 tokens hold far fewer."""
 
 _IMAGE_SUFFIX = r"(?:png|jpe?g|bmp|webp|gif|tiff?|eps|pdf|apk|mp4)"
 
 _BEFORE_MARKUP = (
-    (r"<\s*person\s*>", "person"),  # WebVid's stand-in for a name is not markup
+    (r"<\s*person\s*>", "person"),  # WebVid's placeholder of a name is not markup
     (r"\bhttps?:/{1,3}\S*", " "),
     (r"\bwww\.\S+", " "),
     (r"\b[a-z0-9][a-z0-9.\-]*\.(?:com|co|ru|net|org|edu|gov|it)\b(?!@)(?:/\S*)?", " "),
@@ -38,7 +38,7 @@ _SIGNS = (
 )
 _NUMBERS = (
     (r"\b\d{1,3}(?:\.\d{1,3}){3}\b", " "),  # network addresses
-    (r"\b\d{1,2}:\d\d\s*$", " "),  # the time of day that news agencies put last
+    (r"\b\d{1,2}:\d\d\s*$", " "),  # a time of day at the end, as in news captions
     (r"\\n", " "),  # a line break that was written out
     (r"#\d+\b", " "),
     (r"\b\d{6,}\b", " "),  # article numbers
@@ -74,15 +74,15 @@ _SPACING = (
 
 
 def clean_caption(caption: str) -> str:
-    """`caption` as the text encoder is to read it: lower case, one line, possibly empty.
+    """Clean `caption` for the text encoder: lower case, one line, possibly empty.
 
-    The same function serves the data set and the sampler, so both see the same words.
+    Datasets and the sampler use the same function, so both give the same text.
     """
     return _clean_once(_clean_once(caption[:LONGEST_CAPTION]))
 
 
 def _clean_once(text: str) -> str:
-    # Encoding damage is mended before the case is lowered; afterwards, as in the original, it is not recognised.
+    # Encoding damage is fixed before the case is lowered; after that, as in the original, it is not recognised.
     text = _apply(_BEFORE_MARKUP, ftfy.fix_text(unquote_plus(text)).strip().lower())
     text = _apply(_PUNCTUATION, _apply(_NUMBERS, _apply(_SIGNS, _without_markup(text))))
     if len(re.findall(r"[-_]", text)) > 3:  # a slug, not a sentence with hyphens

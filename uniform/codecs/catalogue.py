@@ -1,4 +1,4 @@
-"""The published weights that the toolkit knows: where they are, how large, under which licence (`weights.toml`)."""
+"""Catalogue of published weights: location, size and licence (`weights.toml`)."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -16,23 +16,23 @@ class Published:
     """One model's weights on the hub."""
 
     name: str
-    """A codec's name, or for the kinds "captioner" and "model" a name of the catalogue's own."""
+    """A codec's name, or for the kinds "captioner" and "model" a name of the catalogue."""
     kind: Literal["video", "audio", "text", "captioner", "model"]
     hub_id: str
     bytes: int
-    """What a fetch downloads."""
+    """Size of the download."""
     about: bool = False
     """`bytes` is an estimate."""
     licence: str
     non_commercial: bool = False
     revision: str | None = None
-    """Commit that the toolkit was checked with; None where there is none yet."""
+    """Commit that the toolkit was tested with; None where there is none yet."""
     files: tuple[tuple[str, ...], ...] = ()
-    """For kind "model": each file by the names it may have, best first. Codecs know their own files."""
+    """For kind "model": possible names of each file, best first. Codecs list their files themselves."""
 
     @property
     def terms(self) -> str:
-        """The licence, and what a user must not overlook in it."""
+        """The licence, marked where it is non-commercial."""
         return f"{self.licence} (non-commercial)" if self.non_commercial else self.licence
 
 
@@ -43,7 +43,7 @@ class _Catalogue:
 
 @cache
 def catalogue() -> dict[str, Published]:
-    """Every entry by its name, in the file's order."""
+    """All entries by name, in the order of the file."""
     document = read_toml(_FILE)
     return {entry.name: entry for entry in build(_Catalogue, document.values, document).weights}
 

@@ -1,8 +1,8 @@
-"""The linear algebra of the weight-free video codec: blocks of 8 x 8 pixels, macroblocks of 2 x 2 blocks, short times.
+"""Linear algebra of the weight-free video codec: blocks of 8 x 8 pixels, macroblocks of 2 x 2 blocks, orders in time.
 
 Amplitudes are coefficients of DCT functions with mean square 1, so a mean is a mean whatever the block's size.
 
-H x W pixels, h x w blocks, m x n macroblocks (the last row and column of blocks may be alone in theirs), g frames.
+H x W pixels, h x w blocks, m x n macroblocks (those of the last row and column may have fewer blocks), g frames.
 """
 
 import numpy as np
@@ -37,7 +37,7 @@ def pool_blocks(frames: Tensor) -> Tensor:
     """Mean of each block: (T, H, W, 3), uint8 or float, to float32 (T, h, w, 3)."""
     count, height, width, colours = frames.shape
     rows, columns = height // VIDEO_STRIDE_PX, width // VIDEO_STRIDE_PX
-    # Sums of 64 bytes are exact in float32, in whatever order they are taken.
+    # Sums of 64 bytes are exact in float32, in any order.
     lines = frames.reshape(count, rows, VIDEO_STRIDE_PX, width * colours).sum(dim=2, dtype=torch.float32)
     blocks = lines.reshape(count, rows, columns, VIDEO_STRIDE_PX, colours).sum(dim=3)
     return blocks / VIDEO_STRIDE_PX**2
@@ -66,35 +66,35 @@ def to_macroblocks(blocks: Tensor) -> Tensor:
     return rows @ blocks @ columns.T
 
 
-def spread(means: Tensor, height: int, width: int, block: int) -> Tensor:
+def smooth_plane(means: Tensor, height: int, width: int, block: int) -> Tensor:
     """Smooth planes with the given block means: (..., rows, columns) to (..., H, W)."""
     rows, columns = _tensor(smooth_line(height, block), means), _tensor(smooth_line(width, block), means)
     return rows @ means @ columns.T
 
 
-def spread_orders(mean: Tensor, down: Tensor, along: Tensor) -> Tensor:
+def smooth_plane_with_orders(mean: Tensor, down: Tensor, along: Tensor) -> Tensor:
     """A smooth plane whose blocks have this mean and these first orders down and along: (h, w) each to (H, W)."""
     rows, columns = mean.shape
     height, width = rows * VIDEO_STRIDE_PX, columns * VIDEO_STRIDE_PX
-    # The product of both axes wants the mixed order too; a smooth plane through the means says what is likely.
-    mixed = block_orders(spread(mean, height, width, VIDEO_STRIDE_PX), 2)[1, 1]
+    # The product of both axes needs the mixed order too; a smooth plane through the means gives an estimate.
+    mixed = block_orders(smooth_plane(mean, height, width, VIDEO_STRIDE_PX), 2)[1, 1]
     amplitudes = torch.cat([torch.cat([mean, along], dim=1), torch.cat([down, mixed], dim=1)])  # (2 h, 2 w)
     down_rows, along_columns = (_tensor(smooth_line(size, VIDEO_STRIDE_PX, 2), mean) for size in (height, width))
     return down_rows @ amplitudes @ along_columns.T
 
 
-def spread_over_blocks(macroblocks: Tensor, rows: int, columns: int) -> Tensor:
-    """Each macroblock's value for each of its blocks: (..., m, n) to (..., h, w)."""
+def repeat_over_blocks(macroblocks: Tensor, rows: int, columns: int) -> Tensor:
+    """Repeat the value of each macroblock for its blocks: (..., m, n) to (..., h, w)."""
     return macroblocks.repeat_interleave(2, -2).repeat_interleave(2, -1)[..., :rows, :columns]
 
 
 def interleave(parts: Tensor, rows: int, columns: int) -> Tensor:
-    """Four values of each macroblock to its four blocks: (4, m, n) to (h, w). Places outside the picture are lost."""
+    """Four values of each macroblock to its four blocks: (4, m, n) to (h, w). Values outside the frame are dropped."""
     return F.pixel_shuffle(parts[None], 2)[0, 0, :rows, :columns]
 
 
 def deinterleave(plane: Tensor) -> Tensor:
-    """The inverse of `interleave`: (h, w) to (4, m, n). Lost places take the neighbouring macroblock's value, or 0."""
+    """The inverse of `interleave`: (h, w) to (4, m, n). Missing values are those of the next macroblock, or 0."""
     rows, columns = plane.shape
     plane = plane[None, None]
     if columns % 2:
@@ -112,7 +112,7 @@ def to_time_orders(planes: Tensor, orders: int) -> Tensor:
 
 
 def from_time_orders(amplitudes: Tensor, frames: int) -> Tensor:
-    """The frames with these amplitudes and no others: (orders, ...) to (g, ...)."""
+    """The frames of these amplitudes: (orders, ...) to (g, ...)."""
     functions = _tensor(dct_functions(frames, amplitudes.shape[0]), amplitudes)
     planes: Tensor = torch.tensordot(functions, amplitudes, dims=([0], [0]))
     return planes

@@ -1,4 +1,4 @@
-"""Where a frozen network runs and with which numbers, and how batches keep one shape."""
+"""Device and precision of frozen networks, and batches of fixed shape."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -9,16 +9,16 @@ from torch import Tensor
 from uniform.errors import ConfigError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-"""Precisions that a codec may be opened with. float16 is not among them: these networks overflow in it."""
+"""Precisions of codecs. float16 is excluded, since these networks overflow in it."""
 
 RowsFunction = Callable[[Tensor], Tensor]
-"""Maps (N, ...) to (N, ...), each row on its own."""
+"""Maps (N, ...) to (N, ...), each row independently."""
 
 
 def pick_device(name: str = "auto") -> torch.device:
     """The device called `name`; "auto" is CUDA, else Apple's MPS, else the CPU.
 
-    Raises: ConfigError for a name that torch does not know or a device that is not there.
+    Raises: ConfigError for a name unknown to torch or an unavailable device.
     """
     if name == "auto":
         if torch.cuda.is_available():
@@ -29,7 +29,7 @@ def pick_device(name: str = "auto") -> torch.device:
     except RuntimeError as error:
         raise ConfigError(f"device is '{name}'; wanted auto, cpu, cuda, cuda:N or mps") from error
     if device.type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device is '{name}', but torch sees no CUDA device here. Choose auto or cpu.")
+        raise ConfigError(f"device is '{name}', but torch finds no CUDA device. Choose auto or cpu.")
     return device
 
 
@@ -42,10 +42,10 @@ def pick_dtype(name: str) -> torch.dtype:
 
 @contextlib.contextmanager
 def precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
-    """No gradients, and the arithmetic that `dtype` promises.
+    """Context without gradients, with arithmetic in `dtype`.
 
-    bfloat16 runs convolutions and matrix products in bfloat16 and leaves norms and softmax in float32; float32 means
-    float32: cuDNN would otherwise round convolutions to TF32 without asking.
+    bfloat16 applies to convolutions and matrix products; norms and softmax stay in float32. For float32, TF32 is
+    switched off, which cuDNN uses for convolutions by default.
     """
     with torch.no_grad(), contextlib.ExitStack() as stack:
         if dtype == torch.float32:
@@ -57,12 +57,12 @@ def precision(device: torch.device, dtype: torch.dtype) -> Iterator[None]:
 
 
 def in_fixed_batches(run: RowsFunction, rows: Tensor, size: int) -> Tensor:
-    """`run` over the rows of `rows` in batches of exactly `size`, the last one filled up with zeros and cut again.
+    """Apply `run` to `rows` in batches of exactly `size`; the last one is padded with zeros and cut again.
 
-    Kernels are chosen by shape: with one shape for all, a row's numbers do not depend on how many rows there are.
+    Kernels are chosen by shape: with one shape, the result of a row does not depend on the number of rows.
 
     Args:
-        run: is only ever given `size` rows.
+        run: always gets `size` rows.
         rows: (N, ...), N >= 1.
     Returns: (N, ...).
     """

@@ -1,4 +1,4 @@
-"""Fetch published weights, record what came, and later verify that it is still there and whole."""
+"""Fetch published weights, record their digests, and verify files against the record."""
 
 import importlib
 import shutil
@@ -16,26 +16,26 @@ from uniform.fingerprint import file_sha256
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """What `verify` found of one file."""
+class FileCheck:
+    """Result of `verify` for one file."""
 
     file: str
     """Path inside the repository or folder."""
     bytes: int
     sha256: str
     problem: str | None
-    """None where the file is as it was recorded."""
+    """None where the file agrees with the record."""
 
 
 def fetch(name: str, *, revision: str | None = None, copy_to: Path | None = None) -> Record:
     """Download a model's files into the hub's cache, and record commit and digests there.
 
-    An interrupted download goes on where it stopped; a file that is whole already is not asked for again.
+    An interrupted download resumes; a complete file is not downloaded again.
 
     Args:
         name: in the catalogue.
         revision: branch, tag or commit; None is the catalogue's, else the newest of the main branch.
-        copy_to: a folder that receives a copy of the files and of the record, to carry to a machine without the hub.
+        copy_to: a folder for a copy of the files and the record, for a machine without the hub.
     Raises: WeightsError where the hub cannot be reached or a file is broken; ConfigError for an unknown name.
     """
     entry = published(name)
@@ -57,13 +57,13 @@ def fetch(name: str, *, revision: str | None = None, copy_to: Path | None = None
     return record
 
 
-def verify(name: str, *, folder: Path | None = None) -> list[Verdict]:
-    """Read a model's files to the last byte, and hold them against the record of their fetch. Asks no hub.
+def verify(name: str, *, folder: Path | None = None) -> list[FileCheck]:
+    """Read all files of a model and compare them with the record of their fetch. Uses no network.
 
     Args:
         name: in the catalogue.
         folder: where the files are; None is the hub's cache.
-    Returns: one verdict per file, also of files that no record names.
+    Returns: one result per file, also for files missing from the record.
     Raises: WeightsError where a file that the model needs is missing, or nothing was fetched yet.
     """
     entry = published(name)
@@ -72,12 +72,12 @@ def verify(name: str, *, folder: Path | None = None) -> list[Verdict]:
         raise WeightsError(f"{name}: not fetched on this machine. Run: uniform weights fetch {name}")
     source = open_source(name, None if folder is None else str(folder), None, cache_only=True)
     paths = {_inside(path, folder): path for path in _needed_files(entry, source)}
-    verdicts = [_judge(file, path, record) for file, path in paths.items()]
+    checks = [_check_file(file, path, record) for file, path in paths.items()]
     gone = [file for file in (record.files if record else {}) if file not in paths]
-    return verdicts + [Verdict(file, 0, "", "recorded, but not there any more: fetch again") for file in gone]
+    return checks + [FileCheck(file, 0, "", "in the record, but missing: fetch again") for file in gone]
 
 
-def _judge(file: str, path: Path, record: Record | None) -> Verdict:
+def _check_file(file: str, path: Path, record: Record | None) -> FileCheck:
     size, sha256 = path.stat().st_size, file_sha256(path)
     recorded = None if record is None else record.files.get(file)
     problem = None
@@ -90,7 +90,7 @@ def _judge(file: str, path: Path, record: Record | None) -> Verdict:
             require_finite(each_tensor(path), str(path))
         except WeightsError as error:
             problem = str(error)
-    return Verdict(file, size, sha256, problem)
+    return FileCheck(file, size, sha256, problem)
 
 
 def _needed_files(entry: Published, source: Source) -> list[Path]:

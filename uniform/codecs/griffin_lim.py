@@ -1,6 +1,6 @@
-"""Log-mel back to a waveform without a vocoder: mel filters undone by a non-negative fit, phases by Griffin-Lim.
+"""Log-mel to waveform without a vocoder: a non-negative fit inverts the mel filters, Griffin-Lim finds the phases.
 
-The result depends on the log-mel alone: phases start at zero, never at random.
+The result depends on the log-mel only: phases start at zero, never at random.
 """
 
 import torch
@@ -28,7 +28,7 @@ def waveform_from_log_mel(log_mel: Tensor, front_end: MelFrontEnd, *, iterations
     hop = front_end.hop_samples
     mel = log_mel.clamp(SILENCE, LOUDEST).exp().T  # (M, N)
     # torchaudio centres frame i on sample i * hop, the front end half a hop later. One more frame on each side, and
-    # half a hop cut off at each end, puts every frame where it belongs.
+    # half a hop cut off at each end, aligns every frame.
     mel = torch.cat([mel[:, :1], mel, mel[:, -1:]], dim=1)
     padded: Tensor = torchaudio.functional.griffinlim(
         _magnitudes(mel, front_end.filters.to(mel.device), fits),

@@ -1,7 +1,7 @@
-"""Where a model's files come from: a folder, a single file, or a hub id through huggingface_hub and its own cache.
+"""Sources of a model's files: a folder, a single file, or a hub id through huggingface_hub and its cache.
 
-huggingface_hub's settings hold: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE. It resumes downloads, and gives a file
-its name only when it is whole.
+The settings of huggingface_hub apply: HF_HOME, HF_TOKEN, HF_ENDPOINT, HF_HUB_OFFLINE. It resumes downloads and renames
+a file only when it is complete.
 """
 
 import re
@@ -21,18 +21,18 @@ class Source:
     """A folder of a model's files, on this machine or on the hub. Exactly one of `folder` and `hub_id` is set."""
 
     model: str
-    """For errors: which codec wants the files."""
+    """Name of the codec, for errors."""
     folder: Path | None = None
     hub_id: str | None = None
     revision: str | None = None
     """Branch, tag or commit on the hub; None is its main branch."""
     weight_file: Path | None = None
-    """Set where the user named a file rather than a folder: it stands for the model's main weight file."""
+    """Set where the user named a file rather than a folder: it is used as the model's main weight file."""
     cache_only: bool = False
-    """Look at what is on this machine; ask no hub."""
+    """Use files of this machine only, no network."""
 
     def file(self, *names: str) -> Path:
-        """Path of the first of `names` that exists, downloaded where it has to be.
+        """Path of the first of `names` that exists, downloaded where missing.
 
         Args:
             names: paths inside the folder, best first.
@@ -43,7 +43,7 @@ class Source:
             return found
         if self.folder is not None:
             raise WeightsError(
-                f"{self.model}: {self.folder} holds no {' and no '.join(names)}. Give the folder that holds it."
+                f"{self.model}: {self.folder} holds no {' and no '.join(names)}. Pass the folder that holds it."
             )
         raise WeightsError(
             f"{self.model}: {self.hub_id}"
@@ -53,7 +53,7 @@ class Source:
     def find(self, *names: str) -> Path | None:
         """As `file`, but None where the folder or repository does not hold any of `names`.
 
-        Raises: WeightsError where the hub cannot be asked.
+        Raises: WeightsError where the hub cannot be reached.
         """
         if self.folder is not None:
             paths = [self.folder / name for name in names]
@@ -63,7 +63,7 @@ class Source:
             try:
                 found = self._download(name, cache_only=self.cache_only or unreached is not None)
             except WeightsError as error:
-                unreached = unreached or error  # another name may be in the cache; asking the hub again is of no use
+                unreached = unreached or error  # another name may be in the cache; another request is useless
                 continue
             if found is not None:
                 return found
@@ -94,9 +94,9 @@ class Source:
             return None
         except LocalEntryNotFoundError as error:
             if try_to_load_from_cache(self.hub_id, name, revision=self.revision) is _CACHED_NO_EXIST:
-                return None  # the hub was asked earlier
+                return None  # the cache records that the hub does not have the file
             offline = self.cache_only or constants.HF_HUB_OFFLINE
-            why = "the hub is not asked" if offline else "the hub cannot be reached"
+            why = "the hub is not used (offline)" if offline else "the hub cannot be reached"
             raise WeightsError(self._unreached(name, f"{why}, and the file is not in the cache")) from error
         except (OSError, HTTPError, HFValidationError) as error:
             first = (str(error).strip() or type(error).__name__).splitlines()[0]
@@ -106,13 +106,13 @@ class Source:
         from huggingface_hub import constants
 
         return (
-            f"{self.model}: {name} of {self.hub_id} (revision {self.revision or 'main'}) could not be had from "
+            f"{self.model}: {name} of {self.hub_id} (revision {self.revision or 'main'}) cannot be fetched from "
             f"{constants.ENDPOINT}: {why}. {self._instead()}"
         )
 
     def _instead(self) -> str:
         return (
-            "Or fetch the files on another machine (uniform weights fetch) and give their folder: the codec's option "
+            "Or fetch the files on another machine (uniform weights fetch) and pass their folder: the codec's option "
             'weights = "FOLDER".'
         )
 
@@ -125,8 +125,8 @@ def open_source(model: str, weights: str | None, revision: str | None, *, cache_
         weights: folder, weight file or hub id; None is the catalogue's hub id.
         revision: for the hub; None is the commit that `uniform weights fetch` recorded, else the catalogue's, else the
             main branch.
-        cache_only: ask no hub.
-    Raises: WeightsError where `weights` is neither there nor a hub id.
+        cache_only: use no network.
+    Raises: WeightsError where `weights` is neither an existing path nor a hub id.
     """
     entry = published(model)
     hub_id = entry.hub_id

@@ -1,8 +1,8 @@
-"""The log-mel picture of a waveform, as AudioLDM's VAE and vocoder were trained on it.
+"""The log-mel spectrogram of a waveform, as in the training of AudioLDM's VAE and vocoder.
 
 Source: AudioLDM training code (`16k_64.yaml`, HiFi-GAN's convention): reflect padding of (1024 - 160) / 2 samples on
-each side and no centring, so frame i stands for samples 160 i to 160 i + 160; a clip has exactly samples / hop frames.
-The inference code of the same project pads by 512 and is 5 ms off; it is not used here.
+each side and no centring, so frame i covers samples 160 i to 160 i + 160; a clip has exactly samples / hop frames.
+The inference code of the same project pads by 512, a shift of 5 ms; it is not used here.
 
 B clips, S samples, N mel frames, M mel bins, F = 513 frequency bins.
 """
@@ -24,7 +24,7 @@ MAX_HZ = 8000.0
 FLOOR = 1e-5
 """Mel magnitudes below it count as silence."""
 SILENCE = math.log(FLOOR)
-"""Log-mel value of silence, -11.51. Padding is silence, never zero: a zero is loud."""
+"""Log-mel value of silence, -11.51. Padding is silence, never zero, which is loud."""
 
 
 class MelFrontEnd:
@@ -68,7 +68,7 @@ class MelFrontEnd:
             center=False,
             return_complex=True,
         ).abs()  # (B, F, N)
-        # One matrix product per clip: a clip's numbers must not depend on how many others are in the batch.
+        # One matrix product per clip, so that the result of a clip does not depend on the batch size.
         filters = self.filters.to(waveforms.device).expand(len(spectrum), -1, -1)
         return torch.bmm(filters, spectrum).clamp(min=FLOOR).log().transpose(1, 2).contiguous()  # (B, N, M)
 

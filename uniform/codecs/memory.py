@@ -1,4 +1,4 @@
-"""Batches that shrink when memory runs out, so that a run goes on with less instead of stopping."""
+"""Batches that shrink when memory runs out, so that a run continues instead of stopping."""
 
 import logging
 from collections.abc import Callable, Sequence
@@ -15,10 +15,10 @@ _logger = logging.getLogger(__name__)
 
 
 class MemoryBatches:
-    """Runs work over items in batches of `size`, which halves whenever a batch does not fit, and stays so.
+    """Runs work on items in batches of `size`, which is halved for good whenever a batch does not fit.
 
     Args:
-        size: items per batch to begin with.
+        size: items per batch at first.
         codecs: those that are `Shrinkable` halve their own batches once a single item does not fit.
     """
 
@@ -27,7 +27,7 @@ class MemoryBatches:
         self._codecs = [codec for codec in codecs if isinstance(codec, Shrinkable)]
 
     def run(self, work: Callable[[Sequence[A]], Sequence[B]], items: Sequence[A]) -> list[B | None]:
-        """`work(batch)` for batches of the items; one result an item, None for an item that does not fit even alone."""
+        """Run `work(batch)` on batches of the items; one result per item, None where an item does not fit alone."""
         results: list[B | None] = []
         while len(results) < len(items):
             batch = items[len(results) : len(results) + self.size]
@@ -45,7 +45,7 @@ class MemoryBatches:
             if not is_out_of_memory(error):
                 raise
             _logger.warning("a batch of %d does not fit into memory: %s", len(batch), str(error).splitlines()[0])
-        # Outside the handler: the traceback, which holds the failed batch's tensors, is gone by now.
+        # Outside the handler, since the traceback holds the tensors of the failed batch.
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         return None
@@ -53,15 +53,15 @@ class MemoryBatches:
     def _shrink(self) -> bool:
         if self.size > 1:
             self.size //= 2
-            _logger.warning("going on with batches of %d", self.size)
+            _logger.warning("continuing with batches of %d", self.size)
             return True
         shrunk = [codec.halve_batches() for codec in self._codecs]
         return any(shrunk)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """True for every way in which Python and torch say that memory ran out."""
+    """True for every error by which Python and torch report that memory ran out."""
     if isinstance(error, MemoryError | torch.OutOfMemoryError):
         return True
-    told = str(error)
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in told or "out of memory" in told)
+    message = str(error)
+    return isinstance(error, RuntimeError) and ("can't allocate memory" in message or "out of memory" in message)

@@ -1,7 +1,7 @@
 """The temporal half of the Open-Sora VAE 1.2: four frames of spatial latents become one.
 
 Written from the published layout: attribute names are the checkpoint's keys. It is a 3D network whose convolutions look
-back only, but whose group norms see the whole chunk, so every latent depends on every frame of its chunk.
+back only, but whose group norms cover the whole chunk, so every latent depends on every frame of its chunk.
 
 Shapes: N chunks, T frames, T' = ceil(T / 4) latent frames, h x w latent pixels; 4 channels in, 4 channels out.
 Source: Open-Sora 1.2, "VAE Technical Report"; sizes and traps: docs/paper_map.md.
@@ -42,7 +42,7 @@ class TemporalConfig:
 
 
 class CausalConv3d(nn.Module):
-    """Convolution whose time padding, zeros, stands in front: an output sees no later frame."""
+    """Convolution with zero padding in front of the time axis: an output depends on no later frame."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, *, time_stride: int = 1, bias: bool = True) -> None:
         super().__init__()

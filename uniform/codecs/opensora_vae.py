@@ -1,10 +1,10 @@
-"""Open-Sora VAE 1.2 whole: a picture VAE frame by frame, then a temporal VAE chunk by chunk, in the published layout.
+"""The complete Open-Sora VAE 1.2: an image VAE per frame, then a temporal VAE per chunk, in the published layout.
 
-The spatial half is the SDXL VAE as diffusers writes it. Its latents are multiplied by 0.18215 although its own config
-says 0.13025: the temporal half was trained on what the original does, so both directions use 0.18215.
+The spatial half is the SDXL VAE of diffusers. Its latents are multiplied by 0.18215 although its own config
+says 0.13025: the temporal half was trained with it, so both directions use 0.18215.
 
 Shapes: B clips, T frames, H x W pixels (multiples of 8), h = H / 8, w = W / 8; T' latent frames, 5 for each whole
-chunk of 17 frames and one for every begun 4 of the rest. Chunks do not know each other.
+chunk of 17 frames and one for every begun 4 of the rest. Chunks are independent.
 Source: Open-Sora 1.2 (`opensora/models/vae`), "Open-Sora 1.2 Report", 3D VAE.
 """
 
@@ -23,7 +23,7 @@ from uniform.errors import WeightsError
 from uniform.spec import FRAMES_PER_LATENT, VIDEO_STRIDE_PX
 
 SPATIAL_SCALE = 0.18215
-"""What the original multiplies spatial latents by, its VAE's own config notwithstanding."""
+"""Factor of spatial latents in the original, which differs from its VAE's config."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,8 +78,8 @@ class OpenSoraVae(nn.Module):
 
     Args:
         config: sizes.
-        frame_batch: frames that go through the spatial half at a time, always exactly so many.
-        chunk_batch: chunks that go through the temporal half at a time, always exactly so many.
+        frame_batch: frames that go through the spatial half at a time, always exactly this number.
+        chunk_batch: chunks that go through the temporal half at a time, always exactly this number.
     """
 
     def __init__(self, config: VaeConfig, *, frame_batch: int = 4, chunk_batch: int = 4) -> None:
@@ -101,7 +101,7 @@ class OpenSoraVae(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
@@ -109,13 +109,13 @@ class OpenSoraVae(nn.Module):
         return self.spatial_vae["module"]  # diffusers is not typed
 
     def prepare(self, device: torch.device, dtype: torch.dtype, *, compiled: bool = False) -> None:
-        """Move the weights, lay them out channels-last, and say in which precision to run."""
+        """Move the weights, lay them out channels-last, and set the precision."""
         self.requires_grad_(False).eval()
         self.to(device)
         self.dtype = dtype
         self._spatial.to(memory_format=torch.channels_last)
         halves: list[Any] = [self._spatial, self.temporal_vae]
-        if device.type != "mps":  # which knows no such layout in three dimensions
+        if device.type != "mps":  # MPS has no such layout in three dimensions
             halves[1].to(memory_format=torch.channels_last_3d)
         if compiled:
             for half in halves:
@@ -142,9 +142,9 @@ class OpenSoraVae(nn.Module):
             return quantised.contiguous()
 
         vae = self._spatial
-        mean, deviation = split_moments(in_fixed_batches(moments, frames, self.frame_batch))
+        mean, std = split_moments(in_fixed_batches(moments, frames, self.frame_batch))
         if noise is not None:
-            mean = mean + deviation * noise.to(mean.device)
+            mean = mean + std * noise.to(mean.device)
         return mean * SPATIAL_SCALE
 
     def spatial_decode(self, latents: Tensor) -> Tensor:
@@ -187,9 +187,9 @@ class OpenSoraVae(nn.Module):
     def _by_chunks(self, x: Tensor, whole: int, length: int, run: RowsFunction, run_rest: RowsFunction) -> Tensor:
         """x (B, C, L, h, w): the `whole` chunks of `length` of all clips as one batch, then the rests as another."""
         parts = []
-        clips, channels, _, *picture = x.shape
+        clips, channels, _, *frame = x.shape
         if whole:
-            chunks = x[:, :, : whole * length].reshape(clips, channels, whole, length, *picture)
+            chunks = x[:, :, : whole * length].reshape(clips, channels, whole, length, *frame)
             done = in_fixed_batches(run, chunks.transpose(1, 2).flatten(0, 1), self.chunk_batch)  # (B * whole, ...)
             parts.append(done.reshape(clips, whole, *done.shape[1:]).transpose(1, 2).flatten(2, 3))
         rest = x[:, :, whole * length :]

@@ -1,4 +1,4 @@
-"""Options of codecs as people type them: `video.weights=FOLDER`."""
+"""Parse options of codecs from the command line: `video.weights=FOLDER`."""
 
 import tomllib
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ def parse_options(items: Sequence[str]) -> dict[str, dict[str, Any]]:
     """Options by kind of codec.
 
     Args:
-        items: `KIND.OPTION=VALUE`; a value that TOML reads as a number or a truth value is one, all others are text.
+        items: `KIND.OPTION=VALUE`; numbers and truth values are parsed as in TOML, all other values are text.
     Raises: InputError for an item of another form or an unknown kind.
     """
     found: dict[str, dict[str, Any]] = {kind: {} for kind in KINDS}

@@ -8,6 +8,6 @@ LOG_VARIANCE_RANGE = (-30.0, 20.0)
 
 
 def split_moments(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and standard deviation, each (N, C, ...), of moments (N, 2 C, ...)."""
+    """Mean and std, each (N, C, ...), of moments (N, 2 C, ...)."""
     mean, log_variance = moments.chunk(2, dim=1)
     return mean, torch.exp(0.5 * log_variance.clamp(*LOG_VARIANCE_RANGE))

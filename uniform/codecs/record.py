@@ -1,7 +1,7 @@
-"""What `uniform weights fetch` got: per hub id the commit and the digest of each file.
+"""Record of `uniform weights fetch`: per hub id the commit and the digest of each file.
 
-The record lies in the hub's cache, or in the folder that the weights were copied to. A codec that is opened by hub id
-without a revision keeps to the recorded commit.
+The record is in the hub's cache, or in the folder that the weights were copied to. A codec that is opened by hub id
+without a revision uses the recorded commit.
 """
 
 import json
@@ -29,14 +29,14 @@ class Record:
 
     hub_id: str
     commit: str | None
-    """None where the hub's cache does not say it."""
+    """None where the hub's cache has no commit."""
     licence: str
     files: dict[str, FileRecord]
     """By path inside the repository."""
 
 
 def cache_folder() -> Path:
-    """The hub's cache; the record of what was fetched into it lies there."""
+    """The hub's cache, which also holds the record."""
     from huggingface_hub import constants
 
     return Path(constants.HF_HUB_CACHE)
@@ -61,7 +61,7 @@ def _record(value: dict[str, Any]) -> Record:
 
 
 def write_record(folder: Path, record: Record) -> None:
-    """Add `record` to those of `folder`, in place of an older one of the same hub id."""
+    """Add `record` to those of `folder`; replaces an older one of the same hub id."""
     records = {**read_records(folder), record.hub_id: record}
     text = json.dumps({hub_id: asdict(entry) for hub_id, entry in records.items()}, indent=2, sort_keys=True)
     write_bytes(folder / RECORD_NAME, f"{text}\n".encode())

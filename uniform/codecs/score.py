@@ -1,4 +1,4 @@
-"""How far a clip is from what its latents decode to."""
+"""Reconstruction error of a codec: PSNR and log-mel error."""
 
 import math
 from dataclasses import dataclass
@@ -9,12 +9,12 @@ from torch import Tensor
 from uniform.codecs.base import AudioCodec, VideoCodec
 
 BEST_PSNR_DB = 100.0
-"""Stands for a picture that came back exactly; a true infinity has no place in JSON."""
+"""PSNR of an exact reconstruction; JSON has no infinity."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scores:
-    """Of one clip after encoding and decoding."""
+    """Scores of one clip after encoding and decoding."""
 
     psnr_db: float
     """Peak signal-to-noise ratio over all pixels and frames, RGB."""
@@ -24,7 +24,7 @@ class Scores:
 
 @dataclass(frozen=True, kw_only=True)
 class RoundTrip:
-    """A clip that was decoded from its latents, and what was lost."""
+    """A clip decoded from its latents, with its scores."""
 
     frames: Tensor
     """uint8 (T, H, W, 3), RGB, on the CPU."""
@@ -39,22 +39,22 @@ def round_trip(
     """Decode a clip's raw latents and compare.
 
     Args:
-        frames: uint8 (T, H, W, 3), the clip before.
-        waveform: float32 (S,), the sound before.
-        video_latent: (C, T', H', W'), in any precision: score what is kept, not what was computed.
+        frames: uint8 (T, H, W, 3), the original frames.
+        waveform: float32 (S,), the original audio.
+        video_latent: (C, T', H', W'), in the precision in which it is stored.
         audio_latent: (C, time, frequency).
     """
-    picture = video.decode(video_latent[None].float(), len(frames))[0].cpu()
-    sound = audio.decode(audio_latent[None].float(), len(waveform))[0].cpu()
-    scores = Scores(psnr_db=psnr_db(frames, picture), mel_error=mel_error(audio, waveform, sound))
-    return RoundTrip(frames=picture, waveform=sound, scores=scores)
+    decoded_frames = video.decode(video_latent[None].float(), len(frames))[0].cpu()
+    decoded_waveform = audio.decode(audio_latent[None].float(), len(waveform))[0].cpu()
+    scores = Scores(psnr_db=psnr_db(frames, decoded_frames), mel_error=mel_error(audio, waveform, decoded_waveform))
+    return RoundTrip(frames=decoded_frames, waveform=decoded_waveform, scores=scores)
 
 
 def psnr_db(reference: Tensor, decoded: Tensor) -> float:
-    """Peak signal-to-noise ratio of two uint8 pictures or films of one shape, in dB; at most `BEST_PSNR_DB`."""
+    """Peak signal-to-noise ratio of two uint8 images or videos of one shape, in dB; at most `BEST_PSNR_DB`."""
     squares = sum(
         float((a.float() - b.float()).square().sum(dtype=torch.float64))
-        for a, b in zip(reference, decoded, strict=True)  # frame by frame: float copies of a film are large
+        for a, b in zip(reference, decoded, strict=True)  # frame by frame: float copies of a clip are large
     )
     return min(BEST_PSNR_DB, 10 * math.log10(255**2 * reference.numel() / squares)) if squares else BEST_PSNR_DB
 

@@ -21,7 +21,7 @@ _TIED = ("shared.weight", "encoder.embed_tokens.weight")
 
 
 def needed_files(source: Source) -> list[Path]:
-    """Config, weights (with their index, if they are in shards) and tokenizer; downloaded where they have to be."""
+    """Config, weights (with their index, if they are in shards) and tokenizer; downloaded where missing."""
     config_path = source.file("config.json")
     source = source.at_commit_of(config_path)
     main, tokenizer = source.file(*_WEIGHT_FILES), _tokenizer_files(source)
@@ -29,7 +29,7 @@ def needed_files(source: Source) -> list[Path]:
 
 
 def build_network(config_path: Path, source: Source, name: str) -> tuple[Any, list[Path]]:
-    """The encoder without weights, and its weight files after they were held against it."""
+    """The encoder without weights, and its weight files, whose layout is checked."""
     from huggingface_hub.errors import StrictDataclassError
     from transformers import T5Config, T5EncoderModel
 
@@ -66,12 +66,12 @@ def weight_files(source: Source) -> list[Path]:
 
 
 def encoder_half(entries: dict[str, Any]) -> dict[str, Any]:
-    """Without what belongs to the decoder: published checkpoints hold both halves."""
+    """Entries without the decoder: published checkpoints hold both halves."""
     return {key: value for key, value in entries.items() if not key.startswith(_OTHER_HALF)}
 
 
 def tied(entries: dict[str, Any]) -> dict[str, Any]:
-    """With the token table under both of its names; checkpoints hold it under one or both."""
+    """Entries with the token table under both of its names; checkpoints hold it under one or both."""
     table = next((entries[key] for key in _TIED if key in entries), None)
     return entries if table is None else {**entries, **dict.fromkeys(_TIED, table)}
 
@@ -91,5 +91,7 @@ def open_tokenizer(source: Source, vocabulary: int, name: str) -> tuple[Any, Pat
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise WeightsError(f"{name}: {file} is not a T5 tokenizer ({error}). Fetch it again.") from error
     if len(tokenizer) > vocabulary:
-        raise WeightsError(f"{name}: {file} has {len(tokenizer)} tokens, the network {vocabulary}: another model's.")
+        raise WeightsError(
+            f"{name}: {file} has {len(tokenizer)} tokens, the network {vocabulary}: it belongs to another model."
+        )
     return tokenizer, file

@@ -1,8 +1,8 @@
 """A text codec without weights: one token a word, its features a hash of the word's letters.
 
 Equal words give equal features, different words nearly orthogonal ones, and words that share letters ("dog", "dogs")
-are a little alike. The last numbers of a token tell its place in the caption, so that word order is not lost to a model
-that reads tokens as a set. Every number comes from SHAKE-256 and sines: the same on every machine.
+are a little alike. The last dimensions of a token encode its position in the caption, so that a model that reads tokens
+as a set has the word order. All values come from SHAKE-256 and sines, so they are equal on every machine.
 """
 
 import hashlib
@@ -21,15 +21,15 @@ from uniform.spec import Spec
 WIDTH = 64
 MAX_TOKENS = 32
 PLACE_WIDTH = 8
-"""Numbers at the end of a token that tell its place: sine and cosine of four wavelengths."""
+"""Dimensions at the end of a token for its position: sine and cosine of four wavelengths."""
 LETTERS_SHARE = 0.25
-"""Part of a word's variance that comes from its three-letter pieces; the rest is of the whole word."""
+"""Part of a word's variance that comes from its three-letter parts; the rest is of the whole word."""
 
 
 def open_codec(
     name: str, spec: Spec, device: str = "cpu", width: int = WIDTH, max_tokens: int = MAX_TOKENS
 ) -> "BytesText":
-    """The codec; `spec` and `device` change nothing, for captions have no geometry and hashes need no accelerator."""
+    """The codec; `spec` and `device` change nothing, since captions have no geometry and hashes need no accelerator."""
     return BytesText(name=name, width=width, max_tokens=max_tokens)
 
 
@@ -37,7 +37,7 @@ class BytesText:
     """Captions to hashed word features.
 
     Args:
-        width: numbers per token, even and above `PLACE_WIDTH`.
+        width: dimensions per token, even and above `PLACE_WIDTH`.
         max_tokens: words and signs per caption; longer captions are cut.
     """
 
@@ -100,16 +100,16 @@ def _word(word: str, width: int) -> NDArray[np.float64]:
     """Features of a word, about unit variance: (width,)."""
     whole = _hashed(f"word {word}", width)
     marked = f"<{word}>"
-    pieces = dict.fromkeys(marked[start : start + 3] for start in range(len(marked) - 2))
-    if not pieces:
+    trigrams = dict.fromkeys(marked[start : start + 3] for start in range(len(marked) - 2))
+    if not trigrams:
         return whole
-    letters = np.sum([_hashed(f"letters {piece}", width) for piece in pieces], axis=0) / math.sqrt(len(pieces))
+    letters = np.sum([_hashed(f"letters {trigram}", width) for trigram in trigrams], axis=0) / math.sqrt(len(trigrams))
     mixed: NDArray[np.float64] = math.sqrt(1 - LETTERS_SHARE) * whole + math.sqrt(LETTERS_SHARE) * letters
     return mixed
 
 
 def _hashed(key: str, width: int) -> NDArray[np.float64]:
-    """`width` numbers of mean 0 and variance 1 that only `key` decides. Lone surrogates are allowed."""
+    """`width` values of mean 0 and variance 1 that depend on `key` only. Lone surrogates are allowed."""
     content = hashlib.shake_256(key.encode("utf-8", "surrogatepass")).digest(width)
     levels = np.frombuffer(content, dtype=np.uint8).astype(np.float64)
     numbers: NDArray[np.float64] = (levels - 127.5) / math.sqrt((256**2 - 1) / 12)
@@ -117,6 +117,6 @@ def _hashed(key: str, width: int) -> NDArray[np.float64]:
 
 
 def _place(index: int) -> NDArray[np.float64]:
-    """The place of a token, unit variance: (PLACE_WIDTH,). Wavelengths of 4, 16, 64 and 256 tokens."""
+    """The position code of a token, unit variance: (PLACE_WIDTH,). Wavelengths of 4, 16, 64 and 256 tokens."""
     angles = 2 * np.pi * index / 4.0 ** np.arange(1, PLACE_WIDTH // 2 + 1)
     return math.sqrt(2) * np.concatenate([np.sin(angles), np.cos(angles)])

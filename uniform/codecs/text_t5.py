@@ -1,8 +1,8 @@
 """The text codec of the paper's backbone: the encoder half of T5 v1.1 (flan variants too), frozen.
 
-A caption is cleaned, cut into at most 300 tokens, and encoded with its padding masked; the features are given back at
-the caption's real length. Captions run sorted by length, in batches of one shape per length class, so that a caption's
-numbers do not depend on what else is in the batch.
+A caption is cleaned, cut into at most 300 tokens, and encoded with its padding masked; the features have the caption's
+real length. Captions are sorted by length and run in batches of one shape per length class, so that the features of a
+caption do not depend on the batch.
 
 Source: Open-Sora 1.2 (T5 v1.1 XXL, 300 tokens, bfloat16); docs/paper_map.md.
 """
@@ -32,23 +32,23 @@ CODE_VERSION = 1
 MAX_TOKENS = 300
 """Open-Sora 1.2 and PixArt-Sigma; PixArt-alpha had 120."""
 LENGTH_STEP = 16
-"""Captions are padded to a multiple of it, and run with others of the same padded length only."""
+"""Captions are padded to a multiple of it and run only with others of the same padded length."""
 NULL_KEY = "y_embedder.y_embedding"
-"""Where PixArt's checkpoints keep the caption that stands for none."""
+"""Key of the null caption in PixArt's checkpoints."""
 
 _CPU_BATCH, _GPU_BATCH = 4, 32
 
 
 @dataclass(frozen=True)
 class Tokens:
-    """A caption's token ids, and where its features belong."""
+    """Token ids of a caption, and its index in the list."""
 
     place: int
     ids: list[int]
 
     @property
     def padded(self) -> int:
-        """Length that the caption is padded to."""
+        """Padded length of the caption."""
         return -(-len(self.ids) // LENGTH_STEP) * LENGTH_STEP
 
 
@@ -58,8 +58,8 @@ class T5Codec:
     Args:
         network: transformers' T5EncoderModel on the meta device.
         tokenizer: its tokenizer.
-        files: its weight files, already held against its layout.
-        null_features: (tokens, width) of the caption that stands for none; None encodes the empty caption.
+        files: its weight files, already checked against its layout.
+        null_features: (tokens, width) of the null caption; None encodes the empty caption.
     """
 
     def __init__(
@@ -108,11 +108,11 @@ class T5Codec:
         return len(self._tokenizer(self._text(caption), truncation=False, verbose=False)["input_ids"])
 
     def null_caption(self) -> Tensor:
-        """Features that stand for no caption, float32 (tokens, width); the card's settings say where they are from."""
+        """Features of the null caption, float32 (tokens, width); the card's settings name their origin."""
         return self.encode([""])[0] if self._null_features is None else self._null_features
 
     def halve_batches(self) -> bool:
-        """Halve what runs together, after memory ran out; False where only single captions are left."""
+        """Halve the batch after running out of memory; False where it is a single caption already."""
         before, self._batch = self._batch, max(1, self._batch // 2)
         return self._batch < before
 

@@ -1,7 +1,7 @@
 """A video codec without weights: a few DCT coefficients of YCbCr, in the geometry of the paper's VAE.
 
-Chunks of 17 frames become 5 latent frames: the first stands for 1 frame, the others for 4 each. A latent pixel stands
-for a block of 8 x 8 pixels; 2 x 2 blocks make a macroblock, which is one patch of the transformer.
+Chunks of 17 frames become 5 latent frames: the first covers 1 frame, the others 4 each. A latent pixel covers a
+block of 8 x 8 pixels; 2 x 2 blocks make a macroblock, which is one patch of the transformer.
 
     channel   a frame alone                               a group of 2 to 4 frames
     0         brightness of the block, mean               brightness, mean
@@ -14,8 +14,8 @@ for a block of 8 x 8 pixels; 2 x 2 blocks make a macroblock, which is one patch 
       (1, 1)  brightness, second order along the columns  Cr, first order in time
 
 So an event keeps its frame and its colour. Decoding is linear and keeps every coefficient, so that
-`analyse(synthesise(z)) == z`: splines that preserve the blocks' lowest coefficients spread them smoothly, and what they
-get wrong in the second orders is added back with the DCT's own functions.
+`analyse(synthesise(z)) == z`: splines that preserve the lowest coefficients of the blocks interpolate smoothly, and
+their error in the second orders is corrected with DCT functions.
 
 T frames, T' latent frames, H x W pixels, h x w blocks, m x n macroblocks, g frames of a group.
 """
@@ -38,18 +38,18 @@ BRIGHTNESS_TIMES = 3
 COLOUR_TIMES = 2
 """Orders in time that a group keeps for colour."""
 
-# Deviations of the amplitudes, by channel and by the block's place in its macroblock: geometric means of two
-# measurements, 27 natural clips of 4 s at 256 px and AV-world clips at 64 px (96 clips of w1, w2, w3). Raw latents are
-# amplitudes divided by them, so that each has about unit variance whatever its channel carries in other frames.
-FRAME_DEVIATIONS = ((0.29,) * 4, (0.075,) * 4, (0.075,) * 4, (0.089, 0.089, 0.018, 0.018))
-GROUP_DEVIATIONS = ((0.29,) * 4, (0.069,) * 4, (0.043,) * 4, (0.089, 0.089, 0.015, 0.015))
+# Stds of the amplitudes, by channel and by the block's place in its macroblock: geometric means of two
+# measurements, 27 natural clips of 4 s at 256 px and synthetic-world clips at 64 px (96 clips of w1, w2, w3). Raw
+# latents are amplitudes divided by them, so that each has about unit variance, whatever its channel holds elsewhere.
+FRAME_STDS = ((0.29,) * 4, (0.075,) * 4, (0.075,) * 4, (0.089, 0.089, 0.018, 0.018))
+GROUP_STDS = ((0.29,) * 4, (0.069,) * 4, (0.043,) * 4, (0.089, 0.089, 0.015, 0.015))
 SHIFT = (-1.5, 0.0, 0.0, 0.0)
-"""Between natural clips (-0.8) and the dark AV world (-2.2)."""
+"""Between natural clips (-0.8) and the dark synthetic world (-2.2)."""
 SCALE = (1.0, 1.0, 1.0, 1.0)
 
 
 def open_codec(name: str, spec: Spec, device: str = "cpu") -> "DctVideo":
-    """The codec of `spec`'s clips. Raises ConfigError where the spec wants another latent than four channels."""
+    """The codec for clips of `spec`. Raises ConfigError where the spec does not have four latent channels."""
     if spec.video_channels != CHANNELS:
         raise ConfigError(
             f"spec '{spec.name}': video_channels is {spec.video_channels}; the codec '{name}' makes {CHANNELS}"
@@ -66,7 +66,7 @@ class DctVideo:
         self.card = CodecCard(
             name=name,
             code_version=1,
-            settings={"chunk_frames": chunk_frames, "frame": FRAME_DEVIATIONS, "group": GROUP_DEVIATIONS},
+            settings={"chunk_frames": chunk_frames, "frame": FRAME_STDS, "group": GROUP_STDS},
             weights_sha256=None,
             shift=SHIFT,
             scale=SCALE,
@@ -78,7 +78,7 @@ class DctVideo:
             raise InputError(
                 f"frames are {frames.dtype} {tuple(frames.shape)}; wanted uint8 (clips, frames, height, width, 3)"
             )
-        # Clip by clip, so that a clip's numbers cannot depend on its neighbours.
+        # Clip by clip, so that the latents of a clip do not depend on the batch.
         return torch.stack([self.analyse(clip.to(self.device)) for clip in frames])
 
     def decode(self, latents: Tensor, num_frames: int) -> Tensor:
@@ -115,11 +115,11 @@ class DctVideo:
                 f"latent has shape {found}; {num_frames} frames want ({CHANNELS}, {wanted}, rows, columns)"
             )
         groups = _groups(num_frames, self.chunk_frames)
-        pictures = [
+        planes = [
             _synthesise_frame(coefficients) if length == 1 else _synthesise_group(coefficients, length)
             for (_, length), coefficients in zip(groups, latent.unbind(1), strict=True)
         ]
-        return dct.to_rgb(torch.cat(pictures, dim=1))
+        return dct.to_rgb(torch.cat(planes, dim=1))
 
 
 def _groups(frames: int, chunk_frames: int) -> Iterator[tuple[int, int]]:
@@ -137,20 +137,20 @@ def _analyse_frame(frame: Tensor, means: Tensor) -> Tensor:  # (H, W, 3), (3, h,
     orders = dct.block_orders(dct.to_ycbcr(frame)[0])  # (3, 3, h, w)
     macroblocks = dct.to_macroblocks(torch.stack([*means[1:], orders[2, 0], orders[0, 2]]))
     mixed = dct.interleave(macroblocks, rows, columns)
-    return torch.stack([means[0], orders[1, 0], orders[0, 1], mixed]) / _tile(FRAME_DEVIATIONS, means)
+    return torch.stack([means[0], orders[1, 0], orders[0, 1], mixed]) / _tile(FRAME_STDS, means)
 
 
 def _synthesise_frame(latent: Tensor) -> Tensor:  # (4, h, w) -> (3, 1, H, W)
     rows, columns = latent.shape[-2:]
-    mean, down, along, mixed = latent * _tile(FRAME_DEVIATIONS, latent)
+    mean, down, along, mixed = latent * _tile(FRAME_STDS, latent)
     cb, cr, down_2, along_2 = dct.deinterleave(mixed)
-    brightness = dct.spread_orders(mean, down, along)
+    brightness = dct.smooth_plane_with_orders(mean, down, along)
     found = dct.block_orders(brightness)
     second = torch.stack([down_2, along_2]) - dct.to_macroblocks(torch.stack([found[2, 0], found[0, 2]]))
-    second = dct.spread_over_blocks(second, rows, columns)
+    second = dct.repeat_over_blocks(second, rows, columns)
     missing = {(2, 0): second[0], (0, 2): second[1]}
     height, width = brightness.shape
-    colours = dct.spread(torch.stack([cb, cr]), height, width, MACROBLOCK_PX)
+    colours = dct.smooth_plane(torch.stack([cb, cr]), height, width, MACROBLOCK_PX)
     return torch.cat([dct.add_orders(brightness, missing)[None], colours])[:, None]
 
 
@@ -159,23 +159,23 @@ def _analyse_group(means: Tensor) -> Tensor:  # (3, g, h, w) -> (4, h, w)
     brightness = dct.to_time_orders(means[0], BRIGHTNESS_TIMES)  # (3, h, w)
     colours = dct.to_time_orders(dct.to_macroblocks(means[1:]).transpose(0, 1), COLOUR_TIMES)  # (2, 2, m, n)
     mixed = dct.interleave(colours.flatten(0, 1), rows, columns)
-    return torch.cat([brightness, mixed[None]]) / _tile(GROUP_DEVIATIONS, means)
+    return torch.cat([brightness, mixed[None]]) / _tile(GROUP_STDS, means)
 
 
 def _synthesise_group(latent: Tensor, frames: int) -> Tensor:  # (4, h, w) -> (3, g, H, W)
     rows, columns = latent.shape[-2:]
     height, width = rows * VIDEO_STRIDE_PX, columns * VIDEO_STRIDE_PX
-    amplitudes = latent * _tile(GROUP_DEVIATIONS, latent)
+    amplitudes = latent * _tile(GROUP_STDS, latent)
     brightness = dct.from_time_orders(amplitudes[:BRIGHTNESS_TIMES], frames)  # (g, h, w)
     macroblocks = (-(-rows // 2), -(-columns // 2))
     colours = dct.deinterleave(amplitudes[3]).reshape(COLOUR_TIMES, 2, *macroblocks)  # by time, then by plane
     colours = dct.from_time_orders(colours, frames).transpose(0, 1)  # (2, g, m, n)
-    planes = [dct.spread(brightness, height, width, VIDEO_STRIDE_PX)[None]]
-    return torch.cat([*planes, dct.spread(colours, height, width, MACROBLOCK_PX)])
+    planes = [dct.smooth_plane(brightness, height, width, VIDEO_STRIDE_PX)[None]]
+    return torch.cat([*planes, dct.smooth_plane(colours, height, width, MACROBLOCK_PX)])
 
 
-def _tile(deviations: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
-    """Deviations of each channel by the block's place in its macroblock, tiled: (4, h, w)."""
+def _tile(stds: tuple[tuple[float, ...], ...], like: Tensor) -> Tensor:
+    """Stds of each channel by the block's place in its macroblock, tiled: (4, h, w)."""
     rows, columns = like.shape[-2:]
-    tile = like.new_tensor(deviations).reshape(CHANNELS, 2, 2)
+    tile = like.new_tensor(stds).reshape(CHANNELS, 2, 2)
     return tile.repeat(1, -(-rows // 2), -(-columns // 2))[:, :rows, :columns]

@@ -34,10 +34,10 @@ class OpenSoraCodec:
 
     Args:
         vae: the network, on the meta device.
-        path: its weights, already held against the network's layout.
-        card: what shards remember.
+        path: its weights, already checked against the network's layout.
+        card: metadata for shards.
         posterior: "mean", or "sample" as the original does.
-        seed: of the samples. A clip's noise derives from it and from the clip's pixels, never from its neighbours.
+        seed: of the samples. The noise of a clip depends on it and on the clip's pixels, not on other clips.
     """
 
     def __init__(
@@ -69,16 +69,16 @@ class OpenSoraCodec:
     def encode(self, frames: Tensor) -> Tensor:
         """uint8 (B, T, H, W, 3), RGB -> float32 (B, 4, T', H / 8, W / 8), before shift and scale.
 
-        Float frames in [-1, 1] are taken too. Raises InputError for another shape or type.
+        Float frames in [-1, 1] are accepted too. Raises InputError for another shape or type.
         """
-        mean, deviation = self.encode_moments(frames)
+        mean, std = self.encode_moments(frames)
         if self._posterior == "mean":
             return mean
         noise = torch.stack([self._noise("temporal", clip, mean.shape[1:]) for clip in frames])
-        return mean + deviation * noise.to(mean.device)
+        return mean + std * noise.to(mean.device)
 
     def encode_moments(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        """As `encode`: mean and standard deviation of the posterior, each float32 (B, 4, T', H / 8, W / 8)."""
+        """As `encode`: mean and standard std of the posterior, each float32 (B, 4, T', H / 8, W / 8)."""
         _check_frames(frames)
         clips, length, height, width = frames.shape[:4]
         noise = None
@@ -109,7 +109,7 @@ class OpenSoraCodec:
         return frames.reshape(len(latents), num_frames, *frames.shape[1:])
 
     def halve_batches(self) -> bool:
-        """Halve what runs together, after memory ran out; False where only single frames and chunks are left."""
+        """Halve the batches after running out of memory; False where they are single frames and chunks already."""
         vae = self._vae
         before = vae.frame_batch, vae.chunk_batch
         vae.frame_batch, vae.chunk_batch = max(1, vae.frame_batch // 2), max(1, vae.chunk_batch // 2)
@@ -158,12 +158,12 @@ def open_codec(
         name: "opensora-v1.2".
         spec: its chunk length must be the codec's.
         weights: folder, weight file or hub id; None is the catalogue's. A `config.json` beside the weights may name
-            other sizes; without one the published sizes are demanded.
+            other sizes; without one the published sizes are required.
         revision: of the hub; None is what `uniform weights fetch` recorded.
         device: auto, cpu, cuda, mps.
         dtype: float32 or bfloat16 (norms and posteriors stay float32).
-        frame_batch, chunk_batch: frames and chunks that run together, always exactly so many (the last batch is
-            filled up): memory against speed. None: 4 frames and one clip's chunks on a CPU, 32 and 32 elsewhere.
+        frame_batch, chunk_batch: frames and chunks per batch, always exactly this number (the last batch is
+            padded): memory against speed. None: 4 frames and one clip's chunks on a CPU, 32 and 32 elsewhere.
         compiled: run through torch.compile.
         posterior: "mean", or "sample" with `seed`.
     Raises: WeightsError for weights that are missing or of another model; SpecMismatchError; ConfigError.
@@ -194,7 +194,7 @@ def open_codec(
 
 
 def _network(config: VaeConfig, spec: Spec, path: Path, *, frame_batch: int, chunk_batch: int) -> OpenSoraVae:
-    """The network without weights, after `path` was held against it."""
+    """The network without weights; checks the layout of `path`."""
     if (config.chunk_frames, config.temporal.channels) != (spec.chunk_frames, spec.video_channels):
         raise SpecMismatchError(
             f"{path} encodes chunks of {config.chunk_frames} frames to {config.temporal.channels} channels; "
@@ -221,7 +221,7 @@ def _card(name: str, path: Path, settings: dict[str, Any]) -> CodecCard:
 
 
 def needed_files(source: Source) -> list[Path]:
-    """The weight file, and `config.json` where there is one; downloaded where they have to be."""
+    """The weight file, and `config.json` where there is one; downloaded where missing."""
     path = source.weight_file or source.file(*WEIGHT_FILES)
     config = source.at_commit_of(path).find("config.json")
     return [path] if config is None else [path, config]

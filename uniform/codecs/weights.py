@@ -1,4 +1,4 @@
-"""Weight files: read without running what is inside, held against a layout key by key, known by their digest.
+"""Read weight files without running code, check their layout key by key, and compute digests.
 
 `.safetensors` is preferred. `.bin`, `.pt`, `.pth` and `.ckpt` are pickles and are only read with torch's
 `weights_only=True`, which refuses anything but tensors and plain containers.
@@ -27,7 +27,7 @@ _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 
 def read_shapes(path: Path) -> Shapes:
-    """Key and shape of every tensor in a weight file, without reading the numbers.
+    """Key and shape of every tensor in a weight file, without reading the values.
 
     Raises: WeightsError for a file that is missing, cut short, of another format, or a pickle with code inside.
     """
@@ -46,7 +46,7 @@ def read_state(path: Path, keys: Iterable[str] | None = None) -> dict[str, Tenso
 
 
 def each_tensor(path: Path, keys: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
-    """Key and tensor, one after the other: a file larger than the memory can be looked through."""
+    """Yield keys and tensors one by one, so that a file larger than memory can be read."""
     if path.suffix in _PICKLES:
         yield from _read_pickle(path).items()
         return
@@ -56,7 +56,7 @@ def each_tensor(path: Path, keys: Iterable[str] | None = None) -> Iterator[tuple
 
 
 def is_weight_file(path: Path) -> bool:
-    """Whether a file's name says that it holds tensors."""
+    """Whether the suffix of a file is that of a weight file."""
     return path.suffix == ".safetensors" or path.suffix in _PICKLES
 
 
@@ -67,8 +67,8 @@ def _safetensors(path: Path) -> Any:
         raise WeightsError(f"{path}: not found") from error
     except (SafetensorError, OSError) as error:
         raise WeightsError(
-            f"{path}: not a whole safetensors file ({error}; {path.stat().st_size:,} bytes). "
-            f"It was cut short or is something else: fetch it again."
+            f"{path}: not a complete safetensors file ({error}; {path.stat().st_size:,} bytes). "
+            f"It is truncated or of another format: fetch it again."
         ) from error
 
 
@@ -79,16 +79,16 @@ def _read_pickle(path: Path) -> dict[str, Tensor]:
         raise WeightsError(f"{path}: not found") from error
     except MemoryError:
         raise
-    except Exception as error:  # damaged bytes raise anything: torch's reader does not promise which
+    except Exception as error:  # damaged bytes raise errors of any type in torch's reader
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise WeightsError(
-            f"{path}: refused ({first}). Only tensors are read from such a file and nothing in it is run. It is cut "
-            f"short, or holds more than weights: fetch it again, or give a .safetensors file."
+            f"{path}: refused ({first}). Only tensors are read from such a file; no code in it runs. It is "
+            f"truncated, or holds more than weights: fetch it again, or pass a .safetensors file."
         ) from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
-        raise WeightsError(f"{path}: holds {type(loaded).__name__}, not a table of tensors. Give the model's weights.")
+        raise WeightsError(f"{path}: holds {type(loaded).__name__}, not a table of tensors. Pass the model's weights.")
     return loaded
 
 
@@ -98,12 +98,12 @@ def _is_zip(path: Path) -> bool:
 
 
 def require_layout(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tuple[int, ...]], where: str) -> None:
-    """Refuse a weight file that is not the wanted model.
+    """Refuse a weight file with another layout than the expected one.
 
     Args:
         found, wanted: key and shape of every tensor.
         where: file and model, for the first line of the error.
-    Raises: WeightsError that lists missing keys, surplus keys and other shapes.
+    Raises: WeightsError that lists missing keys, surplus keys and different shapes.
     """
     missing = [key for key in wanted if key not in found]
     surplus = [key for key in found if key not in wanted]
@@ -116,9 +116,9 @@ def require_layout(found: Mapping[str, tuple[int, ...]], wanted: Mapping[str, tu
     complaints = [f"{len(items)} {name}:\n{_listed(items)}" for name, items in groups if items]
     if complaints:
         raise WeightsError(
-            f"{where}: {len(found)} tensors found, {len(wanted)} wanted, and they do not agree.\n"
+            f"{where}: {len(found)} tensors found, {len(wanted)} wanted, and they differ.\n"
             + "\n".join(complaints)
-            + "\nThese are the weights of another model or of another size: check which file was given."
+            + "\nThese are weights of another model or size: check which file was passed."
         )
 
 
@@ -132,7 +132,7 @@ def _listed(items: list[str]) -> str:
 def load_strict(module: nn.Module, state: Mapping[str, Tensor], where: str, dtype: torch.dtype = torch.float32) -> None:
     """Give `module` (which may be on the meta device) exactly the tensors of `state`, as `dtype`.
 
-    Raises: WeightsError where keys or shapes differ, or where a number is NaN or infinite.
+    Raises: WeightsError where keys or shapes differ, or where a value is NaN or infinite.
     """
     wanted = {key: tuple(tensor.shape) for key, tensor in module.state_dict().items()}
     require_layout({key: tuple(tensor.shape) for key, tensor in state.items()}, wanted, where)
@@ -159,29 +159,29 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def weights_sha256(path: Path) -> str:
-    """SHA-256 of a weight file, remembered beside it for as long as the file's size and time stay as they are.
+    """SHA-256 of a weight file, cached beside it for as long as size and time of the file do not change.
 
-    A folder that cannot be written costs the digest anew each time. `uniform weights verify` never trusts the memory.
+    In a read-only folder it is computed each time. `uniform weights verify` never uses the cache.
     """
-    status, memory = path.stat(), path.with_name(f".{path.name}.uniform-sha256.json")
-    facts = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
-    remembered = _remembered(memory)
-    if {key: remembered.get(key) for key in facts} == facts and isinstance(remembered.get("sha256"), str):
-        return str(remembered["sha256"])
+    status, cache = path.stat(), path.with_name(f".{path.name}.uniform-sha256.json")
+    key = {"bytes": status.st_size, "mtime_ns": status.st_mtime_ns}
+    cached = _cached_digest(cache)
+    if {name: cached.get(name) for name in key} == key and isinstance(cached.get("sha256"), str):
+        return str(cached["sha256"])
     sha256 = file_sha256(path)
-    with contextlib.suppress(OSError):  # a read-only folder: the digest is right, it is only not remembered
-        write_bytes(memory, json.dumps({**facts, "sha256": sha256}).encode())
+    with contextlib.suppress(OSError):  # a read-only folder: the digest is not cached
+        write_bytes(cache, json.dumps({**key, "sha256": sha256}).encode())
     return sha256
 
 
 def files_sha256(paths: Iterable[Path]) -> str:
-    """One SHA-256 for several files: of their names and digests, whatever their order."""
+    """One SHA-256 for several files: of their names and digests, in any order."""
     digests = {path.name: weights_sha256(path) for path in paths}
     return hashlib.sha256(canonical_json(digests).encode()).hexdigest()
 
 
-def _remembered(memory: Path) -> dict[str, Any]:
+def _cached_digest(cache: Path) -> dict[str, Any]:
     try:
-        return read_json(memory)
-    except WeightsError:  # absent, or damaged: then nothing is remembered
+        return read_json(cache)
+    except WeightsError:  # missing or damaged
         return {}

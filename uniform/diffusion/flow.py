@@ -11,20 +11,20 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from uniform.diffusion.loss import Denoiser, Losses, along, clip_mean, noised, summed
+from uniform.diffusion.loss import Denoiser, Losses, broadcast_over, clip_mean, noised, summed
 from uniform.pair import Pair
 from uniform.tasks import MODALITIES
 
 TIME_SCALE = 1000.0
-"""The time of pure noise, as the network is told it."""
+"""The time of pure noise, as the network receives it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Flow:
-    """The objective of rectified flow. A variance code, where the network has one, is ignored."""
+    """The objective of rectified flow. Variance logits of the network are ignored."""
 
     learned_variance: bool = True
-    """Whether outputs carry a second half of channels, to be cut off."""
+    """Whether outputs have a second half of channels, which is cut off."""
     shift: float = 1.0
     """r of t' = r t / (1 + (r - 1) t): above 1 moves times to noise. Open-Sora's rule gives 2.236 at 256 px, 4 s."""
     logit_normal: bool = True
@@ -38,19 +38,19 @@ class Flow:
         return TIME_SCALE
 
     def draw_times(self, u: Tensor) -> Tensor:
-        """Uniform numbers (B,) in [0, 1) to times in (0, 1000), float32."""
+        """Map uniform numbers (B,) in [0, 1) to times in (0, 1000), float32."""
         t = u.double().clamp(1e-7, 1 - 1e-7)
         if self.logit_normal:
             t = torch.special.ndtri(t).sigmoid()
         return (self.shifted(t) * TIME_SCALE).float()
 
     def shifted(self, t: Tensor) -> Tensor:
-        """Times in [0, 1], moved by `shift`; 0 and 1 stay."""
+        """Times in [0, 1], moved by `shift`; 0 and 1 do not change."""
         return self.shift * t / (1 + (self.shift - 1) * t)
 
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """x_t of (B, ...) at times (B,), 0 to 1000."""
-        share = along(t.float() / TIME_SCALE, clean)
+        share = broadcast_over(t.float() / TIME_SCALE, clean)
         return (1 - share) * clean + share * noise
 
     def losses(self, denoiser: Denoiser, clean: Pair, noise: Pair, t: Tensor | Pair, generates: Pair) -> Losses:
@@ -71,5 +71,5 @@ class Flow:
         return summed(parts)
 
     def split(self, output: Tensor) -> tuple[Tensor, None]:
-        """A network's output (B, C or 2C, ...) as velocity; there is no variance."""
+        """Split a network output (B, C or 2C, ...) into velocity and no variance logits."""
         return (output.chunk(2, dim=1)[0] if self.learned_variance else output), None

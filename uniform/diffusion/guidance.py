@@ -1,4 +1,4 @@
-"""Classifier-free guidance: away from what the network would say without the text, or without the given modality."""
+"""Classifier-free guidance: by the text, and by the conditioning modality."""
 
 from dataclasses import dataclass
 
@@ -10,51 +10,58 @@ from uniform.pair import Pair
 
 @dataclass(frozen=True, kw_only=True)
 class Guidance:
-    """How much more the text counts, and the given modality. 1 is no guidance.
+    """Guidance scales of the text and of the conditioning modality. 1 is no guidance.
 
     7 is Open-Sora's scale for IDDPM; the paper names none. All channels of the prediction are guided; the variance
-    code is the conditional one. (DiT and PixArt's IDDPM path guide three of four channels, for no reason here.)
+    logits are those of the conditional branch. (DiT and PixArt's IDDPM code guides three of four channels; nothing
+    here calls for that.)
     """
 
     video: float = 7.0
-    """Scale of the text for the picture."""
+    """Scale of the text for the video."""
     audio: float = 7.0
-    """Scale of the text for the sound."""
-    given: float = 1.0
-    """Scale of the given modality, at the cost of a third network call. For models that were trained with
-    `DiffusionConfig.independent_timesteps`: what is hidden is shown as pure noise beside what is half made."""
+    """Scale of the text for the audio."""
+    conditioning: float = 1.0
+    """Scale of the conditioning modality; costs a third network call per step. Use it with models that were trained
+    with `DiffusionConfig.independent_timesteps`: without the conditioning modality the network reads pure noise in
+    its place, beside the partly noised generated modality."""
 
     def __post_init__(self) -> None:
-        for name in ("video", "audio", "given"):
+        for name in ("video", "audio", "conditioning"):
             if not 0 < getattr(self, name) < float("inf"):
                 raise InputError(f"guidance for {name} is {getattr(self, name)}; it must be above 0 (1 is none)")
 
     @property
-    def of_text(self) -> bool:
-        """Whether the text is guided at all."""
+    def guides_text(self) -> bool:
+        """Whether the text is guided, in either modality."""
         return (self.video, self.audio) != (1.0, 1.0)
 
     @property
-    def of_given(self) -> bool:
-        """Whether the given modality is guided."""
-        return self.given != 1.0
+    def guides_conditioning(self) -> bool:
+        """Whether the conditioning modality is guided."""
+        return self.conditioning != 1.0
+
+    def as_dict(self) -> dict[str, float]:
+        """The scales under the keys of the samples' JSON, where "given" is the conditioning modality."""
+        return {"video": self.video, "audio": self.audio, "given": self.conditioning}
 
 
 def guide(guidance: Guidance, full: Pair, no_text: Pair, bare: Pair | None, *, learned_variance: bool) -> Pair:
-    """The guided prediction.
+    """Combine the predictions of the guidance branches.
 
     Args:
-        full: with text and given modality; no_text: without the text; bare: without both, None if not guided by it.
-        learned_variance: whether the second half of the channels is a variance code.
+        full: with text and conditioning modality; no_text: without the text; bare: without both, None where the
+            conditioning modality is not guided.
+        learned_variance: whether the second half of the channels are variance logits.
     """
     guided = []
-    for scale, said, plain, least in zip(
+    for scale, conditional, textless, unconditional in zip(
         (guidance.video, guidance.audio), full, no_text, bare or (None, None), strict=True
     ):
-        channels = said.shape[1] // 2 if learned_variance else said.shape[1]
-        own, other = said[:, :channels], plain[:, :channels]
-        result = other + scale * (own - other)
-        if least is not None:
-            result = result + (guidance.given - 1) * (other - least[:, :channels])
-        guided.append(torch.cat([result, said[:, channels:]], dim=1))
+        channels = conditional.shape[1] // 2 if learned_variance else conditional.shape[1]
+        with_text, without_text = conditional[:, :channels], textless[:, :channels]
+        result = without_text + scale * (with_text - without_text)
+        if unconditional is not None:
+            result = result + (guidance.conditioning - 1) * (without_text - unconditional[:, :channels])
+        guided.append(torch.cat([result, conditional[:, channels:]], dim=1))
     return Pair(*guided)

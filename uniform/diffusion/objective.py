@@ -1,4 +1,4 @@
-"""The choice of objective, as a preset or a checkpoint states it."""
+"""Configuration of the diffusion objective, as presets and checkpoints hold it."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -13,14 +13,14 @@ Objective = Iddpm | Flow
 
 @dataclass(frozen=True, kw_only=True)
 class DiffusionConfig:
-    """What the network learns to predict. Defaults are the paper's: noise, in 1,000 discrete steps."""
+    """The target of the network. Defaults are the paper's: noise, in 1,000 discrete steps."""
 
     objective: Literal["epsilon", "v", "flow"] = "epsilon"
     """IDDPM's noise (paper), IDDPM's velocity, or rectified flow."""
     noise_both: bool = False
-    """Noise the given modality too, to the letter of equations (1) to (3); our default keeps it clean."""
+    """Noise the conditioning modality too, as equations (1) to (3) say literally; our default keeps it clean."""
     independent_timesteps: bool = False
-    """T2AV: picture and sound at a time of their own, not at the same. Guidance by the given modality needs it."""
+    """T2AV: an independent time for each modality. Guidance by the conditioning modality needs it."""
     min_snr: float | None = None
     """IDDPM: cap on the signal-to-noise weight, 5 in its paper."""
     variational_weight: float = 1.0
@@ -32,16 +32,16 @@ class DiffusionConfig:
     flow_logit_normal: bool = True
     """Flow: times from a logit-normal distribution; uniform if False."""
     flow_steps: int = 30
-    """Flow: usual number of Euler steps at sampling (Open-Sora's); training does not read it."""
+    """Flow: default number of Euler steps at sampling (Open-Sora's); not used in training."""
 
     guidance: float = 7.0
-    """Usual scale of the text at sampling (Open-Sora's for IDDPM); training does not read it."""
+    """Default guidance scale of the text at sampling (Open-Sora's for IDDPM); not used in training."""
 
     def __post_init__(self) -> None:
         if self.zero_terminal_snr and self.objective != "v":
             raise ConfigError(
                 f"diffusion.zero_terminal_snr needs objective 'v', found '{self.objective}': "
-                f"pure noise tells nothing about x_0 through its noise"
+                f"the noise of pure noise holds no information on x_0"
             )
         if self.independent_timesteps and self.noise_both:
             raise ConfigError(
@@ -49,8 +49,8 @@ class DiffusionConfig:
             )
         if self.zero_terminal_snr and self.min_snr is not None:
             raise ConfigError(
-                f"diffusion.min_snr is {self.min_snr} with zero_terminal_snr: pure noise, where every sample begins, "
-                f"would have the weight 0. Set one of them"
+                f"diffusion.min_snr is {self.min_snr} with zero_terminal_snr: pure noise, where sampling "
+                f"begins, would have the weight 0. Set one of them"
             )
         if self.min_snr is not None and (self.min_snr <= 0 or self.objective == "flow"):
             raise ConfigError(f"diffusion.min_snr is {self.min_snr}; it must be above 0, with 'epsilon' or 'v'")
@@ -65,7 +65,7 @@ class DiffusionConfig:
 
 
 def make_objective(config: DiffusionConfig, *, learned_variance: bool) -> Objective:
-    """The objective that `config` names, for a network with or without a variance code (`ModelConfig`)."""
+    """Build the objective of `config`, for a network with or without variance logits (`ModelConfig`)."""
     if config.objective == "flow":
         return Flow(
             learned_variance=learned_variance,

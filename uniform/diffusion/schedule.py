@@ -20,9 +20,9 @@ class Schedule:
     """A sequence of noise levels, from nearly clean to nearly pure noise. Float64, on the CPU."""
 
     times: Tensor
-    """Long (steps,): the time, 0 to 999, that the network is told at each step."""
+    """Long (steps,): the time, 0 to 999, that the network receives at each step."""
     alpha_bar: Tensor
-    """Float64 (steps,): share of the signal's variance that is left."""
+    """Float64 (steps,): alpha-bar, the remaining share of the signal's variance."""
 
     @property
     def steps(self) -> int:
@@ -41,7 +41,7 @@ class Schedule:
 
     @property
     def log_posterior_variance(self) -> Tensor:
-        """Float64 (steps,): log beta-tilde, the lower bound; step 0, which has none, takes that of step 1."""
+        """Float64 (steps,): log beta-tilde, the lower bound; step 0 has none and takes that of step 1."""
         variance = self.beta * (1 - self.alpha_bar_before) / (1 - self.alpha_bar)
         first = variance[1:2] if self.steps > 1 else self.beta
         return torch.cat([first, variance[1:]]).log()
@@ -54,13 +54,13 @@ class Schedule:
         return of_clean, of_noisy
 
     def respace(self, steps: int) -> "Schedule":
-        """Keep `steps` noise levels, evenly spread, first and last included; a single one is the last.
+        """Keep `steps` evenly spaced noise levels, first and last included; a single one is the last.
 
         Raises: InputError unless 1 <= steps <= the schedule's own.
-        Source: `space_timesteps` of IDDPM with one section (which keeps the first where it keeps one).
+        Source: `space_timesteps` of IDDPM with one section (which keeps the first where it keeps only one).
         """
         if not 1 <= steps <= self.steps:
-            raise InputError(f"{steps} steps were asked of a schedule of {self.steps}; take 1 to {self.steps}")
+            raise InputError(f"{steps} steps of a schedule of {self.steps}; take 1 to {self.steps}")
         last = self.steps - 1
         kept = torch.tensor([round(index * (last / (steps - 1))) for index in range(steps)] if steps > 1 else [last])
         return Schedule(self.times[kept], self.alpha_bar[kept])

@@ -1,7 +1,7 @@
-"""Find the begins of sounds in a waveform, and what they sound like. No learning: an envelope, a rise and a level.
+"""Detect onsets of sounds in a waveform, their pitch and loudness, with an envelope and thresholds.
 
-The envelope is the strongest of a few bands, so that a tone counts the same wherever it lies. A begin is where the
-envelope has climbed half of its rise: a blur that is even in time (a codec's window) does not move that point.
+The envelope is the strongest of several bands, so that tones of all frequencies count equally. An onset is where the
+envelope has half of its rise: a blur that is symmetric in time (a codec's window) does not move that point.
 """
 
 from collections.abc import Mapping
@@ -15,28 +15,28 @@ _WINDOW_S = 0.016
 _STEP_S = 0.004
 _BANDS = 32
 _SMOOTH_STEPS = 5
-"""The envelope is averaged over 20 ms: rebuilt phases make it flicker."""
+"""The envelope is averaged over 20 ms, since reconstructed phases make it fluctuate."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class AudioEventRule:
-    """What counts as the begin of a sound. Levels are relative to the loudest moment of the clip."""
+    """Thresholds of an onset. Levels are relative to the loudest moment of the clip."""
 
     least_rise: float = 0.25
-    """How far the envelope must climb."""
+    """Least rise of the envelope."""
     least_level: float = 0.3
-    """How loud it must become."""
+    """Least level after the rise."""
     silence: float = 0.02
-    """Amplitude of the loudest moment under which a clip holds no events at all; full scale is 1."""
+    """A clip whose loudest moment is below this amplitude has no events; full scale is 1."""
     refractory_s: float = 0.12
-    """No two events are nearer; the one that climbs more stays."""
+    """Least distance of two events; the one with the larger rise is kept."""
     rise_within_s: float = 0.06
-    """The climb is measured over this time."""
+    """The rise is measured over this time."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BandLevels:
-    """How loud each band of frequencies is, step by step."""
+    """Level of each frequency band at each time step."""
 
     amplitude: np.ndarray
     """float64 (bands, steps), full scale 1."""
@@ -47,7 +47,7 @@ class BandLevels:
 
 
 def band_levels(waveform: np.ndarray, rate_hz: int) -> BandLevels:
-    """Short-time levels of a waveform, float32 (S,) in [-1, 1], in bands of equal ratio from 150 Hz up."""
+    """Short-time levels of a waveform, float32 (S,) in [-1, 1], in logarithmic bands from 150 Hz up."""
     size, step = round(_WINDOW_S * rate_hz), round(_STEP_S * rate_hz)
     window = np.hanning(size + 1)[:-1]
     transform = ShortTimeFFT(window / window.sum() * 2, step, rate_hz, fft_mode="onesided")
@@ -55,7 +55,9 @@ def band_levels(waveform: np.ndarray, rate_hz: int) -> BandLevels:
     edges = np.geomspace(150.0, rate_hz / 2, _BANDS + 1)
     band_of = np.searchsorted(edges, transform.f, side="right") - 1
     power = np.stack([(spectrum[band_of == band] ** 2).sum(axis=0) for band in range(_BANDS)])
-    level = np.sqrt(power / 1.5)  # a tone spreads over the Hann window's main lobe: this gives its amplitude
+    level = np.sqrt(
+        power / 1.5
+    )  # the energy of a tone is in the main lobe of the Hann window: this gives its amplitude
     return BandLevels(
         amplitude=uniform_filter1d(level, _SMOOTH_STEPS, axis=1, mode="constant"),
         times_s=np.arange(level.shape[1]) * step / rate_hz,
@@ -66,12 +68,12 @@ def band_levels(waveform: np.ndarray, rate_hz: int) -> BandLevels:
 def audio_events(
     levels: BandLevels, rule: AudioEventRule | None = None, band_hz: tuple[float, float] | None = None
 ) -> np.ndarray:
-    """Begin of every sound.
+    """Detect the onsets of sounds.
 
     Args:
-        levels: the sound, from `band_levels`.
-        rule: what counts; None takes the defaults.
-        band_hz: look at these frequencies only; levels stay relative to the whole clip's loudest moment.
+        levels: the audio, from `band_levels`.
+        rule: thresholds; None takes the defaults.
+        band_hz: use these frequencies only; levels stay relative to the whole clip's loudest moment.
     Returns: float64 (N,), seconds, ascending.
     """
     rule = rule or AudioEventRule()
@@ -81,8 +83,8 @@ def audio_events(
     inside = np.ones(len(levels.centres_hz), bool) if band_hz is None else _between(levels.centres_hz, band_hz)
     envelope = levels.amplitude[inside].max(axis=0, initial=0.0) / loudest
     reach = max(1, round(rule.rise_within_s / _STEP_S))
-    found: list[tuple[float, float]] = []  # (climb, time)
-    for index in _crests(envelope, reach):
+    found: list[tuple[float, float]] = []  # (rise, time)
+    for index in _peaks(envelope, reach):
         before = int(np.argmin(envelope[max(0, index - 2 * reach) : index + 1])) + max(0, index - 2 * reach)
         low, high = float(envelope[before]), float(envelope[index])
         if high >= rule.least_level and high - low >= rule.least_rise:
@@ -93,35 +95,29 @@ def audio_events(
 def pitch_energies(
     waveform: np.ndarray, rate_hz: int, pitches_hz: Mapping[str, float], begin_s: float, length_s: float = 0.12
 ) -> dict[str, float]:
-    """Energy within a quarter octave of each pitch, in a stretch of the waveform.
+    """Energy within a quarter octave of each pitch, in a section of the waveform.
 
     Args:
         waveform: float32 (S,).
         rate_hz: samples per second.
-        pitches_hz: the classes.
-        begin_s: where the stretch begins; it is cut at the ends of the waveform.
-        length_s: how long it is.
+        pitches_hz: the pitch classes.
+        begin_s: start of the section, which is cut at the ends of the waveform.
+        length_s: length of the section.
     """
     first = max(0, round(begin_s * rate_hz))
-    stretch = np.asarray(waveform[first : first + round(length_s * rate_hz)], np.float64)
-    if len(stretch) < 8:
+    section = np.asarray(waveform[first : first + round(length_s * rate_hz)], np.float64)
+    if len(section) < 8:
         return dict.fromkeys(pitches_hz, 0.0)
-    spectrum = np.abs(np.fft.rfft(stretch * np.hanning(len(stretch)), 8 * len(stretch))) ** 2
-    frequencies = np.fft.rfftfreq(8 * len(stretch), 1 / rate_hz)
+    spectrum = np.abs(np.fft.rfft(section * np.hanning(len(section)), 8 * len(section))) ** 2
+    frequencies = np.fft.rfftfreq(8 * len(section), 1 / rate_hz)
     return {
         name: float(spectrum[_between(frequencies, (pitch * 2**-0.25, pitch * 2**0.25))].sum())
         for name, pitch in pitches_hz.items()
     }
 
 
-def nearest_pitch(waveform: np.ndarray, rate_hz: int, pitches_hz: Mapping[str, float], begin_s: float) -> str:
-    """The class with the most energy after `begin_s`."""
-    energies = pitch_energies(waveform, rate_hz, pitches_hz, begin_s)
-    return max(energies, key=lambda name: energies[name])
-
-
 def loudness(waveform: np.ndarray, rate_hz: int, fps: float, frames: int) -> np.ndarray:
-    """Root mean square of the sound about the time of each video frame, (frames,), full scale 1."""
+    """Root mean square of the audio around the time of each video frame, (frames,), full scale 1."""
     half = rate_hz / fps
     squares = np.concatenate([[0.0], np.cumsum(np.asarray(waveform, np.float64) ** 2)])
     middles = np.arange(frames) * rate_hz / fps
@@ -136,15 +132,15 @@ def _between(values: np.ndarray, limits: tuple[float, float]) -> np.ndarray:
     return result
 
 
-def _crests(envelope: np.ndarray, reach: int) -> list[int]:
-    """Steps that are the highest within `reach` steps on both sides."""
+def _peaks(envelope: np.ndarray, reach: int) -> list[int]:
+    """Indices of maxima within `reach` steps on both sides."""
     padded = np.pad(envelope, reach, constant_values=-np.inf)
     highest = np.lib.stride_tricks.sliding_window_view(padded, 2 * reach + 1).max(axis=1)
     return [int(index) for index in np.flatnonzero((envelope >= highest) & (envelope > 0))]
 
 
 def _crossing(envelope: np.ndarray, before: int, after: int, level: float, times_s: np.ndarray) -> float:
-    """The last time in before..after at which the envelope climbs through `level`, by a straight line."""
+    """Last time in before..after at which the envelope crosses `level` upwards, by linear interpolation."""
     index = after
     while index > before and envelope[index - 1] > level:
         index -= 1
@@ -156,7 +152,7 @@ def _crossing(envelope: np.ndarray, before: int, after: int, level: float, times
 
 
 def _spaced(found: list[tuple[float, float]], refractory_s: float) -> np.ndarray:
-    """Times, ascending, no two nearer than `refractory_s`; the greater climb wins."""
+    """Times, ascending, no two nearer than `refractory_s`; the larger rise is kept."""
     kept: list[float] = []
     for _, time in sorted(found, reverse=True):
         if all(abs(time - other) >= refractory_s for other in kept):

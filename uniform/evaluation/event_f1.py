@@ -1,4 +1,4 @@
-"""Do two lists of times agree? F1 of the best one-to-one matching, and how far apart the matched ones are."""
+"""Event F1: the best one-to-one matching of two lists of times, and the offsets of matched events."""
 
 from dataclasses import dataclass
 
@@ -7,19 +7,19 @@ import numpy as np
 
 @dataclass(frozen=True, kw_only=True)
 class EventScore:
-    """How well detected events fit the true ones."""
+    """Counts of matched, missed and false events."""
 
     matched: int
     missed: int
-    """True events without a partner."""
+    """True events without a match."""
     false: int
-    """Detected events without a partner."""
+    """Detected events without a match."""
     offsets_s: tuple[float, ...]
     """Detected minus true, for each matched pair."""
 
     @property
     def f1(self) -> float:
-        """2 TP / (2 TP + FN + FP); 1 where there was nothing to find and nothing was found."""
+        """2 TP / (2 TP + FN + FP); 1 where there are neither true nor detected events."""
         total = 2 * self.matched + self.missed + self.false
         return 2 * self.matched / total if total else 1.0
 
@@ -30,14 +30,14 @@ def event_f1(
     tolerance_s: float,
     inside_s: tuple[float, float] | None = None,
 ) -> EventScore:
-    """Match two lists of times one to one: as many pairs as can be, then the nearest ones.
+    """Match two lists of times one to one: the most pairs, and of those the nearest.
 
     Args:
         true_s: true times, ascending.
         found_s: detected times, ascending.
-        tolerance_s: a pair is no further apart.
-        inside_s: judge events between these times only. A pair counts where its true event is inside; an event
-            without a partner counts where it is inside itself. So no event is wrong for lying on the border.
+        tolerance_s: largest distance of a pair.
+        inside_s: score events between these times only. A pair counts if its true event is inside; an event without a
+            match counts if it is inside. So events near the border are not errors.
     """
     pairs = match_times(true_s, found_s, tolerance_s)
     low, high = inside_s if inside_s is not None else (-np.inf, np.inf)
@@ -53,7 +53,7 @@ def event_f1(
 
 
 def match_times(first_s: np.ndarray, second_s: np.ndarray, tolerance_s: float) -> list[tuple[int, int]]:
-    """The one-to-one matching with the most pairs no further apart than `tolerance_s`, and of those the tightest.
+    """One-to-one matching with the most pairs within `tolerance_s`, and of those the smallest total distance.
 
     Both lists ascend, so a best matching never crosses and a table over prefixes finds it.
     """
@@ -80,7 +80,7 @@ def match_times(first_s: np.ndarray, second_s: np.ndarray, tolerance_s: float) -
 
 
 def bootstrap(values: np.ndarray, seed: int = 0, draws: int = 2000, level: float = 0.95) -> tuple[float, float, float]:
-    """Mean of `values` (N,) and the interval that resampling gives it: (mean, low, high). NaN for no values."""
+    """Mean of `values` (N,) and its bootstrap interval: (mean, low, high). NaN for no values."""
     if not len(values):
         return float("nan"), float("nan"), float("nan")
     random = np.random.default_rng(seed)

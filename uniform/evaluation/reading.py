@@ -49,7 +49,7 @@ def decode(
         want_video=want_video,
         want_audio=want_audio,
         fit=reading.fit,
-        native_sound=True,
+        native_audio=True,
     )
     broken = next((note for note in loaded.notes if note.code == NOT_FINITE), None)
     if broken is not None:

@@ -1,8 +1,8 @@
-"""Find a bright ball in a video, when it touches the floor, and what colour it has. No learning.
+"""Track a bright ball in a video: its path, its impacts on the floor and its colour.
 
-The ball is what is brighter than its row's background. Its middle is a brightness-weighted mean, which survives a
-codec that keeps little more than the means of 8 x 8 pixels. An impact is a sharp lowest point of the middle's path;
-its time is where the fall and the rise meet, so it is finer than a frame.
+The ball is the part brighter than the background of its row. Its middle is a brightness-weighted mean, which is robust
+to a codec that keeps little more than the means of 8 x 8 pixels. An impact is a sharp lowest point of the path; its
+time is where fall and rise meet, with sub-frame precision.
 """
 
 from collections.abc import Mapping
@@ -11,62 +11,62 @@ from typing import Literal
 
 import numpy as np
 
-Side = Literal["left", "right", "whole"]
+Region = Literal["left", "right", "whole"]
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 _BACKGROUND_PERCENTILE = 25
 _BACKGROUND_STRIDE = 3
-"""The background is read off every third frame."""
+"""The background is estimated from every third frame."""
 _NOISE_SHARE = 0.15
-"""Differences below this share of the ball's own brightness are taken for background."""
+"""Differences below this share of the ball's brightness count as background."""
 
 
 _USUAL_FLIGHT_FRAMES = 9
-"""Assumed beyond the first and the last impact of a clip."""
+"""Length of the flights before the first and after the last impact of a clip."""
 _FIT_FRAMES = 3
-"""Frames on each side of an impact that its time is read from."""
-_TRIED = np.linspace(-1.0, 1.0, 81)
-"""Times tried about the lowest frame, in frames."""
+"""Frames on each side of an impact that are used to fit its time."""
+_CANDIDATES = np.linspace(-1.0, 1.0, 81)
+"""Candidate times around the lowest frame, in frames."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class VideoEventRule:
-    """What counts as an impact. Lengths are in picture heights."""
+    """Thresholds of an impact. Lengths are in frame heights."""
 
     least_prominence: float = 0.06
-    """How far the path must rise on both sides."""
+    """Least rise of the path on both sides."""
     prominence_within_s: float = 0.3
-    """How soon it must do so."""
+    """Time within which the path must rise."""
     least_depth: float = 0.5
-    """How far down, from the top, the lowest point must be."""
+    """Least distance of the lowest point from the top."""
     refractory_s: float = 0.15
-    """No two events are nearer; the lower one stays."""
+    """Least distance of two events; the lower one is kept."""
     least_contrast: float = 12.0
-    """Brightness over the background, of 255, under which there is no ball."""
+    """Least brightness over the background, of 255, of a ball."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Sight:
-    """What was seen of one ball."""
+class BallTrack:
+    """Path and colour of one ball."""
 
     x: np.ndarray
-    """float64 (T,), middle from the left, in picture heights."""
+    """float64 (T,), middle from the left, in frame heights."""
     y: np.ndarray
-    """float64 (T,), middle from the top, in picture heights."""
+    """float64 (T,), middle from the top, in frame heights."""
     colour: np.ndarray
     """float64 (3,), mean difference of the ball from its background, RGB, of 255."""
     contrast: float
     """Brightness over the background, of 255."""
 
 
-def watch(frames: np.ndarray, side: Side = "whole") -> Sight:
-    """Follow the brightest thing of a video.
+def track_ball(frames: np.ndarray, region: Region = "whole") -> BallTrack:
+    """Track the brightest object of a video.
 
     Args:
         frames: uint8 (T, H, W, 3), RGB.
-        side: look at the left or right half only.
+        region: use the left or right half only.
     """
     width = frames.shape[2]
-    columns = {"left": slice(0, width // 2), "right": slice(width // 2, width), "whole": slice(0, width)}[side]
+    columns = {"left": slice(0, width // 2), "right": slice(width // 2, width), "whole": slice(0, width)}[region]
     part = frames[:, :, columns].astype(np.float32)
     light = part @ _LUMA  # (T, H, W')
     ground = np.percentile(light[::_BACKGROUND_STRIDE], _BACKGROUND_PERCENTILE, axis=(0, 2))
@@ -83,21 +83,21 @@ def watch(frames: np.ndarray, side: Side = "whole") -> Sight:
     whole = max(float(total.sum()), 1e-9)
     back = np.percentile(part[::_BACKGROUND_STRIDE], _BACKGROUND_PERCENTILE, axis=(0, 2))  # (H, 3)
     colour = (np.einsum("thw,thwc->c", weight, part) - np.einsum("thw,hc->c", weight, back)) / whole
-    return Sight(x=x, y=y, colour=colour.astype(np.float64), contrast=contrast)
+    return BallTrack(x=x, y=y, colour=colour.astype(np.float64), contrast=contrast)
 
 
-def video_events(sight: Sight, fps: float, rule: VideoEventRule | None = None) -> np.ndarray:
-    """Times at which a ball touches the floor.
+def video_events(track: BallTrack, fps: float, rule: VideoEventRule | None = None) -> np.ndarray:
+    """Detect the impacts of a ball.
 
     Args:
-        sight: its path.
+        track: path of the ball.
         fps: frames per second.
-        rule: what counts; None takes the defaults.
+        rule: thresholds; None takes the defaults.
     Returns: float64 (N,), seconds, ascending.
     """
     rule = rule or VideoEventRule()
-    path = sight.y
-    if sight.contrast < rule.least_contrast:
+    path = track.y
+    if track.contrast < rule.least_contrast:
         return np.empty(0)
     reach = max(1, round(rule.prominence_within_s * fps))
     found: list[tuple[float, int]] = []  # (depth, frame)
@@ -115,12 +115,12 @@ def video_events(sight: Sight, fps: float, rule: VideoEventRule | None = None) -
     return _refined(path, np.array(sorted(kept), int)) / fps
 
 
-def nearest_colour(sight: Sight, colours: Mapping[str, tuple[int, int, int]]) -> str:
-    """The class whose hue is nearest; brightness does not count. "grey" where there is hardly any hue."""
-    seen = _hue(sight.colour)
-    if np.hypot(*seen) < 0.18 * max(float(sight.colour @ _LUMA), 1.0):
+def nearest_colour(track: BallTrack, colours: Mapping[str, tuple[int, int, int]]) -> str:
+    """The colour class of nearest hue, regardless of brightness; "grey" at low saturation."""
+    found = _hue(track.colour)
+    if np.hypot(*found) < 0.18 * max(float(track.colour @ _LUMA), 1.0):
         return "grey"
-    angle = np.arctan2(seen[1], seen[0])
+    angle = np.arctan2(found[1], found[0])
 
     def distance(name: str) -> float:
         hue = _hue(np.array(colours[name], np.float64))
@@ -129,9 +129,9 @@ def nearest_colour(sight: Sight, colours: Mapping[str, tuple[int, int, int]]) ->
     return min(colours, key=distance)
 
 
-def turning_speed(sight: Sight, fps: float, hub: tuple[float, float]) -> np.ndarray:
-    """Turns per second of something that circles `hub` (from the left, from the top, in picture heights), (T,)."""
-    angle = np.unwrap(np.arctan2(sight.y - hub[1], sight.x - hub[0]))
+def turning_speed(track: BallTrack, fps: float, hub: tuple[float, float]) -> np.ndarray:
+    """Turns per second of an object around `hub` (from the left, from the top, in frame heights), (T,)."""
+    angle = np.unwrap(np.arctan2(track.y - hub[1], track.x - hub[0]))
     result: np.ndarray = np.abs(np.gradient(angle)) * fps / (2 * np.pi)
     return result
 
@@ -143,10 +143,10 @@ def _hue(colour: np.ndarray) -> np.ndarray:
 
 
 def _refined(path: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """Impact times in frames, finer than a frame, from the lowest frames `rough`.
+    """Impact times in frames, with sub-frame precision, from the lowest frames `rough`.
 
-    About an impact the path is fitted by two parabolas that meet at it with equal speed: a fall and a rise that end at
-    the neighbouring impacts. For each time tried the floor and the speed are a straight line's fit; the best time wins.
+    Around an impact the path is fitted by two parabolas that meet at it with equal speed: a fall and a rise that end at
+    the neighbouring impacts. For each candidate time, floor and speed are a linear fit; the best time is taken.
     """
     refined = rough.astype(np.float64)
     for number, index in enumerate(rough):
@@ -154,12 +154,12 @@ def _refined(path: np.ndarray, rough: np.ndarray) -> np.ndarray:
         after = rough[number + 1] - index if number + 1 < len(rough) else _USUAL_FLIGHT_FRAMES
         reach_before, reach_after = (min(_FIT_FRAMES, max(1, int(0.7 * gap))) for gap in (before, after))
         frames = np.arange(max(0, index - reach_before), min(len(path), index + reach_after + 1))
-        since = frames - (index + _TRIED)[:, None]  # (tried times, frames)
+        since = frames - (index + _CANDIDATES)[:, None]  # (candidates, frames)
         gap = np.where(since < 0, before, after)
         height = np.abs(since) * (1 - np.abs(since) / gap)
         height -= height.mean(axis=1, keepdims=True)
         drop = path[frames] - path[frames].mean()
-        covered = (height @ drop) ** 2 / np.maximum((height**2).sum(axis=1), 1e-12)  # what the fit explains
+        covered = (height @ drop) ** 2 / np.maximum((height**2).sum(axis=1), 1e-12)  # explained variance of the fit
         covered[height @ drop >= 0] = -np.inf  # the floor is below, not above
-        refined[number] += _TRIED[int(np.argmax(covered))]
+        refined[number] += _CANDIDATES[int(np.argmax(covered))]
     return refined

@@ -1,4 +1,4 @@
-"""Exported weights on the Hugging Face Hub, with a model card; private unless it is said otherwise, in one commit.
+"""Uploads exported weights with a model card to the Hugging Face Hub in one commit; private unless --public is given.
 
 The token is huggingface_hub's own (HF_TOKEN, or the file that `hf auth login` writes), and the hub is HF_ENDPOINT's.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from uniform.errors import CheckpointError
-from uniform.model.checkpoint import ModelFacts
+from uniform.model.checkpoint import ModelMetadata
 
 CARD_NAME = "README.md"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+")
@@ -18,7 +18,7 @@ _LICENCE = re.compile(r"[a-z0-9][a-z0-9.+-]*")
 
 @dataclass(frozen=True, kw_only=True)
 class Publication:
-    """What would be uploaded, and where to."""
+    """The files of an upload, and its destination."""
 
     hub_id: str
     """owner/name"""
@@ -27,27 +27,29 @@ class Publication:
     card: str
     """The model card: README.md."""
     public: bool = False
-    """Everybody may see it; False makes a private repository."""
+    """True for a public repository, False for a private one."""
 
 
 def plan_publication(
-    hub_id: str, files: Mapping[str, Path], facts: ModelFacts, licence: str, *, public: bool = False
+    hub_id: str, files: Mapping[str, Path], metadata: ModelMetadata, licence: str, *, public: bool = False
 ) -> Publication:
-    """What `publish` would send.
+    """Plan the upload that `publish` sends.
 
     Args:
-        licence: the hub's word for the licence of these weights: apache-2.0, cc-by-nc-4.0, other...
+        licence: the hub's identifier of the licence of these weights: apache-2.0, cc-by-nc-4.0, other...
     Raises: CheckpointError where the id or the licence is not one.
     """
     if not _HUB_ID.fullmatch(hub_id):
         raise CheckpointError(f"--upload {hub_id}: not a repository's id; it must have the form owner/name")
     if not _LICENCE.fullmatch(licence):
-        raise CheckpointError(f"--license {licence}: must be a word of the hub: apache-2.0, cc-by-nc-4.0, other, ...")
-    card = model_card(hub_id.split("/")[1], sorted(files), facts, licence)
+        raise CheckpointError(
+            f"--license {licence}: give one of the hub's identifiers: apache-2.0, cc-by-nc-4.0, other, ..."
+        )
+    card = model_card(hub_id.split("/")[1], sorted(files), metadata, licence)
     return Publication(hub_id=hub_id, files=files, card=card, public=public)
 
 
-def model_card(name: str, files: list[str], facts: ModelFacts, licence: str) -> str:
+def model_card(name: str, files: list[str], metadata: ModelMetadata, licence: str) -> str:
     """README.md of the repository: the hub's metadata, what the network is, and what its latents must be."""
     from huggingface_hub import ModelCardData
 
@@ -57,13 +59,15 @@ def model_card(name: str, files: list[str], facts: ModelFacts, licence: str) -> 
         pipeline_tag="text-to-video",
         tags=["uniform", "audio", "video", "text-to-audio-video", "audio-to-video", "video-to-audio"],
     )
-    sizes = facts.model
+    sizes = metadata.model
     rows = {
         "network": f"{sizes.depth} pairs of blocks, width {sizes.width}, {sizes.heads} heads",
-        "objective": ", ".join(f"{key} {value}" for key, value in sorted(facts.diffusion.items())),
-        "optimiser steps": f"{facts.step:,}",
-        **dict(sorted(facts.identity.items())),
-        **{f"text codec of {name}": f"{codec['name']} {codec['fingerprint']}" for name, codec in _text_codecs(facts)},
+        "objective": ", ".join(f"{key} {value}" for key, value in sorted(metadata.diffusion.items())),
+        "optimiser steps": f"{metadata.step:,}",
+        **dict(sorted(metadata.identity.items())),
+        **{
+            f"text codec of {name}": f"{codec['name']} {codec['fingerprint']}" for name, codec in _text_codecs(metadata)
+        },
     }
     table = "\n".join(f"| {key} | {value} |" for key, value in rows.items())
     return f"""---
@@ -72,12 +76,12 @@ def model_card(name: str, files: list[str], facts: ModelFacts, licence: str) -> 
 
 # {name}
 
-A UniForm network: one diffusion transformer that generates audible video from text, video from sound, and sound from
+A UniForm network: one diffusion transformer that generates video with audio from text, video from audio, and audio from
 video (arXiv:2502.03897). Trained with the UniForm Toolkit. Files: {", ".join(files)}.
 
 It works on latents of exactly these codecs and this spec; the fingerprints cover weights and settings:
 
-| fact | value |
+| property | value |
 | --- | --- |
 {table}
 
@@ -88,7 +92,7 @@ The licences of the codecs and of the training data hold beside that of these we
 def publish(publication: Publication) -> str:
     """Create the repository if need be, and send card and files as one commit. Returns: the commit's address.
 
-    Raises: CheckpointError without a login, where a private upload would be seen by everybody, or where the hub
+    Raises: CheckpointError without a login, where a private upload would be public, or where the hub
         refuses; nothing is committed then.
     """
     from huggingface_hub import CommitOperationAdd, HfApi, get_token
@@ -103,7 +107,7 @@ def publish(publication: Publication) -> str:
         api.create_repo(publication.hub_id, private=not publication.public, exist_ok=True)
         if not publication.public and not api.model_info(publication.hub_id).private:
             raise CheckpointError(
-                f"{publication.hub_id} is public already, and --public was not given: say --public, or choose another "
+                f"{publication.hub_id} is public already, and --public was not given. Give --public, or choose another "
                 f"name. Nothing was uploaded."
             )
         commit = api.create_commit(
@@ -114,12 +118,12 @@ def publish(publication: Publication) -> str:
     except (OSError, HTTPError, ValueError, RuntimeError) as error:
         first = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise CheckpointError(
-            f"{publication.hub_id}: {api.endpoint} did not take it ({first}). The exported files are kept: check the "
+            f"{publication.hub_id}: {api.endpoint} refused it ({first}). The exported files are kept. Check the "
             f"id and the token's rights (hf auth whoami), then give the same command again."
         ) from error
     return str(commit.commit_url)
 
 
-def _text_codecs(facts: ModelFacts) -> list[tuple[str, Mapping[str, str]]]:
+def _text_codecs(metadata: ModelMetadata) -> list[tuple[str, Mapping[str, str]]]:
     """By caption set, the card of the codec that encoded its captions."""
-    return [(name, text["codec"]) for name, text in sorted(facts.codecs.get("texts", {}).items())]
+    return [(name, text["codec"]) for name, text in sorted(metadata.codecs.get("texts", {}).items())]

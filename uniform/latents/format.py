@@ -7,8 +7,7 @@
     <folder>/card.json                  spec, codecs, statistics, counts, digest of the id list
 
 Shards are plain, uncompressed tar files that any WebDataset reader opens. Arrays are .npy, float16, C order: the
-posterior mean before shift and scale. A shard that no index row names does not exist. docs/shard_format.md says the
-same in prose.
+posterior mean before shift and scale. A shard that no index row names does not exist. See docs/shard_format.md.
 """
 
 import json
@@ -39,7 +38,7 @@ VIDEO_STD_MEMBER = "video_std.npy"
 """Standard deviation of the posterior, shaped as the video."""
 AUDIO_STD_MEMBER = "audio_std.npy"
 META_MEMBER = "json"
-"""The clip's own facts: row, notes, codec fingerprints, round-trip scores. Sorted keys."""
+"""Metadata of the clip: row, notes, codec fingerprints, round-trip scores. Sorted keys."""
 TEXT_MEMBER = "text.npy"
 """float16 (tokens, width), at the caption's real length."""
 
@@ -91,7 +90,7 @@ def text_column(caption_set: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class Card:
-    """What a folder of shards is, for people and for the checks before step 0.
+    """The card of a folder of shards, for people and for the checks before step 0.
 
     `video` and `audio` are `CodecCard.as_dict()`; `texts` maps a caption set to its codec's card under "codec" and to
     the caption fingerprint under "captions". Statistics are per channel, over the raw latents of all clips.
@@ -111,11 +110,11 @@ class Card:
     """`ids_digest` of the obtained clip ids: equal digests are equal sets."""
     licences: tuple[str, ...] = ()
     windows: int = 1
-    """Clips of the spec that each latent holds, one beginning at each whole second; 1 is not written down."""
+    """Clips of the spec that each latent holds, one beginning at each whole second; 1 is not written."""
     format_version: int = FORMAT_VERSION
 
     def write(self, folder: Path) -> None:
-        """Write card.json, whole or not at all."""
+        """Write card.json atomically."""
         text = json.dumps(self.as_dict(), indent=2, sort_keys=True, ensure_ascii=False)
         write_bytes(folder / CARD_NAME, f"{text}\n".encode())
 
@@ -147,7 +146,7 @@ def read_card(folder: Path) -> Card:
 
 
 def latent_shapes(spec: Spec, windows: int = 1) -> dict[str, tuple[int, ...]]:
-    """Shape of each array of a clip, by member: of video and audio latent, and of their deviations."""
+    """Shape of each array of a clip, by member: of video and audio latent, and of their stds."""
     video: tuple[int, ...] = long_spec(spec, windows).video_latent
     audio: tuple[int, ...] = spec.audio_latent
     if windows > 1:
@@ -161,27 +160,27 @@ def ids_digest(clip_ids: Iterable[str]) -> str:
 
 
 def identity(card: Card) -> dict[str, str]:
-    """The facts of a card that must agree wherever its latents are used: spec numbers and codec fingerprints."""
-    facts = {f"spec.{name}": str(value) for name, value in card.spec.items() if name != "name"}
+    """The values of a card that must agree wherever its latents are used: spec and codec fingerprints."""
+    values = {f"spec.{name}": str(value) for name, value in card.spec.items() if name != "name"}
     for kind, codec in (("video", card.video), ("audio", card.audio)):
-        facts[f"{kind} codec"] = f"{codec['name']} {codec['fingerprint']}"
-    return facts
+        values[f"{kind} codec"] = f"{codec['name']} {codec['fingerprint']}"
+    return values
 
 
-def codec_facts(card: Mapping[str, Any]) -> dict[str, str]:
-    """The facts of one codec's card (`CodecCard.as_dict`) that must agree, in the same words from memory or a file."""
+def codec_identity(card: Mapping[str, Any]) -> dict[str, str]:
+    """The values of one codec's card (`CodecCard.as_dict`) that must agree, alike from memory or from a file."""
     names = ("name", "code_version", "settings", "weights_sha256", "fingerprint")
     return {name: canonical_json(card.get(name)).strip('"') for name in names}
 
 
-def require_same(found: Mapping[str, str], wanted: Mapping[str, str], where: str, mend: str) -> None:
-    """Refuse latents that do not belong: a three-column difference, and the command that mends it.
+def require_same(found: Mapping[str, str], wanted: Mapping[str, str], where: str, fix: str) -> None:
+    """Refuse latents that do not belong: raise a three-column difference and the next command.
 
     Args:
-        found: facts of the shards (`identity`), or of a checkpoint.
-        wanted: facts that the caller needs; keys that it does not name are not compared.
-        where: what was looked at, for the first line of the error.
-        mend: what to do next.
+        found: values of the shards (`identity`), or of a checkpoint.
+        wanted: values that the caller needs; other keys are not compared.
+        where: the folder or file of `found`, for the first line of the error.
+        fix: what to do next.
     Raises: SpecMismatchError.
     """
     rows = [(key, found.get(key, "(nothing)"), value) for key, value in wanted.items() if found.get(key) != value]
@@ -190,7 +189,7 @@ def require_same(found: Mapping[str, str], wanted: Mapping[str, str], where: str
     table = [("what", "found", "wanted"), *rows]
     widths = [max(len(row[column]) for row in table) for column in range(3)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in table]
-    raise SpecMismatchError(f"{where} does not belong here:\n  " + "\n  ".join(lines) + f"\n{mend}")
+    raise SpecMismatchError(f"{where} does not belong here:\n  " + "\n  ".join(lines) + f"\n{fix}")
 
 
 def spec_of(card: Card) -> Spec:

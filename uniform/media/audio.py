@@ -1,8 +1,8 @@
-"""Decoded sound of any kind to one mono track on the clip's clock, silent wherever the source says nothing.
+"""Collect decoded audio as one mono waveform on the clip's clock, with silence where the source has none.
 
-Sound is kept in runs: samples that follow each other without a gap. Each run is placed by its first timestamp, so that
-sound that starts late, stops early or pauses lies where a player would play it. A gap opens where a timestamp leaves
-the count of samples by more than `GAP_NS`; smaller differences are the rounding of container clocks.
+Audio is kept in runs: samples that follow each other without a gap. Each run is placed by its first timestamp, so that
+audio that starts late, stops early or pauses is where a player would play it. A gap starts where a timestamp differs
+from the count of samples by more than `GAP_NS`; smaller differences are the rounding of container clocks.
 """
 
 from dataclasses import dataclass, field
@@ -19,16 +19,16 @@ from uniform.media.notes import AUDIO_FORMS, MONO_CHANNEL, NOT_FINITE, Note, aud
 
 GAP_NS = 30 * SECOND // 1000
 WEIGHTS = {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5, "LFE": 0.0}
-"""Share of each speaker in the mono sum before the shares are scaled to one (ITU-R BS.775, as FFmpeg's downmix)."""
+"""Weight of each speaker in the mono mix, before the weights are scaled to sum 1 (ITU-R BS.775, FFmpeg's downmix)."""
 CANCELLED = 0.1
-"""The mono sum has cancelled itself out where its level is below this part (-20 dB) of the loudest channel's."""
+"""The mono mix counts as cancelled where its level is below this share (-20 dB) of the loudest channel's."""
 MIN_NAMED_GAP_MS = 10
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 
 
 @dataclass
 class Run:
-    """Samples without a gap, as the decoder gave them."""
+    """Consecutive samples without a gap, as decoded."""
 
     start_ns: int
     form: tuple[int, str, tuple[str, ...]]
@@ -49,12 +49,12 @@ class Run:
 
     @cached_property
     def channels(self) -> NDArray[np.float32]:
-        """(channels, samples), full scale = 1.0, finite. Nothing may be queued afterwards."""
+        """(channels, samples), full scale = 1.0, finite. Do not add samples afterwards."""
         whole = self.queue.read()
         if whole is None:
             return np.zeros((len(self.speakers), 0), np.float32)
         joined: NDArray[Any] = whole.to_ndarray()
-        if not self.form[1].endswith("p"):  # packed: one row in which the channels take turns
+        if not self.form[1].endswith("p"):  # packed: one row of interleaved channels
             joined = joined.reshape(-1, len(self.speakers)).T
         if joined.dtype.kind == "u":
             return ((joined.astype(np.float32) - 128) / 128).astype(np.float32)
@@ -64,8 +64,8 @@ class Run:
         return np.nan_to_num(joined.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
 
 
-class SoundCollector:
-    """Takes decoded audio frames in time order and keeps those that touch the clip.
+class AudioCollector:
+    """Collects decoded audio frames in time order and keeps those that overlap the clip.
 
     Args:
         start_ns, end_ns: the clip on the source's clock.
@@ -76,12 +76,12 @@ class SoundCollector:
         self._runs: list[Run] = []
         self._run_open = False
         self.end_ns: int | None = None
-        """End of the last frame taken, in the clip or not; None before the first."""
+        """End of the last frame, inside the clip or not; None before the first."""
 
     def add(self, frame: av.AudioFrame, start_ns: int | None) -> None:
-        """Take a frame that starts at `start_ns` on the source's clock, or right after the last one where None.
+        """Add a frame that starts at `start_ns` on the source's clock, or directly after the last one where None.
 
-        Raises: MediaError "unsupported" for a sample rate that no ear needs.
+        Raises: MediaError "unsupported" for a sample rate out of range.
         """
         if not MIN_RATE_HZ <= frame.sample_rate <= MAX_RATE_HZ:
             raise MediaError("unsupported", f"sample rate {frame.sample_rate} Hz")
@@ -93,19 +93,19 @@ class SoundCollector:
             start_ns = expected_ns
         self.end_ns = start_ns + frame.samples * SECOND // frame.sample_rate
         if self.end_ns <= self._start_ns - SECOND or start_ns >= self._end_ns + SECOND:
-            self._run_open = False  # more than a second away: not even the resampler hears it
+            self._run_open = False  # more than a second away: does not affect the resampled clip
             return
         form = (frame.sample_rate, frame.format.name, tuple(channel.name for channel in frame.layout.channels))
         if not (follows and self._run_open and self._runs[-1].form == form):
             self._runs.append(Run(start_ns, form))
             self._run_open = True
-        frame.pts = None  # the queue would insist on its own idea of continuity
+        frame.pts = None  # the queue would check continuity by its own rule
         self._runs[-1].queue.write(frame)
 
     def render(self, rate_hz: int) -> tuple[NDArray[np.float32], list[Note]]:
         """The clip's sound, (samples,) mono, and notes on what was done to it.
 
-        Raises: MediaError "no_audio" where no sound lies inside the clip.
+        Raises: MediaError "no_audio" where the clip holds no audio.
         """
         samples = (self._end_ns - self._start_ns) * rate_hz // SECOND
         waveform = np.zeros(samples, dtype=np.float32)
@@ -122,7 +122,7 @@ class SoundCollector:
                 waveform[begin:end] = mono[begin - first : end - first]
                 covered[begin:end] = True
         if not covered.any():
-            raise MediaError("no_audio", "the sound track holds nothing inside the clip")
+            raise MediaError("no_audio", "the audio stream holds nothing inside the clip")
         return waveform, notes + _notes_on_gaps(covered, rate_hz)
 
     def render_native(self) -> tuple[NDArray[np.float32], int, list[Note]]:
@@ -153,7 +153,7 @@ class SoundCollector:
         return channels, rate_hz, [*notes, *([Note(NOT_FINITE, broken)] if broken else [])]
 
     def _channel_instead_of_sum(self) -> int | None:
-        """The loudest channel's number where the mono sum is far below it (antiphase stereo); None where it is not."""
+        """Index of the loudest channel where the mono mix is far below it (antiphase stereo); else None."""
         if not self._runs or len({run.speakers for run in self._runs}) > 1 or len(self._runs[0].speakers) < 2:
             return None
         channels = np.concatenate([_inside(run, self._start_ns, self._end_ns) for run in self._runs], axis=1)
@@ -162,7 +162,7 @@ class SoundCollector:
         levels = np.sqrt(np.mean(np.square(channels, dtype=np.float64), axis=1)) * (_weights(self._runs[0]) > 0)
         mono = np.sqrt(np.mean(np.square(_weights(self._runs[0]) @ channels, dtype=np.float64)))
         loudest = int(np.argmax(levels))
-        share = float(_weights(self._runs[0])[loudest])  # a lone voice in 5.1 is no cancellation
+        share = float(_weights(self._runs[0])[loudest])  # one active channel of 5.1 is no cancellation
         return loudest if mono < CANCELLED * share * levels[loudest] else None
 
 

@@ -1,4 +1,4 @@
-"""The outermost structure of MP4, Matroska and RIFF files: cut short, or encrypted? Read without any decoder."""
+"""Check the outermost structure of MP4, Matroska and RIFF files for truncation and encryption, without a decoder."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ from typing import BinaryIO
 from uniform.errors import MediaError
 
 CONTAINERS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"moof", b"traf", b"mvex"}
-"""Boxes that hold boxes, on the way to the sample descriptions."""
+"""Boxes that contain the boxes of the sample descriptions."""
 TOP_LEVEL = {b"ftyp", b"moov", b"mdat", b"moof", b"free", b"skip", b"wide", b"pnot", b"styp", b"sidx", b"uuid", b"pdin"}
 ENCRYPTED_ENTRIES = (b"encv", b"enca")
 """Sample entries of Common Encryption (ISO/IEC 23001-7)."""
 EBML_HEADER, MATROSKA_SEGMENT = b"\x1a\x45\xdf\xa3", b"\x18\x53\x80\x67"
 STREAMED_RIFF = 0x7FFF_0000
-"""Lengths from here on are what writers put who cannot go back to the beginning."""
+"""Writers that cannot seek back write a length of this value or more."""
 HEAD_BYTES = 4096
 MAX_BOXES = 10_000
 MAX_ENTRIES_BYTES = 1 << 16
@@ -22,7 +22,7 @@ MAX_ENTRIES_BYTES = 1 << 16
 
 @dataclass(frozen=True)
 class Box:
-    """One box: its name and the bytes it claims, header included."""
+    """One box: its name and its byte range, header included."""
 
     name: bytes
     start: int
@@ -31,7 +31,7 @@ class Box:
 
 
 def refuse_damaged_structure(path: Path) -> None:
-    """Refuse a file whose outermost boxes say that it is cut short or encrypted; other files pass.
+    """Refuse a file whose outermost boxes show that it is truncated or encrypted; other files pass.
 
     Raises: MediaError "truncated" or "encrypted".
     """
@@ -58,7 +58,7 @@ def refuse_damaged_structure(path: Path) -> None:
 
 
 def _riff_end(head: bytes) -> int | None:
-    """Where the RIFF chunk of an AVI or WAV file ends; None for other files and for those written as a stream."""
+    """End of the RIFF chunk of an AVI or WAV file; None for other files and for streamed ones."""
     length = int.from_bytes(head[4:8], "little")
     if head[:4] != b"RIFF" or head[8:12] not in (b"AVI ", b"WAVE") or not 0 < length < STREAMED_RIFF:
         return None
@@ -66,11 +66,11 @@ def _riff_end(head: bytes) -> int | None:
 
 
 def _matroska_end(head: bytes) -> int | None:
-    """Where the segment of a Matroska or WebM file ends; None for other files and for those written as a stream."""
+    """End of the segment of a Matroska or WebM file; None for other files and for streamed ones."""
     at = head.find(MATROSKA_SEGMENT)
     if not head.startswith(EBML_HEADER) or at < 0 or at + 12 > len(head) or head[at + 4] == 0:
         return None
-    width = 9 - head[at + 4].bit_length()  # the leading zero bits of the first byte tell the number's width
+    width = 9 - head[at + 4].bit_length()  # the leading zero bits of the first byte encode the width
     body = at + 4 + width
     length = int.from_bytes(head[at + 4 : body], "big") & ((1 << 7 * width) - 1)
     unknown = (1 << 7 * width) - 1
@@ -78,7 +78,7 @@ def _matroska_end(head: bytes) -> int | None:
 
 
 def _boxes(file: BinaryIO, start: int, end: int) -> Iterator[Box]:
-    """Boxes that lie side by side from `start`; stops at the first that is not a box. The last may reach beyond."""
+    """Consecutive boxes from `start`; stops at the first invalid one. The last may end after `end`."""
     for _ in range(MAX_BOXES):
         if start + 8 > end:
             return

@@ -1,7 +1,7 @@
-"""The sandbox's child process: reads jobs from its standard input, decodes, answers in plain data.
+"""The sandbox's child process: reads jobs from standard input, decodes, and answers in plain data.
 
-One job and one answer are one line of JSON each. Results lie in files of the folder that the parent named, so a decoder
-that writes to the standard output, or dies half-way, cannot forge or garble one.
+A job and an answer are one line of JSON each. Results are files in the folder that the parent chose, so a decoder that
+writes to standard output, or crashes, cannot forge or damage an answer.
 """
 
 import ctypes
@@ -30,16 +30,16 @@ from uniform.spec import Spec
 
 MP4_NAME, FRAMES_NAME, WAVEFORM_NAME = "clip.mp4", "frames.npy", "waveform.npy"
 READY = b"ready\n"
-"""The child's first line, once its imports and limits stand."""
+"""The child's first line, after imports and limits are set."""
 MAX_OUTPUT_BYTES = 1 << 30
 GRACE = 2.0
-"""The child ends itself at this multiple of its time limit, should the parent be gone."""
+"""The child ends itself at this multiple of its time limit, in case the parent is gone."""
 
 
 def serve(folder: Path, memory_limit_mb: int, time_limit_s: float) -> None:
-    """Answer jobs until the standard input closes. The answers go to what was the standard output at the start."""
+    """Answer jobs until standard input closes. Answers go to the original standard output."""
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a library prints is not an answer
+    os.dup2(2, 1)  # output of libraries must not mix with answers
     av.logging.set_level(av.logging.PANIC)
     _limit(memory_limit_mb)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)
@@ -51,7 +51,7 @@ def serve(folder: Path, memory_limit_mb: int, time_limit_s: float) -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         answers.write(json.dumps(answer) + "\n")
         answers.flush()
-    shutil.rmtree(folder, ignore_errors=True)  # the parent is gone, or it would have ended this process
+    shutil.rmtree(folder, ignore_errors=True)  # the parent is gone: it ends this process otherwise
 
 
 def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
@@ -67,26 +67,26 @@ def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     except MediaError as error:
         return {"code": error.code, "reason": error.reason}
     except MemoryError:
-        return {"code": "decode_memory", "reason": "decoding wanted more memory than the limit"}
+        return {"code": "decode_memory", "reason": "decoding needs more memory than the limit"}
     except (av.PatchWelcomeError, av.DecoderNotFoundError, NotImplementedError) as error:
-        return {"code": "unsupported", "reason": _words(error)}
+        return {"code": "unsupported", "reason": _message(error)}
     except (av.FFmpegError, OSError, ValueError, ArithmeticError) as error:
         return _refusal(error, Path(job["path"]), folder)
-    except Exception as error:  # a fault of ours that one odd file has found: told, and no other clip suffers
+    except Exception as error:  # a bug that one file triggers: report it, and go on with other clips
         place = traceback.extract_tb(error.__traceback__)[-1]
         where = f"{Path(place.filename).name}:{place.lineno}"
-        return {"code": "decode_crash", "reason": f"{type(error).__name__} at {where}: {_words(error)}"}
+        return {"code": "decode_crash", "reason": f"{type(error).__name__} at {where}: {_message(error)}"}
 
 
 def _refusal(error: Exception, path: Path, folder: Path) -> dict[str, str]:
-    """Whether the disk or the file's content is to blame."""
+    """Code and reason: whether the disk or the content of the file is at fault."""
     if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
         return {"code": "disk_full", "reason": f"no space left for the decoded clip in {folder}"}
     try:
         refuse_unreadable(path, error)
     except MediaError as refused:
         return {"code": refused.code, "reason": refused.reason}
-    return {"code": "decode_corrupt", "reason": f"{type(error).__name__}: {_words(error)}"}
+    return {"code": "decode_corrupt", "reason": f"{type(error).__name__}: {_message(error)}"}
 
 
 def _request(fields: dict[str, Any]) -> Request:
@@ -94,20 +94,20 @@ def _request(fields: dict[str, Any]) -> Request:
 
 
 def _save_mp4(decoded: Decoded, spec: Spec, settings: dict[str, Any], path: Path) -> None:
-    assert decoded.pictures is not None
+    assert decoded.frames is not None
     assert decoded.waveform is not None
     mp4 = Mp4Settings(fps=Fraction(spec.fps), rate_hz=spec.rate_hz, **settings)
-    write_mp4(path, decoded.pictures, to_int16(decoded.waveform), mp4)
+    write_mp4(path, decoded.frames, to_int16(decoded.waveform), mp4)
 
 
 def _save_arrays(decoded: Decoded, folder: Path) -> None:
-    if decoded.pictures is not None:
-        np.save(folder / FRAMES_NAME, np.stack([as_rgb(picture) for picture in decoded.pictures]), allow_pickle=False)
+    if decoded.frames is not None:
+        np.save(folder / FRAMES_NAME, np.stack([as_rgb(frame) for frame in decoded.frames]), allow_pickle=False)
     if decoded.waveform is not None:
         np.save(folder / WAVEFORM_NAME, decoded.waveform, allow_pickle=False)
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(error).splitlines()[0][:200] if str(error) else type(error).__name__
 
 

@@ -1,6 +1,6 @@
-"""Open a file that nobody vouches for: local bytes only, known containers only, the right streams, nothing cut short.
+"""Open an untrusted file: local bytes and known containers only, with the best streams, refused where truncated.
 
-Called only inside the sandbox's child process. Every refusal is a MediaError with a code of the ledger.
+Used only inside the sandbox's child process. Every refusal is a MediaError with a code of the ledger.
 """
 
 import errno
@@ -19,30 +19,30 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2;matroska,webm;avi;mpegts;mpeg;ogg;flv;live_flv;asf;asf_o;gif;mxf;dv;rm;ivf;nut;wtv"
     ";wav;w64;aiff;caf;au;flac;mp3;aac;loas;ac3;eac3;amr;wv;tta;ape;dts;voc"
 )
-"""Demuxers that may look at a file. None opens another file: playlists (hls, dash, concat) and pictures are out."""
+"""Allowed demuxers. None opens another file: playlists (hls, dash, concat) and images are excluded."""
 PROMISING = ("mov", "matroska", "avi", "flv", "asf")
-"""Demuxers whose duration is the header's word; the others measure the data."""
+"""Demuxers whose duration comes from the header; the others measure the data."""
 MAX_PIXELS = 36_000_000
-"""8K and a little; each picture of a decoder's memory costs one and a half to six bytes a pixel."""
+"""A little above 8K; each frame in a decoder's memory costs one and a half to six bytes per pixel."""
 MAX_CHANNELS = 64
 MAX_TAIL_PACKETS = 5_000
 HEAD_BYTES = 1024
 UNREADABLE = (errno.EIO, errno.ESTALE, errno.EACCES)
-"""What the operating system says of a disk, a network folder or rights that fail, and not of the file's content."""
+"""Error numbers of a failing disk, network folder or permission, not of the content of the file."""
 READ_BYTES = 1 << 20
 FILE_PREFIX = "file:"
-"""Keeps a name such as "-x.mp4" or "concat:a|b" from meaning anything but a name."""
+"""Makes FFmpeg read a name such as "-x.mp4" or "concat:a|b" as a path only."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """An opened file and the streams that a person would see and hear."""
+    """An opened file and its best video and audio stream."""
 
     container: Any
     video: Any | None
     audio: Any | None
     zero_ns: int
-    """Time 0 of the file's clips on the container's clock: its first picture, or its first sound where it has none."""
+    """Time 0 of the file's clips on the container's clock: the first frame, or the first audio sample without video."""
 
 
 def open_source(path: Path) -> Source:
@@ -50,7 +50,7 @@ def open_source(path: Path) -> Source:
 
     Raises: MediaError: empty_file, not_media, truncated, encrypted, decode_corrupt, too_large, unsupported.
     """
-    _refuse_what_is_no_file(path)
+    _refuse_non_file(path)
     refuse_damaged_structure(path)
     options = {"protocol_whitelist": "file", "format_whitelist": FORMATS.replace(";", ",")}
     try:
@@ -62,7 +62,7 @@ def open_source(path: Path) -> Source:
     try:
         video, audio = _best_video(container), _best_audio(container)
         for stream in filter(None, (video, audio)):
-            stream.thread_type = "NONE"  # one core a worker: more threads only raise the cost of a clip
+            stream.thread_type = "NONE"  # one core per worker: more threads only raise the cost of a clip
         clock = next(
             (stream for stream in (video, audio) if stream is not None and stream.start_time is not None), None
         )
@@ -74,7 +74,7 @@ def open_source(path: Path) -> Source:
 
 
 def promised_end_ns(container: Any, stream: Any | None = None) -> int | None:
-    """The end that the header promises for `stream`, or for the file; None where it promises nothing."""
+    """End of `stream`, or of the file, by the header; None where the header has no duration."""
     name = container.format.name.split(",")[0]
     if name not in PROMISING:
         return None
@@ -86,9 +86,9 @@ def promised_end_ns(container: Any, stream: Any | None = None) -> int | None:
 
 
 def refuse_broken_promise(container: Any) -> None:
-    """Refuse a file whose packets end long before its header says. May move the read position.
+    """Refuse a file whose packets end long before the duration of its header. May move the read position.
 
-    Raises: MediaError "truncated", or "unreadable_source" where the disk is to blame.
+    Raises: MediaError "truncated", or "unreadable_source" where the disk fails.
     """
     promised_ns = promised_end_ns(container)
     if promised_ns is None:
@@ -110,10 +110,10 @@ def refuse_broken_promise(container: Any) -> None:
 
 
 def refuse_unreadable(path: Path, error: Exception) -> None:
-    """Refuse a file that its disk does not give. Any other error passes, for the caller to judge.
+    """Refuse a file that the disk cannot deliver. Any other error passes to the caller.
 
-    FFmpeg calls a damaged or cut file an input/output error too, so its word is taken only where the file cannot be
-    read to its end without it.
+    FFmpeg reports damaged or truncated files as input/output errors too, so its error counts only where the file
+    cannot be read to its end without FFmpeg.
     Raises: MediaError "unreadable_source".
     """
     if not isinstance(error, OSError) or error.errno not in UNREADABLE:
@@ -127,11 +127,11 @@ def refuse_unreadable(path: Path, error: Exception) -> None:
             error = fault
         else:
             return
-    raise MediaError("unreadable_source", f"is there but cannot be read ({error.strerror})") from error
+    raise MediaError("unreadable_source", f"exists but cannot be read ({error.strerror})") from error
 
 
 def _last_indexed_ns(stream: Any, file_bytes: int) -> int:
-    """Time of the last packet in the container's own index, where that packet lies inside the file; otherwise 0."""
+    """Time of the last packet in the container's index, if that packet is inside the file; otherwise 0."""
     entries = stream.index_entries
     if len(entries) == 0:
         return 0
@@ -153,14 +153,14 @@ def _last_packet_ns(container: Any, enough_ns: int) -> int:
     return last_ns
 
 
-def _refuse_what_is_no_file(path: Path) -> None:
+def _refuse_non_file(path: Path) -> None:
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError as error:
         raise MediaError("missing_source", f"cannot be opened ({error.strerror})") from error
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         raise MediaError("not_media", "not a regular file: a folder, a pipe or a device")
-    if facts.st_size == 0:
+    if status.st_size == 0:
         raise MediaError("empty_file", "zero bytes")
 
 
@@ -169,22 +169,22 @@ def _why_not_opened(path: Path, error: Exception) -> MediaError:
         head = file.read(HEAD_BYTES)
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith((b"<!doctype html", b"<html", b"<head", b"<?xml", b"<mpd")):
-        return MediaError("not_media", "a web page or other markup, saved under a media file's name")
+        return MediaError("not_media", "a web page or other markup with the name of a media file")
     if text.startswith((b"#extm3u", b"ffconcat", b"[playlist]")):
-        return MediaError("not_media", "a playlist: it points to other files, and none of them is opened")
+        return MediaError("not_media", "a playlist: the files that it names are not opened")
     if isinstance(error, av.InvalidDataError) and head[4:8] in (b"ftyp", b"moov", b"mdat", b"wide", b"free"):
-        return MediaError("decode_corrupt", f"the table of contents of this MP4 file is damaged ({_words(error)})")
+        return MediaError("decode_corrupt", f"the table of contents of this MP4 file is damaged ({_message(error)})")
     if isinstance(error, PermissionError):
         return MediaError("missing_source", "cannot be opened (permission denied)")
-    return MediaError("not_media", f"no known container ({_words(error)})")
+    return MediaError("not_media", f"no known container ({_message(error)})")
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error).splitlines()[0][:120]
 
 
 def _best_video(container: Any) -> Any | None:
-    """The largest moving picture; among equals the default one, then the first."""
+    """The video stream with the most pixels, no cover image; among equals the default one, then the first."""
     usable = [
         stream
         for stream in container.streams.video
@@ -198,7 +198,7 @@ def _best_video(container: Any) -> Any | None:
 
 
 def _best_audio(container: Any) -> Any | None:
-    """The default sound track, not one for the impaired; then most channels, then the highest rate, then the first."""
+    """The default audio stream, not one for the impaired; then most channels, highest rate, first."""
     impaired = av.stream.Disposition.visual_impaired | av.stream.Disposition.hearing_impaired
     usable = [stream for stream in container.streams.audio if stream.codec_context is not None]
     best = max(

@@ -1,8 +1,8 @@
-"""Decode one clip of a file that nobody vouches for: pictures by time, sound beside them on the same clock.
+"""Decode one clip of an untrusted file: frames by time, audio on the same clock.
 
-The clock. Time 0 is the file's first visible picture (its first sound, where it has no picture); a clip starts
-`start_ms` after that. Pictures and sound are placed by their timestamps alone, so hidden pre-roll, edit lists, late
-starts and odd container clocks leave them where a player would show them. Only called inside the sandbox's child.
+Time 0 is the file's first visible frame (its first audio sample, where it has no video); a clip starts `start_ms` after
+that. Frames and audio are placed by their timestamps only, so with hidden pre-roll, edit lists, late starts and odd
+container clocks they are where a player shows them. Used only inside the sandbox's child process.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from uniform.errors import MediaError
-from uniform.media.audio import SoundCollector
+from uniform.media.audio import AudioCollector
 from uniform.media.container import (
     FILE_PREFIX,
     Source,
@@ -30,24 +30,24 @@ from uniform.media.video import Fit
 from uniform.spec import Spec
 
 PREROLLS_S: tuple[int | None, ...] = (1, 15, None)
-"""How far before the clip to land, tried in turn until pictures and sound reach back to the clip's start.
-A second settles every audio decoder; None reads from the file's beginning."""
+"""How far before the clip to seek, tried in turn until frames and audio cover the clip's start.
+A second is enough for every audio decoder; None reads from the start of the file."""
 OVERRUN_S = 5
-"""Packets this far behind the clip end the reading, whatever a stream may still lack."""
+"""Reading stops at packets this far after the clip, even if a stream is incomplete."""
 RESAMPLER_TAIL_NS = SECOND // 10
-MAX_BAD_SOUND_PACKETS = 5
+MAX_BAD_AUDIO_PACKETS = 5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """Which clip of a file is wanted, and how it shall look."""
+    """The clip to decode, and its geometry."""
 
     spec: Spec
     start_ms: int = 0
     want_video: bool = True
     want_audio: bool = True
     fit: Fit = "crop"
-    native_sound: bool = False
+    native_audio: bool = False
     """The channels at the file's own rate, in place of one at the spec's: for metrics with their own resampler."""
 
 
@@ -66,12 +66,12 @@ class Header:
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A clip, decoded."""
+    """A decoded clip."""
 
-    pictures: list[av.VideoFrame] | None
-    """`spec.frames` pictures (yuv420p, BT.709, limited range) of the clip's size; repeats are the same object."""
+    frames: list[av.VideoFrame] | None
+    """`spec.frames` frames (yuv420p, BT.709, limited range) of the clip's size; repeats are the same object."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0; with `native_sound` (channels, samples)."""
+    """(spec.samples,) mono, full scale = 1.0; with `native_audio` (channels, samples)."""
     notes: list[Note]
     rate_hz: int | None = None
     """Of the waveform."""
@@ -88,7 +88,7 @@ def decode(path: Path, request: Request) -> Decoded:
         prerolls = PREROLLS_S if request.start_ms > 0 else (None,)
         for preroll_s in prerolls:
             attempt = _Pass(source, request)
-            if not attempt.land(preroll_s):
+            if not attempt.seek(preroll_s):
                 continue
             try:
                 attempt.run()
@@ -125,13 +125,13 @@ def probe(path: Path) -> Header:
 
 def _refuse_missing_streams(source: Source, request: Request) -> None:
     if request.want_video and source.video is None:
-        raise MediaError("no_video", "no video stream (a cover picture is none)")
+        raise MediaError("no_video", "no video stream (a cover image does not count)")
     if request.want_audio and source.audio is None:
         raise MediaError("no_audio", "no audio stream")
 
 
 class _Pass:
-    """One walk over the packets of a file, from a landing point to the end of the clip."""
+    """One pass over the packets of a file, from a seek position to the end of the clip."""
 
     def __init__(self, source: Source, request: Request) -> None:
         self._source, self._request = source, request
@@ -141,13 +141,13 @@ class _Pass:
         self._frame_collector: FrameCollector | None = None
         if request.want_video:
             self._frame_collector = FrameCollector(source.video, self._start_ns, spec, request.fit)
-        self._sound = SoundCollector(self._start_ns, self._end_ns) if request.want_audio else None
-        self._first_sound_ns: int | None = None
-        self._bad_sound_packets = 0
+        self._audio = AudioCollector(self._start_ns, self._end_ns) if request.want_audio else None
+        self._first_audio_ns: int | None = None
+        self._bad_audio_packets = 0
         self._read_error: str | None = None
 
-    def land(self, preroll_s: int | None) -> bool:
-        """Go to the last key frame `preroll_s` or more before the clip, or to the beginning. False: not possible."""
+    def seek(self, preroll_s: int | None) -> bool:
+        """Seek to the last key frame `preroll_s` or more before the clip, or to the start. False where impossible."""
         container = self._source.container
         stream: Any = self._source.video if self._frame_collector is not None else self._source.audio
         if preroll_s is None:
@@ -164,10 +164,10 @@ class _Pass:
         return True
 
     def run(self) -> None:
-        """Read packets until pictures and sound are complete or the file ends."""
+        """Read packets until frames and audio are complete or the file ends."""
         wanted: list[Any] = [
             stream
-            for stream, consumer in ((self._source.video, self._frame_collector), (self._source.audio, self._sound))
+            for stream, consumer in ((self._source.video, self._frame_collector), (self._source.audio, self._audio))
             if consumer is not None
         ]
         timebases = {stream.index: Timebase(stream.time_base) for stream in wanted}
@@ -175,14 +175,14 @@ class _Pass:
         try:
             for packet in self._source.container.demux(*wanted):
                 timebase = timebases.get(packet.stream_index)
-                if timebase is None:  # a stream that came up on the way
+                if timebase is None:  # a stream that appears later in the file
                     continue
                 if packet.pts is not None and timebase.ns(packet.pts) > too_late_ns:
                     break
                 if packet.stream.type == "video":
-                    self._take_picture(packet)
+                    self._take_video(packet)
                 else:
-                    self._take_sound(packet, timebase)
+                    self._take_audio(packet, timebase)
                 if self._complete():
                     break
         except (av.InvalidDataError, av.OSError) as error:
@@ -192,47 +192,47 @@ class _Pass:
             self._frame_collector.finish()
 
     def reaches_back(self) -> bool:
-        """True where both streams begin at or before the clip, so that the landing point was early enough."""
-        pictures = self._frame_collector is None or (
+        """True where both streams start at or before the clip, so that the seek position was early enough."""
+        frames = self._frame_collector is None or (
             self._frame_collector.first_ns is not None and self._frame_collector.first_ns <= self._start_ns
         )
-        sound = self._sound is None or (self._first_sound_ns is not None and self._first_sound_ns <= self._start_ns)
-        return pictures and sound
+        audio = self._audio is None or (self._first_audio_ns is not None and self._first_audio_ns <= self._start_ns)
+        return frames and audio
 
     def result(self) -> Decoded:
-        """The clip. Raises MediaError where pictures or sound do not amount to one."""
+        """The decoded clip. Raises MediaError where frames or audio are incomplete."""
         notes: list[Note] = []
-        pictures = waveform = None
+        frames = waveform = None
         rate_hz: int | None = None
         if self._frame_collector is not None:
             if self._frame_collector.short_at_ns is not None:
                 raise self._ends_early(self._frame_collector.short_at_ns)
             notes += self._frame_collector.notes()
-            pictures = self._frame_collector.pictures
-        if self._sound is not None:
-            if self._bad_sound_packets > MAX_BAD_SOUND_PACKETS:
-                code = "no_audio" if self._first_sound_ns is None else "decode_corrupt"
-                raise MediaError(code, f"{self._bad_sound_packets} packets of sound in the clip cannot be decoded")
-            if self._request.native_sound:
-                waveform, rate_hz, audio_notes = self._sound.render_native()
+            frames = self._frame_collector.frames
+        if self._audio is not None:
+            if self._bad_audio_packets > MAX_BAD_AUDIO_PACKETS:
+                code = "no_audio" if self._first_audio_ns is None else "decode_corrupt"
+                raise MediaError(code, f"{self._bad_audio_packets} packets of audio in the clip cannot be decoded")
+            if self._request.native_audio:
+                waveform, rate_hz, audio_notes = self._audio.render_native()
             else:
                 rate_hz = self._request.spec.rate_hz
-                waveform, audio_notes = self._sound.render(rate_hz)
+                waveform, audio_notes = self._audio.render(rate_hz)
             notes += self._notes_on_lead() + audio_notes
-            if self._bad_sound_packets:
-                notes.append(Note(BAD_AUDIO_PACKETS, self._bad_sound_packets))
-        return Decoded(pictures=pictures, waveform=waveform, notes=notes, rate_hz=rate_hz)
+            if self._bad_audio_packets:
+                notes.append(Note(BAD_AUDIO_PACKETS, self._bad_audio_packets))
+        return Decoded(frames=frames, waveform=waveform, notes=notes, rate_hz=rate_hz)
 
     def _notes_on_lead(self) -> list[Note]:
-        """Sound that the file plays before its first picture is not in the clip: the picture sets the clock."""
-        if self._frame_collector is None or self._first_sound_ns is None or self._request.start_ms > 0:
+        """Note on audio before the first frame, which is not in the clip: the video sets time 0."""
+        if self._frame_collector is None or self._first_audio_ns is None or self._request.start_ms > 0:
             return []
-        lead_ns = self._start_ns - self._first_sound_ns
+        lead_ns = self._start_ns - self._first_audio_ns
         if lead_ns < SECOND // self._request.spec.fps:
             return []
         return [Note(AUDIO_LEAD_MS, round(1000 * lead_ns / SECOND))]
 
-    def _take_picture(self, packet: Any) -> None:
+    def _take_video(self, packet: Any) -> None:
         assert self._frame_collector is not None
         if self._frame_collector.done:
             return
@@ -244,8 +244,8 @@ class _Pass:
         for frame in frames:
             self._frame_collector.add(frame)
 
-    def _take_sound(self, packet: Any, timebase: Timebase) -> None:
-        assert self._sound is not None
+    def _take_audio(self, packet: Any, timebase: Timebase) -> None:
+        assert self._audio is not None
         stamp_ns = None if packet.pts is None else timebase.ns(packet.pts)
         if stamp_ns is not None and stamp_ns < self._start_ns - 2 * SECOND and self._request.start_ms > 0:
             return
@@ -253,25 +253,25 @@ class _Pass:
             frames = packet.decode()
         except av.InvalidDataError:
             if stamp_ns is None or self._start_ns <= stamp_ns < self._end_ns:
-                self._bad_sound_packets += 1
+                self._bad_audio_packets += 1
             return
         for frame in frames:
             start_ns = None if frame.pts is None else timebase.ns(frame.pts)
-            self._sound.add(frame, start_ns)
-            if self._first_sound_ns is None:
-                self._first_sound_ns = start_ns if start_ns is not None else self._start_ns
+            self._audio.add(frame, start_ns)
+            if self._first_audio_ns is None:
+                self._first_audio_ns = start_ns if start_ns is not None else self._start_ns
 
     def _complete(self) -> bool:
-        pictures = self._frame_collector is None or self._frame_collector.done
-        sound = self._sound is None or (
-            self._sound.end_ns is not None and self._sound.end_ns >= self._end_ns + RESAMPLER_TAIL_NS
+        frames = self._frame_collector is None or self._frame_collector.done
+        audio = self._audio is None or (
+            self._audio.end_ns is not None and self._audio.end_ns >= self._end_ns + RESAMPLER_TAIL_NS
         )
-        return pictures and sound
+        return frames and audio
 
     def _ends_early(self, short_at_ns: int) -> MediaError:
-        """Why the pictures do not fill the clip: the file is too short, cut, or damaged."""
+        """The error where the frames do not fill the clip: the file is too short, truncated or damaged."""
         zero_ns, end_ns = self._source.zero_ns, self._end_ns
-        held = f"pictures end at {_seconds(short_at_ns - zero_ns)}, the clip at {_seconds(end_ns - zero_ns)}"
+        held = f"frames end at {_seconds(short_at_ns - zero_ns)}, the clip at {_seconds(end_ns - zero_ns)}"
         if self._read_error is not None:
             return MediaError("decode_corrupt", f"{held} ({self._read_error})")
         promised_ns = promised_end_ns(self._source.container, self._source.video)

@@ -1,8 +1,8 @@
-"""decord, imported without the CUDA libraries that it would load for the whole process.
+"""Import decord without the CUDA libraries that it would load for the whole process.
 
-Where CUDA packages are installed, decord2 opens every library of them with global symbols at its import. One of them,
-NVBLAS, then answers torch's matrix products, and ends the process where there is no GPU. We decode on the CPU: for the
-moment of the import those packages are out of sight.
+Where CUDA packages are installed, decord2 opens all their libraries with global symbols at its import. One of them,
+NVBLAS, then replaces torch's matrix products, and ends the process where there is no GPU. Decoding runs on the CPU, so
+those packages are hidden during the import.
 """
 
 import sys

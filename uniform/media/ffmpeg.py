@@ -1,10 +1,10 @@
-"""Where the ffmpeg program is, for libraries that start it themselves to put streams together untouched."""
+"""Find the ffmpeg program, for libraries that run it to join streams without re-encoding."""
 
 import shutil
 
 
 def ffmpeg_program() -> str | None:
-    """Path of ffmpeg: the machine's own, else the one that comes with the toolkit; None where there is neither."""
+    """Path of ffmpeg: the machine's, else that of imageio-ffmpeg; None where there is neither."""
     found = shutil.which("ffmpeg")
     if found is not None:
         return found

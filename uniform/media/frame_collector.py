@@ -1,4 +1,4 @@
-"""The picture half of a decoding pass: decoded frames in, the clip's pictures out."""
+"""Collect decoded video frames and make the frames of the clip."""
 
 from fractions import Fraction
 from typing import Any
@@ -8,11 +8,11 @@ import av
 from uniform.errors import MediaError
 from uniform.media.frame_sampling import SECOND, FrameSampler, Timebase
 from uniform.media.notes import VIDEO_LATE_MS, Note
-from uniform.media.video import Deinterlacer, Fit, PictureMaker
+from uniform.media.video import Deinterlacer, Fit, FrameNormaliser
 from uniform.spec import Spec
 
 MAX_HELD_NS = SECOND // 2
-"""The first picture may be held this long where pictures begin after the clip does."""
+"""Longest repetition of the first frame, where the video starts after the clip."""
 MAX_BACKWARD_SHARE = Fraction(1, 10)
 MIN_BACKWARD_FRAMES = 5
 DOLBY_VISION_TAGS = ("dvh1", "dvhe", "dva1", "dvav", "dav1")
@@ -21,20 +21,20 @@ MICROSECOND = Fraction(1, 1_000_000)
 
 
 class FrameCollector:
-    """Takes decoded frames of one stream, in the order the decoder gives them, and makes the clip's pictures.
+    """Collects decoded frames of one stream, in decoding order, and makes the frames of the clip.
 
     Args:
         stream: the video stream.
         start_ns: the clip's start on the stream's clock.
         spec: geometry of the clip.
-        fit: how the picture is brought to the clip's shape.
+        fit: how frames are brought to the clip's shape.
     """
 
     def __init__(self, stream: Any, start_ns: int, spec: Spec, fit: Fit) -> None:
         self._stream, self._start_ns, self._spec = stream, start_ns, spec
-        self._picker: FrameSampler[av.VideoFrame] = FrameSampler(start_ns, spec.fps, spec.frames)
+        self._sampler: FrameSampler[av.VideoFrame] = FrameSampler(start_ns, spec.fps, spec.frames)
         aspect = Fraction(stream.sample_aspect_ratio or 1)
-        self._maker = PictureMaker(spec.height_px, spec.width_px, fit, aspect)
+        self._normaliser = FrameNormaliser(spec.height_px, spec.width_px, fit, aspect)
         self._deinterlacer = Deinterlacer()
         self._timebase = Timebase(stream.time_base)
         self._clock = _Clock()
@@ -42,18 +42,18 @@ class FrameCollector:
         self._last_ns: int | None = None
         self._end_ns = start_ns
         self._taken = self._backward = 0
-        self.pictures: list[av.VideoFrame] = []
+        self.frames: list[av.VideoFrame] = []
         self.first_ns: int | None = None
         self.short_at_ns: int | None = None
-        """Where the pictures end, if that is before the clip's last frame."""
+        """End of the video, if that is before the clip's last frame."""
 
     @property
     def done(self) -> bool:
-        """True once every picture of the clip is made."""
-        return self._picker.done
+        """True once every frame of the clip is made."""
+        return self._sampler.done
 
     def damaged(self, reason: str) -> None:
-        """A packet could not be decoded. What comes before the first whole picture does not matter.
+        """Handle a packet that cannot be decoded; packets before the first complete frame do not matter.
 
         Raises: MediaError "decode_corrupt".
         """
@@ -62,7 +62,7 @@ class FrameCollector:
             raise MediaError("decode_corrupt", f"the video stream is damaged {at_s:.2f} s into the clip ({reason})")
 
     def add(self, frame: av.VideoFrame) -> None:
-        """Take the next decoded frame. Raises MediaError where it is damaged or cannot be shown faithfully."""
+        """Add the next decoded frame. Raises MediaError where it is damaged or unsupported."""
         if frame.is_corrupt:
             self.damaged("the decoder concealed errors")
             return
@@ -79,28 +79,28 @@ class FrameCollector:
             self._show(time_ns, frame)
             return
         frame.pts, frame.time_base = time_ns // 1000, MICROSECOND
-        for woven in self._deinterlacer.push(frame):
-            self._show_woven(woven)
+        for deinterlaced in self._deinterlacer.push(frame):
+            self._show_deinterlaced(deinterlaced)
 
     def finish(self) -> None:
-        """The stream has ended, or enough of it was read. Raises MediaError where its clock makes no sense."""
+        """Finish after the last frame. Raises MediaError where too many timestamps go backwards."""
         if self._backward > max(MIN_BACKWARD_FRAMES, round(self._taken * MAX_BACKWARD_SHARE)):
             raise MediaError("bad_timestamps", f"{self._backward} of {self._taken} frames go back in time")
         if self.done:
             return
-        for woven in self._deinterlacer.flush():
-            self._show_woven(woven)
+        for deinterlaced in self._deinterlacer.flush():
+            self._show_deinterlaced(deinterlaced)
         last_tick_ns = self._start_ns + (self._spec.frames - 1) * SECOND // self._spec.fps
         if self.first_ns is None or (not self.done and self._end_ns <= last_tick_ns):
             self.short_at_ns = self._end_ns
-        elif (chosen := self._picker.finish()) is not None:
+        elif (chosen := self._sampler.finish()) is not None:
             self._keep(*chosen)
 
     def notes(self) -> list[Note]:
-        """Notes on the finished pictures. Raises MediaError where they begin too long after the clip."""
+        """Notes on the finished frames. Raises MediaError where they begin too long after the clip."""
         late_ns = 0 if self.first_ns is None else self.first_ns - self._start_ns
         if late_ns > MAX_HELD_NS:
-            raise MediaError("decode_corrupt", f"no whole picture in the first {late_ns / SECOND:.2f} s of the clip")
+            raise MediaError("decode_corrupt", f"no complete frame in the first {late_ns / SECOND:.2f} s of the clip")
         if late_ns > SECOND // (2 * self._spec.fps):
             return [Note(VIDEO_LATE_MS, round(1000 * late_ns / SECOND))]
         return []
@@ -110,21 +110,21 @@ class FrameCollector:
             raise MediaError("unsupported", "Dolby Vision without a standard base layer")
         self.first_ns = time_ns
 
-    def _show_woven(self, frame: av.VideoFrame) -> None:
+    def _show_deinterlaced(self, frame: av.VideoFrame) -> None:
         assert frame.pts is not None
         assert frame.time_base is not None
         self._show(Timebase(frame.time_base).ns(frame.pts), frame)
 
     def _show(self, time_ns: int, frame: av.VideoFrame) -> None:
-        chosen = self._picker.add(time_ns, frame)
+        chosen = self._sampler.add(time_ns, frame)
         if chosen is not None:
             self._keep(*chosen)
 
     def _keep(self, frame: av.VideoFrame, times: int) -> None:
-        self.pictures += [self._maker.make(frame)] * times
+        self.frames += [self._normaliser.normalise(frame)] * times
 
     def _time_of(self, frame: av.VideoFrame) -> int:
-        """Presentation time; where the container stores decoding times in their place, those, as FFmpeg does."""
+        """Presentation time; decoding time where the container stores that instead, as FFmpeg does."""
         stamp = self._clock.choose(frame.pts, frame.dts)
         if stamp is not None:
             return self._timebase.ns(stamp)
@@ -132,7 +132,7 @@ class FrameCollector:
 
 
 class _Clock:
-    """Trusts the timestamps that go back in time less often: presentation, or else decoding."""
+    """Chooses the timestamps that go backwards less often: presentation, or else decoding."""
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}

@@ -1,9 +1,9 @@
-"""Which frame of a source is shown at which frame of a clip: by time, never by index.
+"""Choose the source frame of each frame of a clip: by time, never by index.
 
-The rule. Frame i of a clip stands for the instant i / fps after the clip's start, and shows the source frame whose
-timestamp is nearest to that instant. Where source frames are further apart than clip frames (variable frame rate, slow
-sources), a frame is never shown more than half a clip frame before its time: until then its predecessor stays, as it
-does on any player. Ties go to the later frame.
+The rule: frame i of a clip is at i / fps after the clip's start, and takes the source frame whose timestamp is nearest.
+Where source frames are further apart than clip frames (variable frame rate, slow sources), a source frame is taken at
+most half a clip frame before its time; until then its predecessor is repeated, as in any player. Ties go to the later
+frame.
 """
 
 from fractions import Fraction
@@ -12,7 +12,7 @@ from typing import Generic, TypeVar
 T = TypeVar("T")
 
 SECOND = 1_000_000_000
-"""Times inside this package are whole nanoseconds: exact enough for any container, ten times faster than fractions."""
+"""Times in this package are whole nanoseconds: exact enough for all containers, ten times faster than fractions."""
 
 
 class Timebase:
@@ -35,7 +35,7 @@ class Timebase:
 
 
 class FrameSampler(Generic[T]):
-    """Takes source frames in time order and says how often each of them is shown.
+    """Takes source frames in time order and returns how often each one is repeated.
 
     Args:
         start_ns: the clip's start on the source's clock.
@@ -44,7 +44,7 @@ class FrameSampler(Generic[T]):
     """
 
     def __init__(self, start_ns: int, fps: int, count: int) -> None:
-        # instants round up and takeovers down, so that an exact tie stays one: the later frame wins
+        # times of clip frames round up and takeovers down, so that in an exact tie the later frame wins
         self._sample_times_ns = [start_ns - (-number * SECOND // fps) for number in range(count)]
         self._half_tick_ns = -(-SECOND // (2 * fps))
         self._count = count
@@ -53,13 +53,13 @@ class FrameSampler(Generic[T]):
 
     @property
     def done(self) -> bool:
-        """True once every frame of the clip is known."""
+        """True once every frame of the clip is chosen."""
         return self._next >= self._count
 
     def add(self, time_ns: int, frame: T) -> tuple[T, int] | None:
-        """Take the next source frame; `time_ns` must be later than that of the frame before it.
+        """Add the next source frame; `time_ns` must be later than that of the frame before.
 
-        Returns: the frame before it and how many clip frames show it, or None where none does.
+        Returns: the frame before and how many clip frames take it, or None where none does.
         """
         before, self._held = self._held, (time_ns, frame)
         if before is None:
@@ -71,8 +71,8 @@ class FrameSampler(Generic[T]):
         return (before[1], self._next - first) if self._next > first else None
 
     def finish(self) -> tuple[T, int] | None:
-        """The source has ended: its last frame stays to the end of the clip."""
+        """End of the source: its last frame is repeated to the end of the clip."""
         if self._held is None or self.done:
             return None
-        shown, self._next = self._count - self._next, self._count
-        return self._held[1], shown
+        repeats, self._next = self._count - self._next, self._count
+        return self._held[1], repeats

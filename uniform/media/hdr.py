@@ -1,8 +1,8 @@
-"""High dynamic range to standard range: PQ and HLG pictures become the BT.709 pictures that the rest of the road knows.
+"""Tone-map high dynamic range frames (PQ and HLG) to BT.709 frames of standard range.
 
-The road: code values -> light in nits (BT.2100's PQ curve, or HLG with its system gamma for a 1,000-nit display) ->
+Steps: code values -> light in nits (BT.2100's PQ curve, or HLG with its system gamma for a 1,000-nit display) ->
 light relative to diffuse white at 203 nits (BT.2408) -> BT.2020 to BT.709 primaries -> a shoulder on the largest
-channel, which keeps hue, leaves all below half of diffuse white alone and brings 1,000 nits to white -> BT.709's curve.
+channel, which keeps hue, changes nothing below half of diffuse white and maps 1,000 nits to white -> BT.709's curve.
 """
 
 import functools
@@ -28,7 +28,7 @@ LUMA_2020 = np.array([0.2627, 0.6780, 0.0593], dtype=np.float32)
 
 
 def tone_map(rgb: NDArray[np.uint16], transfer: int) -> NDArray[np.uint8]:
-    """A picture of standard range.
+    """Tone-map a frame to standard range.
 
     Args:
         rgb: (H, W, 3), non-linear BT.2020 code values, full range 0..65535.

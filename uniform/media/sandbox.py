@@ -1,8 +1,8 @@
-"""Open files that nobody vouches for in a child process: a crash, a hang or a memory bomb costs one file, no worker.
+"""Decode untrusted files in a child process: a crash, a hang or a memory bomb costs one file, not the worker.
 
-The child is a fresh interpreter that imports PyAV and NumPy (never torch), lives for many files and answers in plain
-data. It is started when first needed, killed when it exceeds its time, replaced when it dies, and renewed every few
-hundred files so that no leak lasts.
+The child is a fresh interpreter that imports PyAV and NumPy (never torch), decodes many files and answers in plain
+data. It starts when first needed, is killed at its time limit, is replaced when it dies, and is renewed every few
+hundred files so that memory leaks stay bounded.
 """
 
 import contextlib
@@ -33,28 +33,28 @@ from uniform.media.video import Fit
 from uniform.spec import Spec
 
 MIN_MEMORY_MB = 192
-"""Below this the child cannot even decode a small picture."""
+"""Below this the child cannot decode even a small frame."""
 START_LIMIT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Normalised:
-    """A clip that any player shows and every later stage reads."""
+    """A normalised clip, which any player and every later stage can read."""
 
     mp4: bytes
-    """H.264 and FLAC in MP4: exactly spec.frames pictures and spec.samples samples."""
+    """H.264 and FLAC in MP4: exactly spec.frames frames and spec.samples samples."""
     notes: tuple[Note, ...]
     """For instance on gaps in the audio."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Loaded:
-    """A clip of any media file, decoded."""
+    """A decoded clip of any media file."""
 
     frames: NDArray[np.uint8] | None
-    """(spec.frames, spec.height_px, spec.width_px, 3) RGB; None where no picture was wanted."""
+    """(spec.frames, spec.height_px, spec.width_px, 3) RGB; None where video was not requested."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0; None where none was wanted. With `native_sound` (channels, samples)."""
+    """(spec.samples,) mono, full scale = 1.0; None where audio was not requested. (C, samples) with `native_audio`."""
     notes: tuple[Note, ...]
     rate_hz: int | None = None
     """Samples per second of the waveform."""
@@ -72,12 +72,12 @@ class Header:
 
 
 class MediaSandbox:
-    """A long-lived child process that decodes. Safe to share between threads; one file at a time.
+    """A decoder in a long-lived child process. Safe to share between threads; decodes one file at a time.
 
     Args:
         time_limit_s: wall-clock seconds for one file.
-        memory_limit_mb: what the child may allocate.
-        recycle_after: files after which a child is replaced.
+        memory_limit_mb: memory limit of the child.
+        recycle_after: number of files after which the child is replaced.
     """
 
     def __init__(self, *, time_limit_s: float = 60.0, memory_limit_mb: int = 1536, recycle_after: int = 500) -> None:
@@ -103,7 +103,7 @@ class MediaSandbox:
 
     @property
     def child_id(self) -> int | None:
-        """Process id of the child that will serve the next file; None where one must be started first."""
+        """Process id of the child; None where none runs."""
         return None if self._child is None else self._child.pid
 
     def normalise(
@@ -122,7 +122,7 @@ class MediaSandbox:
         """
         request = {"spec": asdict(spec), "start_ms": start_ms, "fit": fit}
         with self._lock:
-            answer = self._ask({"path": str(path), "request": request, "mp4": {"crf": crf, "preset": preset}})
+            answer = self._request({"path": str(path), "request": request, "mp4": {"crf": crf, "preset": preset}})
             return Normalised(
                 mp4=(Path(self._folder.name) / MP4_NAME).read_bytes(), notes=tuple(map(read_note, answer["notes"]))
             )
@@ -136,12 +136,12 @@ class MediaSandbox:
         want_video: bool = True,
         want_audio: bool = True,
         fit: Fit = "crop",
-        native_sound: bool = False,
+        native_audio: bool = False,
     ) -> Loaded:
-        """Decode the clip that starts at `start_ms`: pictures, sound or both, of any media file.
+        """Decode the clip that starts at `start_ms`: frames, audio or both, of any media file.
 
-        Without pictures, sound that ends before the clip does is followed by silence, with a note. `native_sound` gives
-        every channel at the file's own rate in place of mono at the spec's.
+        Without video, audio that ends before the clip is padded with silence, with a note. `native_audio` gives every
+        channel at the file's own rate, in place of mono at the spec's.
         Raises: MediaError with a code of the ledger where the file, or this part of it, cannot be used.
         """
         request = {
@@ -150,10 +150,10 @@ class MediaSandbox:
             "want_video": want_video,
             "want_audio": want_audio,
             "fit": fit,
-            "native_sound": native_sound,
+            "native_audio": native_audio,
         }
         with self._lock:
-            answer = self._ask({"path": str(path), "request": request, "mp4": None})
+            answer = self._request({"path": str(path), "request": request, "mp4": None})
             frames = self._array(FRAMES_NAME) if want_video else None
             waveform = self._array(WAVEFORM_NAME) if want_audio else None
             notes = tuple(map(read_note, answer["notes"]))
@@ -162,7 +162,7 @@ class MediaSandbox:
     def probe(self, path: Path) -> Header:
         """What the header of `path` says. Raises: MediaError where the file cannot be opened."""
         with self._lock:
-            answer = self._ask({"path": str(path), "probe": True})
+            answer = self._request({"path": str(path), "probe": True})
             return Header(**answer["header"])
 
     def close(self) -> None:
@@ -175,7 +175,7 @@ class MediaSandbox:
         loaded: NDArray[Any] = np.load(Path(self._folder.name) / name, allow_pickle=False)
         return loaded
 
-    def _ask(self, job: Mapping[str, Any]) -> dict[str, Any]:
+    def _request(self, job: Mapping[str, Any]) -> dict[str, Any]:
         if self._served >= self._recycle_after:
             self._end_child()
         if self._child is None or self._child.poll() is not None:
@@ -192,12 +192,12 @@ class MediaSandbox:
         answer: dict[str, Any] = json.loads(self._read_line(started, self._time_limit_s))
         if "code" in answer:
             if answer["code"] == "decode_memory":
-                self._end_child()  # what failed may have left the heap in pieces
+                self._end_child()  # a failed allocation can leave the heap fragmented
             raise MediaError(answer["code"], answer["reason"])
         return answer
 
     def _read_line(self, started: float, limit_s: float) -> bytes:
-        """One line of the child's answer. Ends the child and raises MediaError where none comes."""
+        """Read one line of the child's answer. Ends the child and raises MediaError at the time limit."""
         assert self._child is not None
         assert self._child.stdout is not None
         handle = self._child.stdout.fileno()
@@ -234,7 +234,7 @@ class MediaSandbox:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             env={**os.environ, "PYTHONPATH": search},
-            start_new_session=True,  # Ctrl-C is the parent's to answer
+            start_new_session=True,  # only the parent handles Ctrl-C
         )
         self._served = 0
         try:

@@ -1,4 +1,4 @@
-"""What UniForm has in common with STDiT3 (Open-Sora 1.2): embedders, the stack of blocks, text, initialisation.
+"""The part of the network that UniForm and STDiT3 (Open-Sora 1.2) share: embedders, blocks, text, initialisation.
 
 Shapes: B clips, T latent frames, S tokens per frame, D width, L distinct times per clip, M text tokens.
 """
@@ -9,22 +9,22 @@ from typing import NamedTuple, cast
 import torch
 from torch import Tensor, nn
 
-from uniform.model.blocks import Block, Context, Memory, modulate, pick, rotation_table
+from uniform.model.blocks import Block, Context, KeyValues, modulate, rotation_table, select_modulation
 from uniform.model.config import Checkpointing, ModelConfig
 from uniform.model.embed import CaptionEmbed, PatchEmbed, ScalarEmbed, drop_captions
 
 
 class TextKVCache(NamedTuple):
-    """Captions as the blocks read them; they do not depend on the time."""
+    """Embedded captions, or keys and values of them per block. They do not depend on the diffusion time."""
 
-    captions: Sequence[Tensor | Memory]
-    """For spatial block 0, temporal block 0, spatial block 1, ...: embedded text (B, M, D), or keys and values."""
+    captions: Sequence[Tensor | KeyValues]
+    """In the order of the blocks: embedded text (B, M, D), or keys and values."""
     mask: Tensor
     """Bool (B, 1, 1, M)"""
 
 
 class Rope(nn.Module):
-    """Frequencies of the temporal rotary position, kept under the published name."""
+    """Frequencies of the temporal rotary position, under the published name."""
 
     freqs: Tensor
 
@@ -35,20 +35,20 @@ class Rope(nn.Module):
 
 
 class FinalLayer(nn.Module):
-    """Modulated LayerNorm and one linear map to a token's numbers: (patch rows, patch columns, channel)."""
+    """Modulated LayerNorm and one linear map to a token's output: (patch rows, patch columns, channel)."""
 
-    def __init__(self, width: int, numbers: int) -> None:
+    def __init__(self, width: int, channels: int) -> None:
         super().__init__()
         self.scale_shift_table = nn.Parameter(torch.zeros(2, width))
-        self.linear = nn.Linear(width, numbers)
+        self.linear = nn.Linear(width, channels)
 
     def forward(self, x: Tensor, times: Tensor, level: Tensor) -> Tensor:  # (B, T, S, D), (B, L, D), (b, t, S)
-        shift, scale = pick(self.scale_shift_table + times[:, :, None], level).unbind(-2)
-        return cast(Tensor, self.linear(modulate(x, shift, scale)))  # (B, T, S, numbers)
+        shift, scale = select_modulation(self.scale_shift_table + times[:, :, None], level).unbind(-2)
+        return cast(Tensor, self.linear(modulate(x, shift, scale)))  # (B, T, S, channels)
 
 
 class Backbone(nn.Module):
-    """Blocks and embedders under STDiT3's names. What enters as tokens, and what is read from them, is the child's."""
+    """Blocks and embedders under STDiT3's parameter names. Subclasses make the tokens and read the output."""
 
     def __init__(self, config: ModelConfig, channels: int = 4) -> None:
         super().__init__()
@@ -67,20 +67,20 @@ class Backbone(nn.Module):
         self.temporal_blocks = nn.ModuleList(
             Block(width, heads, ratio, temporal=True, qk_norm=config.qk_norm_temporal) for _ in range(config.depth)
         )
-        self.final_layer = FinalLayer(width, self.numbers_out(channels, config.patch))
+        self.final_layer = FinalLayer(width, self.channels_out(channels, config.patch))
 
-    def numbers_out(self, channels: int, patch: tuple[int, int]) -> int:
-        """Numbers that a head writes per token."""
+    def channels_out(self, channels: int, patch: tuple[int, int]) -> int:
+        """Output channels of a head per token: twice as many with a learned variance."""
         return (2 if self.config.learned_variance else 1) * channels * patch[0] * patch[1]
 
     @property
     def blocks(self) -> list[Block]:
-        """All blocks in the order they run: spatial 0, temporal 0, spatial 1, ..."""
+        """All blocks in execution order: spatial 0, temporal 0, spatial 1, ..."""
         pairs = zip(self.spatial_blocks, self.temporal_blocks, strict=True)
         return [block for pair in pairs for block in pair if isinstance(block, Block)]
 
-    def read(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextKVCache:
-        """Embed captions; each block makes its own keys and values of them.
+    def embed_text(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextKVCache:
+        """Embed captions; each block computes its own keys and values from them.
 
         Args:
             text: (B, M, text width); text_mask: bool (B, M), True = token, None = all; at least one per row.
@@ -93,27 +93,29 @@ class Backbone(nn.Module):
         embedded: Tensor = self.y_embedder(text)  # (B, M, D)
         return TextKVCache([embedded] * len(self.blocks), mask[:, None, None])
 
-    def remember(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextKVCache:
-        """As `read`, with every block's keys and values: make once, use for every sampling step."""
-        captions, mask = self.read(text, text_mask, drop_text)
+    def cache_text(self, text: Tensor, text_mask: Tensor | None, drop_text: Tensor | None = None) -> TextKVCache:
+        """As `embed_text`, with the keys and values of every block, to be used in every sampling step."""
+        captions, mask = self.embed_text(text, text_mask, drop_text)
         pairs = zip(self.blocks, captions, strict=True)
-        return TextKVCache([block.cross_attn.remember(each) for block, each in pairs if isinstance(each, Tensor)], mask)
+        return TextKVCache(
+            [block.cross_attn.keys_values(each) for block, each in pairs if isinstance(each, Tensor)], mask
+        )
 
     def run_blocks(
         self,
         x: Tensor,
         levels: Tensor,
         level: Tensor,
-        memory: TextKVCache,
+        text_cache: TextKVCache,
         fps: Tensor | None,
         visible: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """The body of the network.
+        """Run all blocks.
 
         Args:
             x: embedded tokens (B, T, S, D).
-            levels: (B, L) distinct times of each clip, float32; level: long, broadcasts to (B, T, S), a token's own.
-        Returns: tokens (B, T, S, D), and the times' vectors (B, L, D) for the final layer.
+            levels: (B, L) distinct times of each clip, float32; level: long, broadcasts to (B, T, S), a token's index.
+        Returns: tokens (B, T, S, D), and the embedded times (B, L, D) for the final layer.
         """
         rate = levels.new_full((x.shape[0],), self.config.fps) if fps is None else fps
         times = self.t_embedder(levels) + self.fps_embedder(rate)[:, None]  # (B, L, D), float32
@@ -122,30 +124,30 @@ class Backbone(nn.Module):
         context = Context(
             modulation=modulation,
             level=level,
-            text_mask=memory.mask,
+            text_mask=text_cache.mask,
             rotation=rotation_table(self.rope.freqs, x.shape[1]),
             visible=visible,
         )
-        for block, caption in zip(self.blocks, memory.captions, strict=True):
+        for block, caption in zip(self.blocks, text_cache.captions, strict=True):
             x = block(x, context, caption)
         return x, times
 
     def set_checkpointing(self, mode: Checkpointing) -> None:
-        """Choose what the backward pass computes again instead of keeping."""
+        """Choose which activations the backward pass recomputes."""
         for block in self.blocks:
             block.checkpointing = mode
 
     def compile_blocks(self) -> None:
-        """torch.compile, one graph for all spatial and one for all temporal blocks. Parameter names stay."""
+        """Compile the blocks: one graph for spatial and one for temporal blocks. Parameter names do not change."""
         for block in self.blocks:
             block.compile()
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Every random number of a fresh network. PixArt's rules in space, Open-Sora's in time.
+        """Draw all initial weights: PixArt's rules for spatial parts, Open-Sora's for temporal ones.
 
-        Xavier for linear maps (the patch kernel as one), N(0, 0.02) for times, captions and modulation, zero biases,
-        zero where text and output join, so that a fresh block is mild; temporal blocks start as the identity and the
-        frame rate adds nothing. Sources: PixArt-alpha `initialize_weights`, Open-Sora 1.2 `STDiT3`.
+        Linear maps are Xavier (the patch kernel too); times, captions and modulation are N(0, 0.02); biases are zero.
+        The projections of cross-attention and of the heads are zero. Temporal blocks start as the identity, and the
+        frame rate has no effect at first. Sources: PixArt-alpha `initialize_weights`, Open-Sora 1.2 `STDiT3`.
         """
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Conv3d):

@@ -1,8 +1,8 @@
 """The block of STDiT3: adaLN-single modulation, self-attention in space or in time, text, feed-forward.
 
 Shapes: B clips, T latent frames, S tokens per frame, D width, H heads, K = D / H, L distinct times per clip (one per
-modality, and 0 for what is clean), M text tokens. Blocks neither know modalities nor layouts: each token looks up its
-row among the L modulations.
+modality, and 0 for clean tokens), M text tokens. Blocks do not depend on modalities or layouts: each token takes its
+own row of the L modulations.
 """
 
 from typing import Any, NamedTuple, cast
@@ -18,8 +18,8 @@ from uniform.model.embed import Mlp
 EPSILON = 1e-6
 
 
-class Memory(NamedTuple):
-    """A caption as one block's cross-attention reads it: the same for every time of the diffusion."""
+class KeyValues(NamedTuple):
+    """Keys and values of a caption in one block's cross-attention; the same at every diffusion time."""
 
     keys: Tensor
     """(B, H, M, K)"""
@@ -28,24 +28,24 @@ class Memory(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What all blocks of a forward pass share."""
+    """Inputs that all blocks of a forward pass share."""
 
     modulation: Tensor
     """(B, L, 6, D): shift, scale, gate of the attention, then of the feed-forward layer."""
     level: Tensor
-    """Long, broadcasts to (B, T, S): which of the L modulations a token takes."""
+    """Long, broadcasts to (B, T, S): index of the modulation of each token."""
     text_mask: Tensor
     """Bool (B, 1, 1, M)"""
     rotation: Tensor
-    """Float32 (2, T, 1, 1, K): cosine and sine of the temporal position, each for its pair of numbers."""
+    """Float32 (2, T, 1, 1, K): cosine and sine of the temporal position, per pair of channels."""
     visible: Tensor | None
-    """Bool (S, S), True where a token may look at another of its frame; None where all may."""
+    """Bool (S, S), True where a token attends to another of its frame; None where all attend to all."""
 
 
-def pick(rows: Tensor, level: Tensor) -> Tensor:
-    """Each token's row: (B, L, ..., D) by level (b, t, s) -> (B, t, s, ..., D), t and s as small as `level` has them.
+def select_modulation(rows: Tensor, level: Tensor) -> Tensor:
+    """The row of each token: (B, L, ..., D) by level (b, t, s) -> (B, t, s, ..., D), with the b, t, s of `level`.
 
-    With levels that depend on the token's place only, the result has T = 1: a hundredth of the activations.
+    Levels that depend on the position in the frame only give T = 1: a hundredth of the activations.
     """
     level = level.reshape(level.shape + (1,) * (rows.dim() - 2))
     picked = rows[:, 0, None, None]
@@ -55,7 +55,7 @@ def pick(rows: Tensor, level: Tensor) -> Tensor:
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    """LayerNorm without weights, then scale and shift; in float32, back to the type of `x`."""
+    """LayerNorm without weights, then scale and shift; computed in float32, returned in the dtype of `x`."""
     normal = F.layer_norm(x.float(), x.shape[-1:], eps=EPSILON)
     return (normal * (1 + scale) + shift).to(x.dtype)
 
@@ -75,7 +75,7 @@ def rotation_table(frequencies: Tensor, frames: int) -> Tensor:
 
 
 class HeadNorm(nn.Module):
-    """RMS norm over a head's numbers, in float32."""
+    """RMS norm over the channels of a head, in float32."""
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -86,11 +86,11 @@ class HeadNorm(nn.Module):
 
 
 class SelfAttention(nn.Module):
-    """Attention among the tokens of a frame (spatial), or of a place over all frames (temporal).
+    """Attention among the tokens of a frame (spatial), or of a position over all frames (temporal).
 
-    Neither direction copies the activations: the temporal one reads places as further heads, (B, S * H, T, K), which
-    is a view as long as values have a matrix product of their own; the fused kernels write their result back in the
-    order (B, T, S, D).
+    Neither kind copies the activations. Temporal attention treats positions as further heads, (B, S * H, T, K): a
+    view, because values have a matrix product of their own. The fused kernels write their result in the order
+    (B, T, S, D).
     """
 
     def __init__(self, width: int, heads: int, *, temporal: bool, qk_norm: bool) -> None:
@@ -120,7 +120,7 @@ class SelfAttention(nn.Module):
 
 
 class CrossAttention(nn.Module):
-    """All tokens of a clip read its caption; padding is masked."""
+    """Attention of all tokens of a clip to its caption; padding is masked."""
 
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
@@ -129,21 +129,21 @@ class CrossAttention(nn.Module):
         self.kv_linear = nn.Linear(width, 2 * width)
         self.proj = nn.Linear(width, width)
 
-    def remember(self, text: Tensor) -> Memory:  # (B, M, D)
+    def keys_values(self, text: Tensor) -> KeyValues:  # (B, M, D)
         """Keys and values of embedded captions."""
         both: Tensor = self.kv_linear(text)
         keys, values = both.view(*text.shape[:2], 2, self.heads, -1).permute(2, 0, 3, 1, 4)
-        return Memory(keys, values)  # each (B, H, M, K)
+        return KeyValues(keys, values)  # each (B, H, M, K)
 
-    def forward(self, x: Tensor, memory: Memory, mask: Tensor) -> Tensor:  # (B, T, S, D)
+    def forward(self, x: Tensor, text: KeyValues, mask: Tensor) -> Tensor:  # (B, T, S, D)
         q: Tensor = self.q_linear(x)
         q = q.view(x.shape[0], -1, self.heads, x.shape[3] // self.heads).transpose(1, 2)  # (B, H, T * S, K)
-        y = F.scaled_dot_product_attention(q, memory.keys, memory.values, attn_mask=mask)
+        y = F.scaled_dot_product_attention(q, text.keys, text.values, attn_mask=mask)
         return cast(Tensor, self.proj(y.transpose(1, 2).reshape(x.shape)))  # (B, T, S, D)
 
 
 class Block(nn.Module):
-    """One block, spatial or temporal. Self-attention and feed-forward are modulated and gated, the text is not."""
+    """One spatial or temporal block. Modulates and gates self-attention and feed-forward, not cross-attention."""
 
     def __init__(self, width: int, heads: int, mlp_ratio: int, *, temporal: bool, qk_norm: bool) -> None:
         super().__init__()
@@ -153,8 +153,8 @@ class Block(nn.Module):
         self.mlp = Mlp(width, mlp_ratio * width, width)
         self.checkpointing: Checkpointing = "none"
 
-    def forward(self, x: Tensor, context: Context, caption: Tensor | Memory) -> Tensor:  # (B, T, S, D)
-        """`caption` is embedded text (B, M, D), or what `cross_attn.remember` made of it."""
+    def forward(self, x: Tensor, context: Context, caption: Tensor | KeyValues) -> Tensor:  # (B, T, S, D)
+        """Run the block; `caption` is embedded text (B, M, D), or its `cross_attn.keys_values`."""
         if self.checkpointing == "none" or not torch.is_grad_enabled():
             return self._forward(x, context, caption)
         if self.checkpointing == "full":
@@ -163,17 +163,17 @@ class Block(nn.Module):
             again = checkpoint(self._forward, x, context, caption, use_reentrant=False, context_fn=_keep_products)
         return cast(Tensor, again)
 
-    def _forward(self, x: Tensor, context: Context, caption: Tensor | Memory) -> Tensor:
-        memory = self.cross_attn.remember(caption) if isinstance(caption, Tensor) else caption
-        modulation = pick(self.scale_shift_table + context.modulation, context.level)  # (B, t, s, 6, D)
+    def _forward(self, x: Tensor, context: Context, caption: Tensor | KeyValues) -> Tensor:
+        text = self.cross_attn.keys_values(caption) if isinstance(caption, Tensor) else caption
+        modulation = select_modulation(self.scale_shift_table + context.modulation, context.level)  # (B, t, s, 6, D)
         s1, c1, g1, s2, c2, g2 = torch.unbind(modulation, -2)
         x = x + (g1 * self.attn(modulate(x, s1, c1), context)).to(x.dtype)
-        x = x + self.cross_attn(x, memory, context.text_mask)
+        x = x + self.cross_attn(x, text, context.text_mask)
         return x + cast(Tensor, g2 * self.mlp(modulate(x, s2, c2))).to(x.dtype)
 
 
 def _keep_products() -> Any:
-    """Selective checkpointing: matrix products and attention are kept, everything cheap is computed again."""
+    """Selective checkpointing: keep matrix products and attention, recompute everything else."""
 
     def policy(_: object, operation: object, *arguments: object, **options: object) -> CheckpointPolicy:
         return CheckpointPolicy.MUST_SAVE if operation in _PRODUCTS else CheckpointPolicy.PREFER_RECOMPUTE

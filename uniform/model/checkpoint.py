@@ -1,7 +1,7 @@
-"""Weight files of UniForm: read, written, and begun from published ones. Nothing is run that a file holds.
+"""Reads and writes weight files of UniForm, and initialises networks from published ones. No code in a file is run.
 
-step-00001000/   checkpoint.json  model.safetensors  ema.safetensors     a folder that training wrote
-model.safetensors                 the same in one file: facts in its header, under "uniform"
+step-00001000/   checkpoint.json  model.safetensors  ema.safetensors     a checkpoint folder of a training run
+model.safetensors                 the same in one file: metadata in its header, under "uniform"
 """
 
 import json
@@ -13,10 +13,20 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
-from uniform.atomic import replacing
+from uniform.checkpoint_format import (
+    CHECKPOINTS_NAME,
+    EMA,
+    FORMAT_VERSION,
+    METADATA_NAME,
+    MODEL,
+    newest_checkpoint,
+    read_metadata,
+    require_intact,
+    require_version,
+    save_tensors,
+)
 from uniform.config import Document, build
 from uniform.errors import CheckpointError, ConfigError, WeightsError
 from uniform.model.config import ModelConfig
@@ -26,19 +36,17 @@ from uniform.model.transformer import UniForm
 from uniform.spec import Spec
 
 HEADER = "uniform"
-"""Key of the facts in a safetensors header."""
-FACTS_NAME = "checkpoint.json"
-FORMAT_VERSION = 1
+"""Key of the metadata in a safetensors header."""
 _PLACES = ("layout", "share", "patch", "audio_patch")
-"""Of a model's configuration: where each number stands."""
+"""Keys of the model's configuration that decide which weight belongs to which token."""
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
 _SINGLE = ("diffusion_pytorch_model.safetensors", "model.safetensors", "diffusion_pytorch_model.bin")
 _INDEX = "diffusion_pytorch_model.safetensors.index.json"
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """What a weight file must remember for the weights to be of use."""
+class ModelMetadata:
+    """Metadata of a weight file: everything that sampling needs beside the weights."""
 
     model: ModelConfig
     spec: Spec
@@ -56,52 +64,53 @@ class ModelFacts:
         return {"format_version": FORMAT_VERSION, **asdict(self)}
 
 
-def save_model(path: Path, model: UniForm, facts: ModelFacts) -> None:
-    """Write the weights and their facts as one safetensors file, whole or not at all."""
-    header = {HEADER: json.dumps(facts.as_dict(), sort_keys=True)}
-    with replacing(path) as temporary:
-        save_file({key: value.contiguous() for key, value in model.state_dict().items()}, temporary, metadata=header)
+def save_model(path: Path, model: UniForm, metadata: ModelMetadata) -> None:
+    """Write the weights and their metadata atomically as one safetensors file."""
+    header = {HEADER: json.dumps(metadata.as_dict(), sort_keys=True)}
+    save_tensors(path, model.state_dict(), header)
 
 
-def load_model(path: Path, ema: bool = True) -> tuple[UniForm, ModelFacts]:
+def load_model(path: Path, ema: bool = True) -> tuple[UniForm, ModelMetadata]:
     """A trained network for sampling, on the CPU, in evaluation mode.
 
     Args:
-        path: a file of `save_model`, a checkpoint folder (step-...), or a run's folder, whose newest one is taken.
+        path: a file of `save_model`, a checkpoint folder (step-...), or a run's folder (its newest intact checkpoint).
         ema: for folders, the averaged weights; else the raw ones.
-    Raises: CheckpointError where it is none, is damaged, or its weights are not those its facts announce.
+    Raises: CheckpointError where it is none, is damaged, of another format version, or its weights are not those of
+        its metadata.
     """
-    facts_path, weights_path = _own_files(path, ema)
-    facts = _read_facts(facts_path)
-    model = UniForm(facts.model, facts.spec.video_latent, facts.spec.audio_latent)
+    metadata_path, weights_path = _own_files(path, ema)
+    metadata = _read_metadata(metadata_path)
+    model = UniForm(metadata.model, metadata.spec.video_latent, metadata.spec.audio_latent)
     state = _read_state(weights_path)
     own = model.state_dict()
     wrong = sorted(own.keys() ^ state.keys())
     wrong += [key for key in own.keys() & state.keys() if own[key].shape != state[key].shape]
     if wrong:
         raise CheckpointError(
-            f"{weights_path}: {len(wrong)} tensors are missing, unknown or of another shape than its facts say "
+            f"{weights_path}: {len(wrong)} tensors are missing, unknown or of another shape than its metadata says "
             f"({', '.join(wrong[:4])}). The file was changed after it was written: use another checkpoint."
         )
     model.load_state_dict(state)
-    return model.eval(), facts
+    return model.eval(), metadata
 
 
-def initialise_from(model: UniForm | STDiT3, path: Path, facts: ModelFacts | None = None) -> Report:
-    """Begin with published weights, or with another UniForm's: see `uniform.model.convert`.
+def initialise_from(model: UniForm | STDiT3, path: Path, metadata: ModelMetadata | None = None) -> Report:
+    """Initialise a network from published weights, or from another UniForm's: see `uniform.model.convert`.
 
     Args:
         model: a fresh network; parts that the source does not have stay as they are.
-        facts: what the network will be trained on; where another UniForm was trained on something else, the report
-            says so, and a refusal too.
+        metadata: of the new training run; where another UniForm was trained on something else, the report lists the
+            differences, and an error does too.
         path: PixArt `.pth`, a diffusers folder (or its parent with `transformer/`), OpenSora-STDiT-v3 as file or
-            folder, a file or a folder of ours.
-    Returns: what came from where, what starts fresh.
-    Raises: WeightsError where the file is none of these, or does not fit: nothing is loaded then.
+            folder, a file or a folder of this toolkit.
+    Returns: which parameters were copied from which tensors, and which start fresh.
+    Raises: WeightsError where the file is none of these, or does not fit; CheckpointError where a checkpoint of this
+        toolkit cannot be read. Nothing is loaded then.
     """
     split = isinstance(model, UniForm) and model.config.share == "split"
     ours = model.state_dict()
-    differences = [] if facts is None else _differences(path, facts)
+    differences = [] if metadata is None else _differences(path, metadata)
     try:
         state, report = convert(_read_published(path), ours, copy_side=split)
     except WeightsError as error:
@@ -109,47 +118,53 @@ def initialise_from(model: UniForm | STDiT3, path: Path, facts: ModelFacts | Non
     report.notes.extend(differences)
     model.load_state_dict({**ours, **state})
     if report.origin in (Origin.PIXART, Origin.DIFFUSERS) and model.config.qk_norm_spatial:
-        report.notes.append("qk_norm_spatial is on, which the image model never saw: not its function at step 0")
+        report.notes.append("qk_norm_spatial is on; the image model has none: at step 0 the outputs differ")
     if any("csize_embedder" in key or "resolution_embedder" in key for key in report.unused):
-        report.notes.append("the source was told picture sizes, which this network is not: not its function at step 0")
+        report.notes.append(
+            "the source has an input for image sizes, this network has none: at step 0 the outputs differ"
+        )
     return report
 
 
-def _differences(path: Path, facts: ModelFacts) -> list[str]:
-    """What a UniForm at `path` was trained on that `facts` are not; nothing for weights that are none of ours."""
+def _differences(path: Path, metadata: ModelMetadata) -> list[str]:
+    """How the training of a UniForm at `path` differs from `metadata`; empty for weights of other projects."""
     try:
-        theirs = _read_facts(_own_files(path, ema=True)[0])
+        theirs = _read_metadata(_own_files(path, ema=True)[0])
     except CheckpointError:
         return []
-    pairs = {f"model.{name}": (getattr(theirs.model, name), getattr(facts.model, name)) for name in _PLACES}
-    pairs |= {name: (theirs.identity.get(name), value) for name, value in facts.identity.items()}
-    pairs["objective"] = (theirs.diffusion["objective"], facts.diffusion["objective"])
+    pairs = {f"model.{name}": (getattr(theirs.model, name), getattr(metadata.model, name)) for name in _PLACES}
+    pairs |= {name: (theirs.identity.get(name), value) for name, value in metadata.identity.items()}
+    pairs["objective"] = (theirs.diffusion["objective"], metadata.diffusion["objective"])
     return [f"{name} was {was}, and is {now} here" for name, (was, now) in pairs.items() if was != now]
 
 
 def _own_files(path: Path, ema: bool) -> tuple[Path, Path]:
-    """Where the facts are and where the weights are."""
+    """Paths of the metadata and of the weights. Raises: CheckpointError where there are none, or they are damaged."""
     if path.is_file():
         return path, path
-    runs = sorted((path / "checkpoints").glob(f"step-*/{FACTS_NAME}"), key=lambda found: found.parent.name)
-    folder = path if (path / FACTS_NAME).exists() or not runs else runs[-1].parent
-    if not (folder / FACTS_NAME).exists():
+    if (path / METADATA_NAME).exists():
+        folder: Path | None = path
+        require_intact(path)
+    else:
+        folder = newest_checkpoint(path / CHECKPOINTS_NAME)
+    if folder is None:
         raise CheckpointError(
-            f"{path}: neither a weight file, nor a folder step-..., nor a run with checkpoints/step-..."
+            f"{path}: neither a weight file, nor a folder step-..., nor a run with an intact checkpoints/step-..."
         )
-    return folder / FACTS_NAME, folder / f"{'ema' if ema else 'model'}.safetensors"
+    return folder / METADATA_NAME, folder / f"{EMA if ema else MODEL}.safetensors"
 
 
-def _read_facts(path: Path) -> ModelFacts:
+def _read_metadata(path: Path) -> ModelMetadata:
     """From checkpoint.json, or from the header of a single file."""
     try:
         if path.suffix == ".json":
-            values = json.loads(path.read_bytes())
+            values = read_metadata(path.parent)
             values = {**values, **{table: values["config"][table] for table in ("model", "diffusion")}}
         else:
             with safe_open(path, framework="pt") as file:
                 values = json.loads((file.metadata() or {})[HEADER])
-        return ModelFacts(
+            require_version(path.name, values["format_version"])
+        return ModelMetadata(
             model=build(ModelConfig, values["model"], Document(path, "", {})),
             spec=Spec(**values["spec"]),
             diffusion=dict(values["diffusion"]),
@@ -159,8 +174,8 @@ def _read_facts(path: Path) -> ModelFacts:
         )
     except (OSError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ConfigError) as error:
         raise CheckpointError(
-            f"{path}: no facts of a UniForm checkpoint ({type(error).__name__}: {error}). Give a file or folder that "
-            f"training wrote; published image weights are for beginning a run, not for sampling."
+            f"{path}: no metadata of a UniForm checkpoint ({type(error).__name__}: {error}). Give a file or folder "
+            f"that training or export wrote; published image weights initialise a run, they cannot be sampled from."
         ) from error
 
 
@@ -179,16 +194,16 @@ def _read_state(path: Path) -> dict[str, Tensor]:
         first = (str(error).strip().splitlines() or [""])[0]
         raise WeightsError(
             f"{path}: cannot be read ({type(error).__name__}: {first}). It is missing, cut short, or holds more than "
-            f"tensors, and nothing in it is run: fetch it again."
+            f"tensors (code in it is never run). Copy or download the file again, or use another one."
         ) from error
 
 
 def _read_published(path: Path) -> dict[str, Tensor]:
-    """A file's tensors, or a folder's: one file, numbered parts with an index, or a checkpoint of ours."""
+    """All tensors of a file, or of a folder: one file, numbered parts with an index, or a checkpoint folder."""
     if path.is_file():
         return _read_state(path)
     for folder in (path, path / "transformer"):
-        if (folder / FACTS_NAME).exists() or (folder / "checkpoints").is_dir():
+        if (folder / METADATA_NAME).exists() or (folder / CHECKPOINTS_NAME).is_dir():
             return _read_state(_own_files(folder, ema=True)[1])
         if (folder / _INDEX).exists():
             names = sorted(set(_index_of_parts(folder / _INDEX)))
@@ -196,7 +211,7 @@ def _read_published(path: Path) -> dict[str, Tensor]:
         for name in _SINGLE:
             if (folder / name).exists():
                 return _read_state(folder / name)
-    raise WeightsError(f"{path}: no weights found; looked for {', '.join((*_SINGLE, _INDEX, FACTS_NAME))}")
+    raise WeightsError(f"{path}: no weights found; looked for {', '.join((*_SINGLE, _INDEX, METADATA_NAME))}")
 
 
 def _index_of_parts(path: Path) -> list[str]:

@@ -51,7 +51,7 @@ _UNUSED = {
         "adaln_single.emb.aspect_ratio_embedder.",
     ),
 }
-"""Beginnings of their names that we have no use for: the position code is computed, picture sizes are not told."""
+"""Prefixes of their names that are not used: the position code is computed, image sizes are no input."""
 
 _DIFFUSERS_TOP = {
     "x_embedder.proj": "pos_embed.proj",

@@ -1,4 +1,4 @@
-"""What enters and leaves the blocks: patches, places, times, sizes, captions.
+"""Embedders around the blocks: patches, positions, times, frame rates, captions.
 
 Shapes: B clips, C channels, T latent frames, S tokens per frame, D width, L distinct times per clip, M text tokens.
 Names of parameters are STDiT3's (Open-Sora 1.2), so that its checkpoints load key for key.
@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 FREQUENCIES = 256
-"""Width of the sinusoids that times and frame rates are turned into."""
+"""Number of sinusoids that encode a time or a frame rate."""
 
 
 class PatchEmbed(nn.Module):
-    """Cells to tokens: one linear map per (1, rows, columns) patch. Stored as the convolution kernel it equals."""
+    """Cells to tokens: one linear map per (1, rows, columns) patch, stored as the equivalent convolution kernel."""
 
     def __init__(self, channels: int, width: int, patch: tuple[int, int]) -> None:
         super().__init__()
@@ -32,7 +32,7 @@ class PatchEmbed(nn.Module):
 
 
 def unpatch(patches: Tensor, patch: tuple[int, int], rows: int, columns: int) -> Tensor:
-    """Tokens' numbers (B, T, S, ph * pw * C), channel fastest, to cells (B, C, T, rows, columns)."""
+    """Token outputs (B, T, S, ph * pw * C), channel fastest, to cells (B, C, T, rows, columns)."""
     ph, pw = patch
     width = -(-columns // pw)
     cells = torch.unflatten(torch.unflatten(patches, 3, (ph, pw, -1)), 2, (-1, width))  # (B, T, h, w, ph, pw, C)
@@ -54,9 +54,9 @@ class Mlp(nn.Module):
 
 
 class ScalarEmbed(nn.Module):
-    """A number, a diffusion time or a frame rate, to a vector of the model's width. Always in float32.
+    """Embeds a scalar (a diffusion time or a frame rate) to the model's width. Always in float32.
 
-    In bfloat16 neighbouring times above 256 would fall together, so autocast is switched off here.
+    bfloat16 cannot distinguish neighbouring times above 256, so autocast is switched off here.
     """
 
     def __init__(self, width: int) -> None:
@@ -70,7 +70,7 @@ class ScalarEmbed(nn.Module):
 
 
 class CaptionEmbed(nn.Module):
-    """Text features to the model's width, and the null caption that stands for no text.
+    """Projects text features to the model's width; holds the null caption, which stands for no text.
 
     The null caption is a buffer, as in STDiT3: its values come with a checkpoint and are not trained.
     """

@@ -1,9 +1,9 @@
-"""Where each number of a clip's latents stands among the tokens: fold, unfold, columns, positions, whose time.
+"""Layouts: how the latents of a clip become tokens: fold, unfold, columns, positions, times.
 
-Blocks see (B, T, S, D): B clips, T latent frames, S tokens per frame. A layout cuts a frame into two parts that are
-patched apart and joined along S: the video, and the *side* (audio, and in the grid the task). A patch never covers
-two parts, so this equals patching one joined grid; only the order of the tokens inside a frame differs, which
-attention does not see.
+Blocks take (B, T, S, D): B clips, T latent frames, S tokens per frame. A layout cuts a frame into two parts that are
+patched separately and joined along S: the video part, and the audio part (in the grid with the task). A patch never
+covers both parts, so this equals patching one joined grid; only the order of the tokens inside a frame differs, and
+attention does not depend on it.
 """
 
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from uniform.errors import ConfigError
 from uniform.spec import VIDEO_STRIDE_PX
 
 VIDEO, AUDIO, CLEAN = 0, 1, 2
-"""Whose time a token follows: the video's, the audio's, or 0 (the task, which is never noised)."""
+"""Time of a token: that of the video, that of the audio, or 0 (the task, which is never noised)."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Part:
 
 
 class Layout(Protocol):
-    """What the network needs to know of a layout."""
+    """The interface of a layout."""
 
     @property
-    def video(self) -> Part:
+    def video_part(self) -> Part:
         """Cells and tokens of the video."""
         ...
 
     @property
-    def side(self) -> Part:
-        """Cells and tokens of the audio; in the grid of the task too."""
+    def audio_part(self) -> Part:
+        """Cells and tokens of the audio; in the grid, of the task too."""
         ...
 
     @property
@@ -60,15 +60,15 @@ class Layout(Protocol):
 
     @property
     def task_cells(self) -> int:
-        """Numbers of a task's embedding that become cells of the side; 0 where the task is a token of its own."""
+        """Size of a task embedding that becomes cells of the audio part; 0 where the task is a separate token."""
         ...
 
     def fold(self, audio: Tensor, task: Tensor | None) -> Tensor:
-        """(B, C, time, frequency) and (B, task_cells) -> the side's cells (B, channels, T, rows, columns)."""
+        """(B, C, time, frequency) and (B, task_cells) -> cells of the audio part (B, channels, T, rows, columns)."""
         ...
 
-    def unfold(self, side: Tensor) -> Tensor:
-        """The inverse, task left out; any multiple of the channels passes through, group by group."""
+    def unfold(self, cells: Tensor) -> Tensor:
+        """The inverse, without the task; works for any multiple of the channels, group by group."""
         ...
 
     def levels(self) -> Tensor:
@@ -86,7 +86,7 @@ class GridLayout:
 
     Audio (Ca, Ta, F) becomes (Cv, T, H, columns), equal to the video in all but the last dimension and aligned in
     time: Ta = T * w audio times go w to a latent frame, and Ca * F numbers per time fill m columns of Cv * H. Of the
-    channels, the factor k = Ca / Cv lies next to frequency as the fast index, so that one patch holds all channels
+    channels, the factor k = Ca / Cv is the fast index beside frequency, so that one patch holds all channels
     of a frequency at neighbouring times. Task columns, one or as many as make the width whole patches, come last.
 
         paper: (8, 100, 16) -> (4, 20, 32, 5), task (4, 20, 32, 1): 32 + 5 + 1 = 38 columns, 16 x 19 tokens
@@ -123,12 +123,12 @@ class GridLayout:
 
     @property
     def task_columns(self) -> int:
-        """The smallest number, 1 or more, that makes the side whole patches wide."""
+        """The smallest number, 1 or more, that makes the width of the audio part a whole number of patches."""
         return self.patch[1] - self.audio_columns % self.patch[1]
 
     @property
     def task_cells(self) -> int:
-        """Numbers of a task's embedding: Cv * T * H * task columns."""
+        """Size of a task embedding: Cv * T * H * task columns."""
         Cv, T, H, _ = self.video_latent
         return Cv * T * H * self.task_columns
 
@@ -138,13 +138,13 @@ class GridLayout:
         return self.video_latent[3] + self.audio_columns + self.task_columns
 
     @property
-    def video(self) -> Part:
+    def video_part(self) -> Part:
         """The video's columns."""
         Cv, _, H, W = self.video_latent
         return Part(Cv, H, W, self.patch)
 
     @property
-    def side(self) -> Part:
+    def audio_part(self) -> Part:
         """The audio's and the task's columns."""
         Cv, _, H, _ = self.video_latent
         return Part(Cv, H, self.audio_columns + self.task_columns, self.patch)
@@ -160,39 +160,39 @@ class GridLayout:
             return cells
         return torch.cat([cells, torch.unflatten(task, 1, (Cv, T, H, -1)).to(cells.dtype)], dim=4)
 
-    def unfold(self, side: Tensor) -> Tensor:
-        """(B, n * Cv, T, H, audio and task columns) -> (B, n * Ca, Ta, F); n = 2 with a variance code."""
+    def unfold(self, cells: Tensor) -> Tensor:
+        """(B, n * Cv, T, H, audio and task columns) -> (B, n * Ca, Ta, F); n = 2 with variance logits."""
         Cv = self.video_latent[0]
         Ca, Ta, Fa = self.audio_latent
-        cells = side[..., : self.audio_columns].transpose(3, 4).flatten(3)  # (B, n Cv, T, w * F * k)
+        cells = cells[..., : self.audio_columns].transpose(3, 4).flatten(3)  # (B, n Cv, T, w * F * k)
         cells = torch.unflatten(cells, 3, (Ta // self.frames, Fa, Ca // Cv))  # (B, n Cv, T, w, F, k)
         return cells.permute(0, 1, 5, 2, 3, 4).flatten(1, 2).flatten(2, 3)  # (B, n Ca, Ta, F)
 
     def levels(self) -> Tensor:
-        """Long (S,). A token with any audio column follows the audio, task cells inside it included."""
-        rows, columns = self.side.grid
+        """Long (S,). A token with any audio column takes the time of the audio, even if it has task cells too."""
+        rows, columns = self.audio_part.grid
         first_pure_task = -(-self.audio_columns // self.patch[1])
-        side = torch.full((rows, columns), AUDIO)
-        side[:, first_pure_task:] = CLEAN
-        return torch.cat([torch.full((self.video.tokens,), VIDEO), side.flatten()])
+        levels = torch.full((rows, columns), AUDIO)
+        levels[:, first_pure_task:] = CLEAN
+        return torch.cat([torch.full((self.video_part.tokens,), VIDEO), levels.flatten()])
 
     def positions(self, input_sq_size: int) -> Tensor:
-        """Float64 (S, 2). Video columns keep the places they have without audio; the side continues them.
+        """Float64 (S, 2). Video columns keep the positions they have without audio; the audio part continues them.
 
         At 256 px and `input_sq_size` 512: rows 0, 2, ..., 30, columns 0, 2, ..., 30 and then 32, 34, 36.
         """
-        rows, columns = video_steps(self.video, input_sq_size)
-        side = token_mesh(self.side.grid, rows, columns)
-        side[:, 1] += self.video.grid[1] * columns
-        return torch.cat([token_mesh(self.video.grid, rows, columns), side])
+        rows, columns = video_steps(self.video_part, input_sq_size)
+        audio = token_mesh(self.audio_part.grid, rows, columns)
+        audio[:, 1] += self.video_part.grid[1] * columns
+        return torch.cat([token_mesh(self.video_part.grid, rows, columns), audio])
 
 
 @dataclass(frozen=True)
 class TokensLayout:
-    """Audio and task joined to the video as tokens, after patch embedders of their own: `tokens`. Fits any size.
+    """Audio and task joined to the video as tokens, each with its own patch embedder: `tokens`. Fits any size.
 
-    Latent frame l of T hears the audio times floor(l Ta / T) up to floor((l + 1) Ta / T): aligned for any Ta and T.
-    Frames that hear fewer times than others have blank cells (zeros in, dropped on the way out).
+    Latent frame l of T holds the audio times floor(l Ta / T) up to floor((l + 1) Ta / T): aligned for any Ta and T.
+    Frames with fewer audio times than others have blank cells (zero in the input, dropped from the output).
     """
 
     video_latent: tuple[int, int, int, int]
@@ -202,7 +202,7 @@ class TokensLayout:
 
     @property
     def task_cells(self) -> int:
-        """None: the task is a token."""
+        """0: the task is a token."""
         return 0
 
     @property
@@ -211,58 +211,58 @@ class TokensLayout:
         return self.video_latent[1]
 
     @property
-    def video(self) -> Part:
+    def video_part(self) -> Part:
         """The video latent."""
         Cv, _, H, W = self.video_latent
         return Part(Cv, H, W, self.patch)
 
     @property
-    def side(self) -> Part:
+    def audio_part(self) -> Part:
         """The audio of one latent frame: rows are times, columns are frequencies."""
         Ca, Ta, Fa = self.audio_latent
         return Part(Ca, -(-Ta // self.frames), Fa, self.audio_patch)
 
-    def _shown(self) -> list[int]:
-        """For each (frame, row) of the side the audio time it shows; Ta, one past the end, where it is blank."""
+    def _audio_times(self) -> list[int]:
+        """The audio time of each (frame, row) of the audio part; Ta, one past the end, where it is blank."""
         Ta, T = self.audio_latent[1], self.frames
         borders = [frame * Ta // T for frame in range(T + 1)]
         return [
             time if time < borders[frame + 1] else Ta
             for frame in range(T)
-            for time in range(borders[frame], borders[frame] + self.side.rows)
+            for time in range(borders[frame], borders[frame] + self.audio_part.rows)
         ]
 
     def fold(self, audio: Tensor, task: Tensor | None = None) -> Tensor:
         """(B, Ca, Ta, F) -> (B, Ca, T, times per frame, F)."""
-        del task  # it is a token of its own
+        del task  # a separate token
         padded = F.pad(audio, (0, 0, 0, 1))  # one blank time at the end
-        shown = torch.tensor(self._shown(), device=audio.device)
-        return torch.unflatten(padded[:, :, shown], 2, (self.frames, -1))
+        times = torch.tensor(self._audio_times(), device=audio.device)
+        return torch.unflatten(padded[:, :, times], 2, (self.frames, -1))
 
-    def unfold(self, side: Tensor) -> Tensor:
+    def unfold(self, cells: Tensor) -> Tensor:
         """(B, n * Ca, T, times per frame, F) -> (B, n * Ca, Ta, F)."""
-        filled = [slot for slot, time in enumerate(self._shown()) if time < self.audio_latent[1]]
-        return side.flatten(2, 3)[:, :, torch.tensor(filled, device=side.device)]
+        filled = [slot for slot, time in enumerate(self._audio_times()) if time < self.audio_latent[1]]
+        return cells.flatten(2, 3)[:, :, torch.tensor(filled, device=cells.device)]
 
     def levels(self) -> Tensor:
         """Long (S,): video tokens, audio tokens, one task token."""
-        counts = torch.tensor([self.video.tokens, self.side.tokens, 1])
+        counts = torch.tensor([self.video_part.tokens, self.audio_part.tokens, 1])
         return torch.repeat_interleave(torch.tensor([VIDEO, AUDIO, CLEAN]), counts)
 
     def positions(self, input_sq_size: int) -> Tensor:
         """Float64 (S, 2). Audio times continue the video's columns, frequencies lie along the rows; then the task."""
-        rows, columns = video_steps(self.video, input_sq_size)
-        side = token_mesh(self.side.grid, columns, rows).flip(1)  # (row = frequency, column = time)
-        side[:, 1] += self.video.grid[1] * columns
-        task = torch.tensor([[0.0, (self.video.grid[1] + self.side.grid[0]) * columns]], dtype=torch.float64)
-        return torch.cat([token_mesh(self.video.grid, rows, columns), side, task])
+        rows, columns = video_steps(self.video_part, input_sq_size)
+        audio = token_mesh(self.audio_part.grid, columns, rows).flip(1)  # (row = frequency, column = time)
+        audio[:, 1] += self.video_part.grid[1] * columns
+        task = torch.tensor([[0.0, (self.video_part.grid[1] + self.audio_part.grid[0]) * columns]], dtype=torch.float64)
+        return torch.cat([token_mesh(self.video_part.grid, rows, columns), audio, task])
 
 
 def video_steps(video: Part, input_sq_size: int) -> tuple[float, float]:
     """Distance of neighbouring token rows and of neighbouring token columns in the position code.
 
     Source: Open-Sora 1.2, PositionEmbedding2D: coordinate j of n is j / scale * base / n, with base the rounded root
-    of the token count and scale the picture's side over `input_sq_size`.
+    of the token count and scale the frame's side in pixels over `input_sq_size`.
     """
     height, width = video.grid
     base = round((height * width) ** 0.5)
@@ -281,8 +281,8 @@ def token_mesh(grid: tuple[int, int], row_step: float, column_step: float) -> Te
 def _must_divide(what: str, value: int, by: int, by_what: str) -> None:
     if value % by:
         below, above = value - value % by, value - value % by + by
-        would_do = f"{below} or {above}" if below else f"{above}"
+        fitting = f"{below} or {above}" if below else f"{above}"
         raise ConfigError(
-            f"layout 'grid' does not fit: {what} are {value}, which {by_what} ({by}) do not divide; {would_do} would "
-            f"do. Change the spec, or use layout 'tokens', which fits any size."
+            f"layout 'grid' does not fit: {what} are {value}, which {by_what} ({by}) do not divide; choose "
+            f"{fitting}. Change the spec, or use layout 'tokens', which fits any size."
         )

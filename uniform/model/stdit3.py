@@ -1,4 +1,4 @@
-"""STDiT3, the video transformer of Open-Sora 1.2: what UniForm grew from, and can be started from.
+"""STDiT3, the video transformer of Open-Sora 1.2: UniForm extends it and can be initialised from its weights.
 
 A state dict of `STDiT3(SIZES["XL/2"])` has the 973 keys of the published checkpoint, name for name.
 """
@@ -13,11 +13,11 @@ from uniform.model.layout import Part, token_mesh, video_steps
 
 
 class STDiT3(Backbone):
-    """The video-only network, of any picture size and length.
+    """The video-only network, for any frame size and length.
 
-    One difference from the original: it normalises the clean frames twice in front of the last linear map
-    (`T2IFinalLayer` modulates for time 0 what is already modulated for t). What it writes there is never used, neither
-    in the loss nor in sampling; here the clean frames are normalised once.
+    One difference: the original normalises clean frames twice before the last linear map (`T2IFinalLayer` modulates
+    for time 0 what is already modulated for t). That output is never used, neither in the loss nor in sampling. Here
+    clean frames are normalised once.
     """
 
     def __init__(self, config: ModelConfig, channels: int = 4, seed: int = 0) -> None:
@@ -33,12 +33,12 @@ class STDiT3(Backbone):
         fps: Tensor | None = None,
         noised_frames: Tensor | None = None,
     ) -> Tensor:
-        """Predict the noise, and the variance code where it is learned.
+        """Predict the noise, and the variance logits where the variance is learned.
 
         Args:
             noisy: normalised latents (B, C, T, H, W).
             time: (B,), 0 to 1000.
-            text: (B, M, text width) with text_mask bool (B, M), True = token; or what `remember` gave.
+            text: (B, M, text width) with text_mask bool (B, M), True = token; or a text cache of `cache_text`.
             fps: (B,) frames per second; the config's where None.
             noised_frames: bool (B, T), False for frames that are clean and take time 0; None where all are noised.
         Returns: (B, C or 2C, T, H, W), float32.
@@ -52,6 +52,6 @@ class STDiT3(Backbone):
         if noised_frames is not None:
             level = 1 - noised_frames.long()[:, :, None]  # (B, T, 1)
             levels = torch.stack([time, torch.zeros_like(time)], dim=1)
-        memory = self.read(text, text_mask) if isinstance(text, Tensor) else text
-        x, times = self.run_blocks(x, levels, level, memory, fps)
+        text_cache = self.embed_text(text, text_mask) if isinstance(text, Tensor) else text
+        x, times = self.run_blocks(x, levels, level, text_cache, fps)
         return unpatch(self.final_layer(x, times, level), video.patch, video.rows, video.columns).float()

@@ -1,4 +1,4 @@
-"""Open a sampler from a checkpoint and what a person typed."""
+"""Open a sampler from a checkpoint and command-line options."""
 
 import math
 from collections.abc import Sequence
@@ -14,45 +14,45 @@ from uniform.diffusion.objective import DiffusionConfig, make_objective
 from uniform.diffusion.solver import require_known
 from uniform.errors import CheckpointError, InputError
 from uniform.fingerprint import digest
-from uniform.model.checkpoint import ModelFacts, load_model
+from uniform.model.checkpoint import ModelMetadata, load_model
 from uniform.sampling.conditions import CodecOptions, open_codecs
 from uniform.sampling.sampler import SampleConfig, Sampler
 
 PRECISIONS = ("auto", "bf16", "fp32")
-USUAL_SOLVER = {"epsilon": "ancestral", "v": "ddim", "flow": "euler"}
+DEFAULT_SOLVER = {"epsilon": "ancestral", "v": "ddim", "flow": "euler"}
 """By objective."""
-USUAL_STEPS = {"ancestral": 100, "ddim": 50, "dpm++": 20}
-"""By solver; of flow the model's own. 100 ancestral steps are Open-Sora's for IDDPM."""
+DEFAULT_STEPS = {"ancestral": 100, "ddim": 50, "dpm++": 20}
+"""By solver; flow takes the model's `flow_steps`. 100 ancestral steps are Open-Sora's setting for IDDPM."""
 
 
 def open_sampler(
     checkpoint: Path, *, ema: bool = True, device: str = "auto", precision: str = "auto", codec: Sequence[str] = ()
 ) -> Sampler:
-    """The model of a checkpoint with the codecs that its training latents were made by.
+    """Load the model of a checkpoint and open the codecs that made its training latents.
 
     Args:
         checkpoint: run folder, checkpoint folder, or exported file.
         device: "auto", "cpu", "cuda" or "mps".
         precision: of the network, "bf16" (autocast) or "fp32"; "auto" is bf16 on CUDA, as in training.
         codec: options of the codecs, each "KIND.OPTION=VALUE", for instance "video.weights=FOLDER".
-    Raises: CheckpointError, InputError, WeightsError, SpecMismatchError; each says what to do next.
+    Raises: CheckpointError, InputError, WeightsError, SpecMismatchError.
     """
     options = CodecOptions(**parse_options(codec))
     where = pick_device(device)
     dtype = _precision(precision, where)
-    model, facts = load_model(checkpoint, ema=ema)
-    texts = list(facts.codecs.get("texts", {}).values())
+    model, metadata = load_model(checkpoint, ema=ema)
+    texts = list(metadata.codecs.get("texts", {}).values())
     if not texts:
-        raise CheckpointError(f"{checkpoint}: does not say which text codec it was trained with. Export it again.")
-    cards = {"video": facts.codecs["video"], "audio": facts.codecs["audio"], "text": texts[0]["codec"]}
-    codecs = open_codecs(facts.spec, cards, options)
-    config = _diffusion(facts, checkpoint)
-    objective = make_objective(config, learned_variance=facts.model.learned_variance)
+        raise CheckpointError(f"{checkpoint}: names no text codec of its training. Export it again.")
+    cards = {"video": metadata.codecs["video"], "audio": metadata.codecs["audio"], "text": texts[0]["codec"]}
+    codecs = open_codecs(metadata.spec, cards, options)
+    config = _diffusion(metadata, checkpoint)
+    objective = make_objective(config, learned_variance=metadata.model.learned_variance)
     origin = {
         "path": str(checkpoint),
-        "step": facts.step,
+        "step": metadata.step,
         "ema": ema,
-        "digest": digest([facts.as_dict(), ema, _checksum(model)]),
+        "digest": digest([metadata.as_dict(), ema, _checksum(model)]),
         "objective": config.objective,
         "guidance": config.guidance,
         "flow_steps": config.flow_steps,
@@ -73,7 +73,7 @@ def sample_config(
     batch_clips: int = 4,
     keep_latents: bool = False,
 ) -> SampleConfig:
-    """Settings with the model's usual values wherever None came in.
+    """Build the settings; None takes the model's default.
 
     Raises: InputError for a scale that is not above 0.
     """
@@ -82,22 +82,24 @@ def sample_config(
     guidance = Guidance(
         video=text if cfg_video is None else cfg_video,
         audio=text if cfg_audio is None else cfg_audio,
-        given=1.0 if cfg_given is None else cfg_given,
+        conditioning=1.0 if cfg_given is None else cfg_given,
     )
-    chosen = solver or USUAL_SOLVER[sampler.origin["objective"]]
-    count = USUAL_STEPS.get(chosen, sampler.origin["flow_steps"]) if steps is None else steps
+    chosen = solver or DEFAULT_SOLVER[sampler.origin["objective"]]
+    count = DEFAULT_STEPS.get(chosen, sampler.origin["flow_steps"]) if steps is None else steps
     return SampleConfig(
         solver=chosen, steps=count, guidance=guidance, batch_clips=batch_clips, keep_latents=keep_latents
     )
 
 
 def check_choices(solver: str | None, **scales: float | None) -> None:
-    """What can be told without the model's weights. Raises: InputError for an unknown solver or an impossible scale."""
+    """Check what needs no weights. Raises: InputError for an unknown solver or a guidance scale out of range."""
     if solver is not None:
         require_known(solver)
     for name, scale in scales.items():
         if scale is not None and not 0 < scale < math.inf:
-            raise InputError(f"--{name.replace('_', '-')} is {scale}; guidance must be above 0 (1 is none)")
+            raise InputError(
+                f"--{name.replace('_', '-')} is {scale}; a guidance scale must be above 0 (1 is no guidance)"
+            )
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype | None:
@@ -108,11 +110,11 @@ def _precision(wanted: str, device: torch.device) -> torch.dtype | None:
     return torch.bfloat16 if wanted == "bf16" else None
 
 
-def _diffusion(facts: ModelFacts, checkpoint: Path) -> DiffusionConfig:
-    return build(DiffusionConfig, facts.diffusion, Document(checkpoint, "", {}), "diffusion")
+def _diffusion(metadata: ModelMetadata, checkpoint: Path) -> DiffusionConfig:
+    return build(DiffusionConfig, metadata.diffusion, Document(checkpoint, "", {}), "diffusion")
 
 
 def _checksum(model: torch.nn.Module) -> list[float]:
-    """A few numbers that differ between two checkpoints of one run: the sum of each tensor, in float64."""
+    """Sum of each tensor in float64; differs between two checkpoints of one run."""
     sums = [float(tensor.double().sum()) for tensor in model.state_dict().values() if tensor.is_floating_point()]
     return [value if math.isfinite(value) else 0.0 for value in sums]

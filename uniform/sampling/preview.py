@@ -1,4 +1,4 @@
-"""Latent shards decoded again: the last look before a training run."""
+"""Decode clips of latent shards, to check them before a training run."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ import torch
 from uniform.atomic import write_bytes
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.errors import InputError, SpecMismatchError
-from uniform.latents.format import codec_facts, require_same
+from uniform.latents.format import codec_identity, require_same
 from uniform.latents.shards.index import Index, Places, open_index
 from uniform.latents.shards.members import Shards
 from uniform.latents.shards.windows import Cut, cuts
@@ -23,7 +23,7 @@ SHEET_NAME = "contact_sheet.png"
 
 @dataclass(frozen=True)
 class Preview:
-    """What was written."""
+    """Paths of the written files."""
 
     sheet: Path
     videos: tuple[Path, ...]
@@ -39,18 +39,18 @@ def preview_shards(
 ) -> Preview:
     """Decode clips, evenly spaced over the index, and write an MP4 for each and a contact sheet.
 
-    Of clips with windows the first window is shown, as training sees it by default.
+    Of clips with windows the first window is decoded, as training uses it by default.
 
     Args:
         folder: latent shards with index and card.
         out: receives `<clip id>.mp4` and `contact_sheet.png`.
         clips: how many; all where the index has fewer.
-        options: "video" and "audio" to options of the codecs that the card names, for instance where their weights are.
-    Raises: ShardError for damaged shards, SpecMismatchError where the codecs here are not those that made the latents,
+        options: "video" and "audio" to options of the card's codecs, for instance where their weights are.
+    Raises: ShardError for damaged shards, SpecMismatchError where the opened codecs did not make the latents,
         InputError for a number below 1.
     """
     if clips < 1:
-        raise InputError(f"a preview of {clips} clips shows nothing; ask for 1 or more")
+        raise InputError(f"clips is {clips}; it must be 1 or more")
     index = open_index(folder, split)
     video, audio = _codecs(index, options or {})
     shards = Shards(folder, index.shards)
@@ -69,21 +69,21 @@ def _codecs(index: Index, options: Mapping[str, Mapping[str, Any]]) -> tuple[Vid
     card = index.card
     video = open_video_codec(card.video["name"], index.spec, **options.get("video", {}))
     audio = open_audio_codec(card.audio["name"], index.spec, **options.get("audio", {}))
-    mend = "Give the weights and settings that card.json names (--codec KIND.OPTION=VALUE)."
-    for kind, codec, told in (("video", video, card.video), ("audio", audio, card.audio)):
-        found, wanted = codec_facts(codec.card.as_dict()), codec_facts(told)
-        require_same(found, wanted, f"the {kind} codec that would decode {index.folder}", mend)
+    advice = "Pass the weights and settings that card.json names (--codec KIND.OPTION=VALUE)."
+    for kind, codec, wanted_card in (("video", video, card.video), ("audio", audio, card.audio)):
+        found, wanted = codec_identity(codec.card.as_dict()), codec_identity(wanted_card)
+        require_same(found, wanted, f"the {kind} codec that would decode {index.folder}", advice)
     return video, audio
 
 
 def _entry(index: Index, shards: Shards, row: int, video: VideoCodec, audio: AudioCodec) -> Entry:
     spec, clip_id = index.spec, str(index.clip_ids[row])
     cut = cuts(spec, index.card.windows)
-    pictures = _latent(shards, index.video, row, f"the video of clip {clip_id}", cut["video"])
-    sounds = _latent(shards, index.audio, row, f"the audio of clip {clip_id}", cut["audio"])
+    video_latent = _latent(shards, index.video, row, f"the video of clip {clip_id}", cut["video"])
+    audio_latent = _latent(shards, index.audio, row, f"the audio of clip {clip_id}", cut["audio"])
     with torch.inference_mode():
-        frames = video.decode(pictures, spec.frames)[0].cpu().numpy()
-        waveform = audio.decode(sounds, spec.samples)[0].cpu().numpy()
+        frames = video.decode(video_latent, spec.frames)[0].cpu().numpy()
+        waveform = audio.decode(audio_latent, spec.samples)[0].cpu().numpy()
     return Entry(f"{clip_id}  {index.datasets[row]}", frames, waveform)
 
 
@@ -94,8 +94,8 @@ def _latent(shards: Shards, places: Places, row: int, what: str, cut: Cut) -> to
     array = shard.array(offset, length, what)
     if array.shape != cut.whole:
         raise SpecMismatchError(
-            f"{shard.path}: {what} has shape {array.shape}, the card wants {cut.whole}. They do not belong "
-            f"together: run `uniform shards lint` on the folder."
+            f"{shard.path}: {what} has shape {array.shape}, the card wants {cut.whole}. Shard and card do "
+            f"not match: run `uniform shards lint` on the folder."
         )
     window = array.reshape(cut.flat)[:, cut.steps(0)].reshape(1, *cut.window)
     return torch.from_numpy(window.astype(np.float32))

@@ -1,4 +1,4 @@
-"""One media file through the codecs and back, to look at and to listen to."""
+"""Encode and decode one media file, and write files to compare before and after."""
 
 import json
 from collections.abc import Mapping
@@ -19,15 +19,15 @@ from uniform.sampling.contact_sheet import Entry, contact_sheet, side_by_side
 from uniform.spec import Spec
 
 
-def roundtrip_file(
+def reconstruct_file(
     source: Path, video: VideoCodec, audio: AudioCodec, spec: Spec, folder: Path, *, start_ms: int = 0
 ) -> Mapping[str, Any]:
-    """Encode and decode the clip of `source` that begins at `start_ms`, and write what came back.
+    """Encode and decode the clip of `source` that begins at `start_ms`, and write the result.
 
-    Writes `before.mp4`, `after.mp4`; `both.mp4`, the two side by side and played twice, first with the sound before,
-    then with the sound after; `both.png`, frames and spectrograms; `scores.json`.
+    Writes `before.mp4`, `after.mp4`; `both.mp4`, the two side by side and twice in a row, first with the original,
+    then with the decoded audio; `both.png`, frames and spectrograms; `scores.json`.
 
-    Returns: what stands in `scores.json`.
+    Returns: the content of `scores.json`.
     Raises: MediaError where the file cannot be used.
     """
     with MediaSandbox() as sandbox:
@@ -35,15 +35,20 @@ def roundtrip_file(
     assert loaded.frames is not None  # both were asked for
     assert loaded.waveform is not None
     frames, waveform = loaded.frames, loaded.waveform
-    done = _through(video, audio, torch.from_numpy(frames), torch.from_numpy(waveform))
-    after, sound = done.frames.numpy(), done.waveform.numpy()
+    done = _encode_and_decode(video, audio, torch.from_numpy(frames), torch.from_numpy(waveform))
+    after, decoded_audio = done.frames.numpy(), done.waveform.numpy()
     write_clip(folder / "before.mp4", frames, waveform, spec.fps, spec.rate_hz, audio_codec="aac")
-    write_clip(folder / "after.mp4", after, sound, spec.fps, spec.rate_hz, audio_codec="aac")
+    write_clip(folder / "after.mp4", after, decoded_audio, spec.fps, spec.rate_hz, audio_codec="aac")
     both = np.concatenate([side_by_side(frames, after)] * 2)
-    write_clip(folder / "both.mp4", both, np.concatenate([waveform, sound]), spec.fps, spec.rate_hz, audio_codec="aac")
-    entries = [Entry(f"before: {source.name}", frames, waveform), Entry(f"after: {_named(done)}", after, sound)]
+    write_clip(
+        folder / "both.mp4", both, np.concatenate([waveform, decoded_audio]), spec.fps, spec.rate_hz, audio_codec="aac"
+    )
+    entries = [
+        Entry(f"before: {source.name}", frames, waveform),
+        Entry(f"after: {_summary(done)}", after, decoded_audio),
+    ]
     write_bytes(folder / "both.png", contact_sheet(entries))
-    facts = {
+    metadata = {
         "source": source.name,
         "start_ms": start_ms,
         "spec": spec.as_dict(),
@@ -52,8 +57,8 @@ def roundtrip_file(
         "video": video.card.as_dict(),
         "audio": audio.card.as_dict(),
     }
-    write_bytes(folder / "scores.json", f"{json.dumps(facts, indent=2, sort_keys=True)}\n".encode())
-    return facts
+    write_bytes(folder / "scores.json", f"{json.dumps(metadata, indent=2, sort_keys=True)}\n".encode())
+    return metadata
 
 
 class Reconstructor:
@@ -76,16 +81,16 @@ class Reconstructor:
     def __call__(self, frames: np.ndarray, waveform: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
         """Frames uint8 (T, H, W, 3) and waveform float32 (S,) after the codecs."""
         assert rate_hz == self.rate_hz
-        done = _through(self._video, self._audio, torch.from_numpy(frames), torch.from_numpy(waveform))
+        done = _encode_and_decode(self._video, self._audio, torch.from_numpy(frames), torch.from_numpy(waveform))
         return done.frames.numpy(), done.waveform.numpy()
 
 
-def _through(video: VideoCodec, audio: AudioCodec, frames: torch.Tensor, waveform: torch.Tensor) -> RoundTrip:
+def _encode_and_decode(video: VideoCodec, audio: AudioCodec, frames: torch.Tensor, waveform: torch.Tensor) -> RoundTrip:
     with torch.inference_mode():
-        video_latent = video.encode(frames[None])[0].half().cpu()  # as it would be kept
+        video_latent = video.encode(frames[None])[0].half().cpu()  # as in a shard
         audio_latent = audio.encode(waveform[None])[0].half().cpu()
         return round_trip(video, audio, frames, waveform, video_latent, audio_latent)
 
 
-def _named(done: RoundTrip) -> str:
-    return f"PSNR {done.scores.psnr_db:.1f} dB, log-mel {done.scores.mel_error:.3f} nepers off"
+def _summary(done: RoundTrip) -> str:
+    return f"PSNR {done.scores.psnr_db:.1f} dB, log-mel error {done.scores.mel_error:.3f}"

@@ -1,4 +1,4 @@
-"""What a person asks for: one request per sample, checked before any weights are loaded."""
+"""Requests: one per sample, checked before any weights are loaded."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,14 +12,14 @@ from uniform.fingerprint import digest, file_sha256
 from uniform.tasks import Task
 
 MAX_PROMPT_CHARACTERS = 4_000
-"""What comes after them is not read: the encoders keep 300 tokens, about 1,500 characters."""
+"""Longer prompts are cut here: the encoders keep 300 tokens, about 1,500 characters."""
 MAX_NAME_BYTES = 200
-"""File systems take 255; suffixes and temporary names need the rest."""
+"""File systems allow 255; suffixes and temporary names need the rest."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """One sample to be made."""
+    """One sample to make."""
 
     name: str
     """File name of the results, without a suffix."""
@@ -27,14 +27,14 @@ class Request:
     text: str | None = None
     """The caption; None samples without text (the null caption)."""
     media: Path | None = None
-    """The given modality: any audio file for A2V, any video file for V2A; None for T2AV."""
+    """File of the conditioning modality: any file with audio for A2V, with video for V2A; None for T2AV."""
     start_ms: int = 0
-    """Where the given clip starts inside `media`."""
+    """Start of the conditioning clip inside `media`."""
     seed: int = 0
-    """Determines the noise, and with it every byte of the sample on the same machine in batches of the same size."""
+    """Seed of the noise. On one machine and with one batch size it determines every byte of the sample."""
 
     def check(self) -> None:
-        """Raises: InputError where the request cannot be served, saying what to change."""
+        """Check the request. Raises: InputError that says what to change."""
         if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
             raise InputError(f"sample name {self.name!r} is not a plain file name; use letters, digits and '-'")
         if len(self.name.encode()) > MAX_NAME_BYTES:
@@ -44,8 +44,8 @@ class Request:
         if self.task is Task.T2AV:
             self._check_t2av()
         elif self.media is None:
-            given = "an audio" if self.task is Task.A2V else "a video"
-            raise InputError(f"{self.name}: {self.task} starts from {given} file, and none was given. Name one.")
+            kind = "an audio" if self.task is Task.A2V else "a video"
+            raise InputError(f"{self.name}: {self.task} needs {kind} file; found none. Pass one.")
         elif not self.media.is_file():
             raise InputError(f"{self.name}: {self.media} is not a file. Check the path.")
         if self.start_ms < 0:
@@ -53,24 +53,24 @@ class Request:
 
     def _check_t2av(self) -> None:
         if self.media is not None:
-            raise InputError(f"{self.name}: t2av takes no media file, and {self.media} was given. Use a2v or v2a.")
+            raise InputError(f"{self.name}: t2av takes no media file; found {self.media}. Use a2v or v2a.")
         if self.text is None:
-            raise InputError(f"{self.name}: t2av starts from text, and none was given. Pass --text or --prompts.")
+            raise InputError(f"{self.name}: t2av needs a text; found none. Pass --text or --prompts.")
 
     def digest(self, sha256: Callable[[Path], str] = file_sha256) -> str:
-        """Changes with the name and with anything that changes the sample, the given file's bytes among it."""
-        facts: dict[str, Any] = {**asdict(self), "media": sha256(self.media) if self.media else None}
-        return digest(facts)
+        """Digest of the name and of everything that changes the sample, including the bytes of the media file."""
+        fields: dict[str, Any] = {**asdict(self), "media": sha256(self.media) if self.media else None}
+        return digest(fields)
 
 
 def milliseconds(seconds: float) -> int:
-    """Whole milliseconds. Raises: InputError for what is no time in a file."""
+    """Seconds to whole milliseconds. Raises: InputError for a negative or infinite time."""
     if not 0 <= seconds < float("inf"):
         raise InputError(f"the start is {seconds} s; it must be 0 or more")
     return round(1000 * seconds)
 
 
-def several(request: Request, count: int) -> list[Request]:
+def numbered_requests(request: Request, count: int) -> list[Request]:
     """`count` requests that differ in name and seed: `<name>-000`, `<name>-001`, ..."""
     if count < 1:
         raise InputError(f"the number of samples is {count}; it must be 1 or more")
@@ -79,16 +79,16 @@ def several(request: Request, count: int) -> list[Request]:
     ]
 
 
-def spread(requests: Sequence[Request], *, prefix: str | None = None, count: int = 1) -> list[Request]:
-    """The requests with `prefix` before their names, each `count` times: see `several`. Raises: InputError."""
+def expand_requests(requests: Sequence[Request], *, prefix: str | None = None, count: int = 1) -> list[Request]:
+    """Add `prefix` to the names and repeat each request `count` times (`numbered_requests`). Raises: InputError."""
     named = [replace(each, name=f"{prefix}-{each.name}") for each in requests] if prefix is not None else requests
-    return [one for each in named for one in (several(each, count) if count != 1 else [each])]
+    return [one for each in named for one in (numbered_requests(each, count) if count != 1 else [each])]
 
 
 def read_prompts(path: Path, default: Request) -> list[Request]:
     """Requests from a file: one prompt per line (.txt), or one JSON object per line (.jsonl).
 
-    JSON keys: text, task, media (relative to the file), start_ms, seed, name; what is absent comes from `default`.
+    JSON keys: text, task, media (relative to the file), start_ms, seed, name; absent keys come from `default`.
     Raises: InputError that names file, line and key.
     """
     try:
@@ -96,11 +96,11 @@ def read_prompts(path: Path, default: Request) -> list[Request]:
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read as UTF-8 text ({error}). Check the file.") from error
     requests = [_from_line(path, number, line, default) for number, line in enumerate(lines, start=1) if line.strip()]
-    return _sound(path, requests)
+    return _require_distinct(path, requests)
 
 
 def requests_from(path: Path, tables: Iterable[Mapping[str, Any]], default: Request) -> list[Request]:
-    """Requests from tables with the keys of `read_prompts`; `path` is where they come from.
+    """Requests from tables with the keys of `read_prompts`; `path` names their origin in errors.
 
     Each sample's seed is the default's plus its number. Raises: InputError that names number and key.
     """
@@ -108,7 +108,7 @@ def requests_from(path: Path, tables: Iterable[Mapping[str, Any]], default: Requ
         _from_table(path, number, table, replace(default, seed=default.seed + number - 1))
         for number, table in enumerate(tables, start=1)
     ]
-    return _sound(path, requests)
+    return _require_distinct(path, requests)
 
 
 def _from_line(path: Path, number: int, line: str, default: Request) -> Request:
@@ -150,13 +150,13 @@ def task_by_name(name: str) -> Task:
     return Task(name)
 
 
-def _sound(path: Path, requests: list[Request]) -> list[Request]:
-    """`requests`, where there is one at least and no two would write the same files."""
+def _require_distinct(path: Path, requests: list[Request]) -> list[Request]:
+    """Return `requests`. Raises: InputError where there is none, or two have the same name."""
     if not requests:
-        raise InputError(f"{path}: no prompt in it. Write one per line.")
-    seen: set[str] = set()
+        raise InputError(f"{path}: holds no prompt. Write one per line.")
+    names: set[str] = set()
     for request in requests:
-        if request.name in seen:
+        if request.name in names:
             raise InputError(f"{path}: two samples are called '{request.name}'; give each a name of its own")
-        seen.add(request.name)
+        names.add(request.name)
     return requests

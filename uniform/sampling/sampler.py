@@ -1,4 +1,4 @@
-"""From requests to rendered samples: batches through the model, decoded by the codecs of its training latents."""
+"""Turn requests into sample files: run the model in batches and decode with the codecs of its training latents."""
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from uniform.fingerprint import digest, file_sha256
 from uniform.media.sandbox import MediaSandbox
 from uniform.model.transformer import UniForm
 from uniform.pair import Pair
-from uniform.sampling.conditions import Codecs, Condition, Reader, decode_audio, decode_video
+from uniform.sampling.conditions import Codecs, Condition, ConditionReader, decode_audio, decode_video
 from uniform.sampling.generate import generate
 from uniform.sampling.render import Rendered, write_sample
 from uniform.sampling.request import Request
@@ -30,16 +30,16 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """How samples are made."""
+    """Settings of the sampler."""
 
     solver: str = "ancestral"
     """One of `uniform.diffusion.solver.SOLVERS` that fits the model's objective."""
     steps: int = 100
     guidance: Guidance
     batch_clips: int = 4
-    """Samples per call of the model. The batches of a list of requests never depend on what is done already."""
+    """Samples per call of the model. Batches depend on the list of requests only, not on finished samples."""
     keep_latents: bool = False
-    """Write `<name>.safetensors` with the normalised latents too."""
+    """Also write `<name>.safetensors` with the normalised latents."""
 
     def __post_init__(self) -> None:
         if self.batch_clips < 1:
@@ -48,27 +48,27 @@ class SampleConfig:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run of the sampler stands."""
+    """Progress of a run of the sampler."""
 
     done: int
-    """Finished samples, those of earlier runs among them."""
+    """Finished samples, including those of earlier runs."""
     total: int
     step: int
-    """Solver steps done in the batch at work."""
+    """Finished solver steps of the current batch."""
     steps: int
 
 
 @dataclass(frozen=True)
 class Sampler:
-    """A model with its codecs, ready for requests."""
+    """A model with its codecs: makes samples from requests."""
 
     model: UniForm
     objective: Objective
     codecs: Codecs
     origin: Mapping[str, Any]
-    """Facts of the checkpoint, for the samples' own facts: path, step, digest."""
+    """Metadata of the checkpoint, written into each sample's JSON: path, step, digest and more."""
     precision: torch.dtype | None = None
-    """Autocast's type for the network; None computes in float32, as the solver always does."""
+    """Autocast type of the network; None computes in float32. The solver always computes in float32."""
 
     def run(
         self,
@@ -79,11 +79,11 @@ class Sampler:
     ) -> list[Path]:
         """Make every sample that `folder` does not hold yet.
 
-        A finished sample made by the same request, settings and checkpoint is kept; so a run that was stopped goes on.
+        A finished sample of the same request, settings and checkpoint is kept, so a stopped run resumes.
         Returns: the MP4 files, in the order of the requests.
-        Raises: InputError for a request that is wrong in itself, or where a file of the same name was made differently,
-            before anything is made; for given files that cannot be used, after all other samples are made; where the
-            network's answer is not finite.
+        Raises: InputError before any sample is made: for an invalid request, or where a file of the same name was
+            made differently. InputError after all other samples are made: for media files that cannot be used.
+            InputError where the output of the network is not finite.
         """
         self._check(requests, folder, config)
         sha256 = lru_cache(maxsize=1)(file_sha256)
@@ -95,7 +95,7 @@ class Sampler:
         done = sum(finished)
         failures: list[str] = []
         with MediaSandbox() as sandbox:
-            reader = Reader(self.codecs, sandbox)
+            reader = ConditionReader(self.codecs, sandbox)
             for batch in _batches(requests, config.batch_clips):
                 if all(finished[number] for number in batch):
                     continue
@@ -103,10 +103,10 @@ class Sampler:
                 if all(finished[number] for number in conditions):
                     continue
 
-                def tell(step: int, steps: int, done: int = done) -> None:
+                def report(step: int, steps: int, done: int = done) -> None:
                     on_progress(Progress(done, len(requests), step, steps))
 
-                latents = self._generate(list(conditions.values()), config, tell)
+                latents = self._generate(list(conditions.values()), config, report)
                 for place, (number, condition) in enumerate(conditions.items()):
                     if not finished[number]:
                         one = latents.map(lambda tensor, place=place: tensor[place])  # type: ignore[misc]
@@ -114,29 +114,29 @@ class Sampler:
                         done += 1
         on_progress(Progress(done, len(requests), 0, 0))
         if failures:
-            told = "\n  ".join(failures)
-            raise InputError(f"{done} of {len(requests)} samples are made; these cannot be:\n  {told}")
+            reasons = "\n  ".join(failures)
+            raise InputError(f"{done} of {len(requests)} samples are made; these failed:\n  {reasons}")
         return [folder / f"{request.name}.mp4" for request in requests]
 
     def _check(self, requests: Sequence[Request], folder: Path, config: SampleConfig) -> None:
-        """What can be told before anything is made."""
+        """Check everything that can be checked before the first sample."""
         check_solver(config.solver, self.objective, config.steps)
         require_folder(folder)
         for request in requests:
             request.check()
-        if config.guidance.of_given and all(request.task is Task.T2AV for request in requests):
+        if config.guidance.guides_conditioning and all(request.task is Task.T2AV for request in requests):
             raise InputError(
-                "t2av is given no modality to be guided by (--cfg-given). Leave it out, or use a2v or v2a."
+                "t2av has no conditioning modality, so --cfg-given has no effect. Leave it out, or use a2v or v2a."
             )
-        if config.guidance.of_given and not self.origin.get("independent_timesteps"):
+        if config.guidance.guides_conditioning and not self.origin.get("independent_timesteps"):
             log.warning(
-                "the model was not trained with diffusion.independent_timesteps, so it never saw one modality hidden "
-                "beside a partly noised one: guidance by the conditioning modality may lower quality"
+                "the model was not trained with diffusion.independent_timesteps, so it never saw one modality as pure "
+                "noise beside a partly noised one: guidance by the conditioning modality may lower quality"
             )
 
     def _mark(self, request: str, config: SampleConfig) -> str:
-        """Equal marks make equal samples; kept latents do not count, nor the batch, which changes rounding only."""
-        settings = {"solver": config.solver, "steps": config.steps, "guidance": asdict(config.guidance)}
+        """Digest of all inputs of a sample, without `keep_latents` and the batch size, which changes rounding only."""
+        settings = {"solver": config.solver, "steps": config.steps, "guidance": config.guidance.as_dict()}
         if self.precision is not None:
             settings["precision"] = str(self.precision)
         return digest([request, settings, self.origin.get("digest")])
@@ -146,8 +146,8 @@ class Sampler:
     ) -> Pair:
         task = conditions[0].request.task
         text, mask = _pad([condition.text for condition in conditions], self.model.config.text_width)
-        rows = [condition.given.latent for condition in conditions]
-        given = torch.stack([row for row in rows if row is not None]) if rows[0] is not None else None
+        rows = [condition.conditioning.latent for condition in conditions]
+        media = torch.stack([row for row in rows if row is not None]) if rows[0] is not None else None
         device = next(self.model.parameters()).device.type
         with torch.autocast(device, dtype=self.precision, enabled=self.precision is not None):
             latents = generate(
@@ -157,7 +157,7 @@ class Sampler:
                 seeds=[condition.request.seed for condition in conditions],
                 text=text,
                 text_mask=mask,
-                given=None if given is None else Pair(given, given),  # only the given modality's place is read
+                conditioning=None if media is None else Pair(media, media),  # only the conditioning modality is read
                 solver=config.solver,
                 steps=config.steps,
                 guidance=config.guidance,
@@ -167,27 +167,27 @@ class Sampler:
         for place, condition in enumerate(conditions):
             if not (latents.video[place].isfinite().all() and latents.audio[place].isfinite().all()):
                 raise InputError(
-                    f"{condition.request.name}: the network's answer is not finite after {config.steps} steps of "
+                    f"{condition.request.name}: the output of the network is not finite after {config.steps} steps of "
                     f"{config.solver} with {self.origin.get('path')} at step {self.origin.get('step')}. Its weights "
                     f"may have diverged: try an earlier checkpoint, --no-ema, or another solver."
                 )
         return latents
 
     def _finish(self, condition: Condition, latents: Pair, folder: Path, config: SampleConfig, mark: str) -> None:
-        """Decode and write one sample. A given modality is shown as it came, never through the codec."""
-        request, given = condition.request, condition.given
+        """Decode and write one sample. A conditioning modality is written as read, not decoded from its latent."""
+        request, media = condition.request, condition.conditioning
         latents = latents.map(lambda tensor: tensor.cpu())
-        facts = {
+        metadata = {
             "request": {**asdict(request), "media": str(request.media) if request.media else None},
-            "settings": {"solver": config.solver, "steps": config.steps, "guidance": asdict(config.guidance)},
+            "settings": {"solver": config.solver, "steps": config.steps, "guidance": config.guidance.as_dict()},
             "checkpoint": dict(self.origin),
             "notes": list(condition.notes),
             "mark": mark,
         }
         sample = Rendered(
-            decode_video(latents.video, self.codecs) if given.frames is None else given.frames,
-            decode_audio(latents.audio, self.codecs) if given.waveform is None else given.waveform,
-            facts,
+            decode_video(latents.video, self.codecs) if media.frames is None else media.frames,
+            decode_audio(latents.audio, self.codecs) if media.waveform is None else media.waveform,
+            metadata,
             latents if config.keep_latents else None,
         )
         write_sample(folder, request.name, sample, self.codecs.spec)
@@ -195,8 +195,8 @@ class Sampler:
             log.warning("%s: %s", request.name, note)
 
 
-def _read(reader: Reader, requests: Mapping[int, Request], failures: list[str]) -> dict[int, Condition]:
-    """Conditions by number of the request; a file that cannot be used goes into `failures`, and the others go on."""
+def _read(reader: ConditionReader, requests: Mapping[int, Request], failures: list[str]) -> dict[int, Condition]:
+    """Conditions by number of the request; the message of an unusable file is added to `failures`."""
     conditions = {}
     for number, request in requests.items():
         try:
@@ -208,8 +208,8 @@ def _read(reader: Reader, requests: Mapping[int, Request], failures: list[str]) 
 
 
 def _batches(requests: Sequence[Request], size: int) -> Iterator[list[int]]:
-    """Numbers of requests, batch by batch, one task to a batch. A function of the list alone, so that a run that was
-    stopped goes on with the same batches, and so with the same bytes."""
+    """Numbers of requests, batch by batch, one task per batch. The batches depend on the list of requests only, so a
+    resumed run has the same batches and writes the same bytes."""
     for task in dict.fromkeys(request.task for request in requests):
         numbers = [number for number, request in enumerate(requests) if request.task is task]
         for start in range(0, len(numbers), size):

@@ -1,6 +1,6 @@
-"""What a scene sounds like: decaying tones at impacts, a hum that follows a speed, knocks, a very quiet room.
+"""Render the audio of a scene: decaying tones at impacts, a hum that follows a speed, knocks, quiet room noise.
 
-Every sound is written down as a function of time, so that any sample rate and any start give the same sound.
+Every sound is a function of time, so that any sample rate and any start give the same sound.
 """
 
 from collections.abc import Callable
@@ -14,7 +14,7 @@ AMPLITUDE = 0.45
 DECAY_S = 0.07
 """Time in which a tone falls to 1/e."""
 ATTACK_S = 0.004
-"""Time in which a sound rises; its begin is the event's time."""
+"""Rise time of a sound; its start is the time of the event."""
 _LENGTH_S = 0.8
 """A tone is cut where it has fallen by 99 dB."""
 _OCTAVE_LEVEL = 0.2
@@ -28,22 +28,22 @@ _HUM_PARTIALS = (1.0, 0.5, 0.25)
 _HUM_LEVEL = (0.05, 0.45)
 """World w3: amplitude at the slowest and at the fastest speed."""
 _ROOM_LEVEL = 0.003
-"""Standard deviation of the room noise: -50 dB."""
+"""Std of the room noise: -50 dB."""
 _NOISE_HZ = 16_000
-"""Points per second at which noise is drawn; between them it is a straight line."""
+"""Noise samples per second, with linear interpolation between them."""
 
 Wave = Callable[[np.ndarray], np.ndarray]
-"""Time since the begin of a sound in s -> its value."""
+"""Time since the start of a sound in s -> its value."""
 
 
-def play(scene: Scene, *, rate_hz: int, samples: int, start_s: float = 0.0) -> np.ndarray:
-    """The sound of `scene`, mono.
+def render_audio(scene: Scene, *, rate_hz: int, samples: int, start_s: float = 0.0) -> np.ndarray:
+    """Render the audio of `scene`, mono.
 
     Args:
-        scene: what happens.
+        scene: the content of the clip.
         rate_hz: samples per second.
         samples: how many.
-        start_s: time of the first sample; may be before the clip, down to -LEAD_S.
+        start_s: time of the first sample; can be before the clip, down to -LEAD_S.
     Returns: float32 (samples,), in [-1, 1].
     """
     sound = np.zeros(samples)
@@ -66,7 +66,7 @@ def play(scene: Scene, *, rate_hz: int, samples: int, start_s: float = 0.0) -> n
 
 
 def _add(sound: np.ndarray, begin_s: float, rate_hz: int, wave: Wave) -> None:
-    """Add a sound that begins at `begin_s` after the first sample; the part outside is left out."""
+    """Add a sound that starts at `begin_s` after the first sample; parts outside are cut."""
     first = max(0, int(np.ceil(begin_s * rate_hz)))
     last = min(len(sound), int((begin_s + _LENGTH_S) * rate_hz))
     if first < last:
@@ -99,7 +99,7 @@ def _knock(time_s: np.ndarray) -> np.ndarray:
 
 
 def _hum(speed_hz: np.ndarray, time_s: np.ndarray) -> np.ndarray:
-    """A tone with three partials; pitch and loudness are straight lines in the speed."""
+    """A tone with three partials; pitch and loudness are linear in the speed."""
     clock_s = np.arange(len(speed_hz)) / CLOCK_HZ - LEAD_S
     base_hz, rise_hz = _HUM_HZ
     turns = np.cumsum(base_hz + rise_hz * speed_hz) / CLOCK_HZ

@@ -1,4 +1,4 @@
-"""The clips of a world at three points of the road: as made, read from files as the clip stage does, after codecs."""
+"""Clips of a world in three variants: as generated, decoded from files as in the clip stage, and after codecs."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -16,14 +16,14 @@ from uniform.synthetic.worlds import WorldClip, make_clip
 from uniform.synthetic.write import LISTING_NAME
 
 
-def made(world: str, seeds: Iterable[int], spec: Spec) -> Iterator[WorldClip]:
-    """Clips as arrays, straight from the generator."""
+def from_generator(world: str, seeds: Iterable[int], spec: Spec) -> Iterator[WorldClip]:
+    """Clips directly from the generator."""
     for seed in seeds:
         yield make_clip(world, seed, spec)
 
 
 def from_files(folder: Path, spec: Spec, split: str | None = None) -> Iterator[WorldClip]:
-    """The clips of a folder that `write_world` wrote, decoded and brought to `spec` as the clip stage does it.
+    """The clips of a folder that `write_world` wrote, decoded to `spec` as in the clip stage.
 
     Raises: InputError where the folder holds no such listing; MediaError where a file cannot be used.
     """
@@ -41,7 +41,7 @@ def from_files(folder: Path, spec: Spec, split: str | None = None) -> Iterator[W
 
 
 def through_codecs(clips: Iterable[WorldClip], spec: Spec, video: VideoCodec, audio: AudioCodec) -> Iterator[WorldClip]:
-    """Each clip encoded and decoded: the best that a model of these latents can do."""
+    """Encode and decode each clip: the ceiling of a model on these latents."""
     for clip in clips:
         frames = video.decode(video.encode(torch.from_numpy(clip.frames)[None]), spec.frames)[0]
         waveform = audio.decode(audio.encode(torch.from_numpy(clip.waveform)[None]), spec.samples)[0]

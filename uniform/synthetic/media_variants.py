@@ -1,6 +1,6 @@
-"""Write media files as they are found in the wild: other containers and codecs than our own clips, with B-frames.
+"""Write media files of usual containers and codecs, with B-frames, unlike normalised clips.
 
-For test material and generated data sets only. The suffix decides; the same input gives the same bytes.
+For tests and generated datasets only. The suffix selects the format; the same input gives the same bytes.
 """
 
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ class _Form:
     video_options: dict[str, str]
     audio_codec: str
     rates_hz: tuple[int, ...] | None
-    """Sample rates that the audio codec takes; None for any."""
+    """Sample rates of the audio codec; None for any."""
 
 
 _X264 = {"preset": "superfast", "crf": "12", "threads": "1", "flags": "+bitexact"}
-"""Slower presets switch on x264's macroblock tree, which gives different bytes from run to run for 64 x 64 pictures."""
+"""Slower presets switch on x264's macroblock tree, which gives different bytes from run to run for 64 x 64 frames."""
 _VP8 = {"crf": "6", "b": "4M", "deadline": "realtime", "cpu-used": "6", "threads": "1", "flags": "+bitexact"}
 _FORMS = {
     ".mp4": _Form(container="mp4", video_codec="libx264", video_options=_X264, audio_codec="aac", rates_hz=None),
@@ -37,19 +37,17 @@ _FORMS = {
         container="webm", video_codec="libvpx", video_options=_VP8, audio_codec="libopus", rates_hz=(48_000,)
     ),
 }
-WILD_SUFFIXES = tuple(_FORMS)
-"""Kinds of file that `write_media_variants` writes: H.264 with AAC, and VP8 with Opus in WebM."""
 _SECONDS_PER_FRAME = 0.02
-"""Length of the pieces of sound that are handed to the encoder."""
+"""Length of an audio frame for the encoder."""
 
 
 def write_media_variants(
     path: Path, frames: NDArray[np.uint8], waveform: NDArray[np.float32], fps: int | Fraction, rate_hz: int
 ) -> None:
-    """Write a lossy file of the kind that the suffix of `path` names, whole or not at all.
+    """Write a lossy file in the format of the suffix of `path`, atomically.
 
     Args:
-        path: ends in one of WILD_SUFFIXES.
+        path: ends in .mp4, .mov, .mkv (H.264 with AAC) or .webm (VP8 with Opus).
         frames: (T, H, W, 3) RGB, 0..255; H and W even.
         waveform: (S,) mono, full scale = 1.0.
         fps: frames per second.
@@ -74,20 +72,20 @@ def write_media_variants(
 
 
 def _write(container: Any, video: Any, audio: Any, frames: NDArray[np.uint8], waveform: NDArray[np.float32]) -> None:
-    """Picture and sound in turns, so that players find both near each other."""
+    """Write video and audio interleaved, as players expect."""
     rate_hz, fps = audio.rate, Fraction(1 / video.codec_context.time_base)
     step = round(_SECONDS_PER_FRAME * rate_hz)
     starts = iter(range(0, len(waveform), step))
     begin = next(starts, None)
     for number, image in enumerate(frames):
-        picture = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuv420p")
-        picture.pts, picture.time_base = number, 1 / fps
-        container.mux(video.encode(picture))
+        frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24").reformat(format="yuv420p")
+        frame.pts, frame.time_base = number, 1 / fps
+        container.mux(video.encode(frame))
         while begin is not None and (begin < (number + 1) / fps * rate_hz or number + 1 == len(frames)):
             part = np.ascontiguousarray(waveform[None, begin : begin + step], dtype=np.float32)
-            sound = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
-            sound.sample_rate, sound.pts, sound.time_base = rate_hz, begin, Fraction(1, rate_hz)
-            container.mux(audio.encode(sound))
+            audio_frame = av.AudioFrame.from_ndarray(part, format="fltp", layout="mono")
+            audio_frame.sample_rate, audio_frame.pts, audio_frame.time_base = rate_hz, begin, Fraction(1, rate_hz)
+            container.mux(audio.encode(audio_frame))
             begin = next(starts, None)
     container.mux(video.encode(None))
     container.mux(audio.encode(None))

@@ -1,7 +1,7 @@
-"""What happens in a clip of the AV world, before anything is painted or sounded: exact times and attributes.
+"""Scenes of the synthetic world: exact times and attributes of all events, before rendering.
 
-A scene's timeline begins before the clip and ends after it, so that a source file may hold more than the clip that is
-cut out of it. Time 0 is the start of the clip. Lengths are in picture heights, x from the middle of the picture.
+The timeline of a scene starts before the clip and ends after it, so that a source file can hold more than the clip.
+Time 0 is the start of the clip. Lengths are in frame heights, x is from the middle of the frame.
 """
 
 import json
@@ -23,16 +23,16 @@ COLOURS: dict[str, tuple[int, int, int]] = {
 }
 """Colour classes, 8-bit RGB of the unshaded surface."""
 GREY = (150, 150, 150)
-"""Surface of things that make no sound."""
+"""Colour of silent objects."""
 PITCHES_HZ: dict[str, float] = {"low": 330.0, "middle": 900.0, "high": 2100.0, "shrill": 4600.0}
 """Pitch classes, in Hz; each in its own quarter of the mel scale, so 16 mel bins keep them apart."""
 PITCH_OF_COLOUR: dict[str, str] = dict(zip(COLOURS, PITCHES_HZ, strict=True))
-"""The law of all worlds with balls: a colour has one pitch."""
+"""The rule of all worlds with balls: each colour has one pitch."""
 
 FLIGHT_S = (0.3, 0.8)
-"""Shortest and longest flight between two impacts; drawn afresh for each, so there is no rhythm to learn."""
+"""Shortest and longest flight between two impacts; drawn for each flight, so that there is no rhythm."""
 DELAYS_S: dict[str, float] = {"at once": 0.0, "a little late": 0.06, "late": 0.12}
-"""World w6: how long after the impact the sound comes, by the words of the caption."""
+"""World w6: delay of the sound after the impact, by the words of the caption."""
 SPEED_HZ = (0.4, 2.4)
 """World w3: turns per second, slowest and fastest."""
 CLOCK_HZ = 100
@@ -41,22 +41,22 @@ CLOCK_HZ = 100
 
 @dataclass(frozen=True, kw_only=True)
 class Ball:
-    """A ball that jumps from the floor again and again."""
+    """A ball that bounces on the floor."""
 
     colour: str
     """A key of COLOURS, or "grey"."""
     pitch: str | None
     """A key of PITCHES_HZ; None where it is silent."""
     x: float
-    """Middle of the ball, in picture heights right of the middle of the picture."""
+    """Middle of the ball, in frame heights to the right of the frame's middle."""
     impacts_s: tuple[float, ...]
-    """When it touches the floor, ascending, over the whole timeline."""
+    """Times of impacts on the floor, ascending, over the whole timeline."""
     delay_s: float = 0.0
-    """How long after an impact its sound begins."""
+    """Delay of its sound after an impact."""
 
     @property
     def sounds_s(self) -> tuple[float, ...]:
-        """When its sounds begin; empty where it is silent."""
+        """Start times of its sounds; empty where it is silent."""
         return () if self.pitch is None else tuple(time + self.delay_s for time in self.impacts_s)
 
 
@@ -73,7 +73,7 @@ class Motor:
 
 @dataclass(frozen=True, kw_only=True)
 class Scene:
-    """One clip's content, complete: what `picture` paints and `sound` plays."""
+    """The complete content of a clip, from which video and audio are rendered."""
 
     world: str
     seed: int
@@ -83,14 +83,14 @@ class Scene:
     balls: tuple[Ball, ...] = ()
     motor: Motor | None = None
     knocks_s: tuple[float, ...] = ()
-    """Begin of sounds whose source is outside the picture."""
+    """Start times of sounds whose source is outside the frame."""
     room_noise: bool = False
     """A very quiet noise, so that a clip of silent things is not digital silence."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BallTruth:
-    """What a detector should find of one ball, inside the clip."""
+    """Exact truth of one ball inside the clip."""
 
     colour: str
     pitch: str | None
@@ -101,7 +101,7 @@ class BallTruth:
 
 @dataclass(frozen=True, kw_only=True)
 class Truth:
-    """What a detector should find in a clip; kept in the listing's `extra` as JSON text."""
+    """Exact truth of a clip; stored in the listing's `extra` as JSON text."""
 
     world: str
     seed: int
@@ -163,7 +163,7 @@ def draw_flights(random: np.random.Generator, duration_s: float) -> tuple[float,
     count = int((LEAD_S + duration_s + TAIL_S) / shortest) + 2
     flights = random.uniform(shortest, longest, count)
     times = -LEAD_S - random.uniform(0.0, flights[0]) + np.concatenate([[0.0], np.cumsum(flights)])
-    after = int(np.searchsorted(times, duration_s + TAIL_S)) + 1  # the last flight must end, so that it can be painted
+    after = int(np.searchsorted(times, duration_s + TAIL_S)) + 1  # the last flight must end, so that it can be rendered
     return tuple(float(time) for time in times[:after])
 
 

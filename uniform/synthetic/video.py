@@ -1,7 +1,7 @@
-"""How a scene looks: shaded balls on a floor before a dusky wall, painted without jagged edges, at any size and rate.
+"""Render the video of a scene: shaded balls on a floor before a dark wall, anti-aliased, at any size and frame rate.
 
-The look serves the eye and the detectors alike: one light ball on a dark ground, wide enough (18 of 64 rows) that
-its middle can be read from the means of 8 x 8 pixels.
+A light ball on a dark background, wide enough (18 of 64 rows) that detectors can read its middle from the means of
+8 x 8 pixels.
 """
 
 from dataclasses import dataclass, replace
@@ -12,16 +12,16 @@ from uniform.spec import Spec
 from uniform.synthetic.scene import CLOCK_HZ, COLOURS, FLIGHT_S, GREY, LEAD_S, Motor, Scene
 
 RADIUS = 0.14
-"""Of a ball, in picture heights, as every length here."""
+"""Radius of a ball, in frame heights, as all lengths here."""
 GROUND = 0.88
-"""Where balls touch the floor, from the top."""
+"""Height at which balls touch the floor, from the top."""
 REACH = 0.56
 """How far a ball rises in the longest flight."""
 IMPACT_SPEED = 4 * REACH / FLIGHT_S[1]
 """Heights per second. The same in every flight, so that each impact is equally sharp; a flight of T seconds
 rises by IMPACT_SPEED * T / 4."""
 HUB = 0.47
-"""World w3: where the arm turns, from the top; in the middle from left to right."""
+"""World w3: centre of rotation, from the top; horizontally in the middle."""
 ARM = 0.28
 """World w3: from the hub to the middle of the weight."""
 _WEIGHT_RADIUS = 0.115
@@ -31,25 +31,25 @@ _FLOOR = ((44, 38, 40), (74, 62, 58))
 """RGB at the horizon and at the lower edge."""
 _HORIZON = 0.76
 _BLOCK_PIXELS = 1 << 18
-"""Pixels that are painted together."""
+"""Pixels that are rendered together."""
 _LIGHT = np.array([-0.45, -0.6, 0.66])
 """Towards the light: right, down, to the viewer; unit length."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class View:
-    """How a scene is filmed."""
+    """Size, frame rate and time range of a rendered video."""
 
     height_px: int
     width_px: int
     fps: float
     frames: int
     start_s: float = 0.0
-    """Time of the first frame; may be before the clip, down to -LEAD_S."""
+    """Time of the first frame; can be before the clip, down to -LEAD_S."""
 
     @staticmethod
     def of(spec: Spec) -> "View":
-        """The view that gives a clip of `spec` directly."""
+        """The view of a clip of `spec`."""
         return View(height_px=spec.height_px, width_px=spec.width_px, fps=float(spec.fps), frames=spec.frames)
 
     @property
@@ -58,38 +58,38 @@ class View:
         return self.start_s + np.arange(self.frames) / self.fps
 
 
-def paint(scene: Scene, view: View) -> np.ndarray:
-    """The frames of `scene`, uint8 (T, H, W, 3), RGB. Wider views show more wall at both sides."""
+def render_video(scene: Scene, view: View) -> np.ndarray:
+    """Render the frames of `scene`, uint8 (T, H, W, 3), RGB. Wider views show more wall at both sides."""
     stage = _stage(view)
     frames = np.empty((view.frames, view.height_px, view.width_px, 3), np.uint8)
     step = max(1, _BLOCK_PIXELS // (view.height_px * view.width_px))
-    for first in range(0, view.frames, step):  # in blocks: floating-point pictures take four times the memory
+    for first in range(0, view.frames, step):  # in blocks: floating-point frames take four times the memory
         block = replace(view, frames=min(step, view.frames - first), start_s=view.start_s + first / view.fps)
-        frames[first : first + block.frames] = _paint_block(scene, block, stage)
+        frames[first : first + block.frames] = _draw_block(scene, block, stage)
     return frames
 
 
-def _paint_block(scene: Scene, view: View, stage: np.ndarray) -> np.ndarray:
+def _draw_block(scene: Scene, view: View, stage: np.ndarray) -> np.ndarray:
     canvas = np.broadcast_to(stage, (view.frames, *stage.shape)).copy()
     if scene.motor is not None:
-        _paint_motor(canvas, view, scene.motor)
+        _draw_motor(canvas, view, scene.motor)
     heights = [height_of(np.array(ball.impacts_s), view.times_s) for ball in scene.balls]
     for ball, height in zip(scene.balls, heights, strict=True):
-        _paint_shadow(canvas, view, ball.x, height)
+        _draw_shadow(canvas, view, ball.x, height)
     for ball, height in zip(scene.balls, heights, strict=True):
         x = np.full(view.frames, ball.x)
-        _paint_ball(canvas, view, x, GROUND - RADIUS - height, RADIUS, COLOURS.get(ball.colour, GREY))
-    picture: np.ndarray = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
-    return picture
+        _draw_ball(canvas, view, x, GROUND - RADIUS - height, RADIUS, COLOURS.get(ball.colour, GREY))
+    rendered: np.ndarray = np.clip(canvas + 0.5, 0, 255).astype(np.uint8)
+    return rendered
 
 
 def height_of(impacts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
-    """How far above the floor a ball is: a parabola between any two impacts, the same speed at every impact.
+    """Height of a ball above the floor: a parabola between any two impacts, the same speed at every impact.
 
     Args:
-        impacts_s: ascending, the first before and the last after every asked time.
+        impacts_s: ascending, the first before and the last after all of `times_s`.
         times_s: (T,).
-    Returns: (T,), in picture heights, 0 at an impact.
+    Returns: (T,), in frame heights, 0 at an impact.
     """
     flight = np.clip(np.searchsorted(impacts_s, times_s, side="right") - 1, 0, len(impacts_s) - 2)
     begin, end = impacts_s[flight], impacts_s[flight + 1]
@@ -98,7 +98,7 @@ def height_of(impacts_s: np.ndarray, times_s: np.ndarray) -> np.ndarray:
 
 
 def _stage(view: View) -> np.ndarray:
-    """The empty scene, float32 (H, W, 3): it changes from row to row, and very little from left to right."""
+    """The empty scene, float32 (H, W, 3): it varies by row, and slightly from left to right."""
     down = _rows(view)[:, None]
     wall = _blend(_WALL, down / _HORIZON)
     floor = _blend(_FLOOR, (down - _HORIZON) / (1 - _HORIZON))
@@ -109,7 +109,7 @@ def _stage(view: View) -> np.ndarray:
     return stage
 
 
-def _paint_shadow(canvas: np.ndarray, view: View, x: float, height: np.ndarray) -> None:
+def _draw_shadow(canvas: np.ndarray, view: View, x: float, height: np.ndarray) -> None:
     """A soft shadow on the floor: small and dark at an impact, wide and faint when the ball is high."""
     lift = (height / REACH).astype(np.float32)[:, None, None]
     top, bottom = _span(view.height_px, GROUND - 0.13, GROUND + 0.13)
@@ -121,7 +121,7 @@ def _paint_shadow(canvas: np.ndarray, view: View, x: float, height: np.ndarray) 
     canvas[:, top:bottom, left:right] *= shade[..., None]
 
 
-def _paint_ball(
+def _draw_ball(
     canvas: np.ndarray, view: View, x: np.ndarray, y: np.ndarray, radius: float, surface: tuple[int, int, int]
 ) -> None:
     """A lit sphere with its middle at x (T,) from the middle and y (T,) from the top."""
@@ -145,7 +145,7 @@ def _paint_ball(
     inside[frames, rows, columns] += alpha * (colour - inside[frames, rows, columns])
 
 
-def _paint_motor(canvas: np.ndarray, view: View, motor: Motor) -> None:
+def _draw_motor(canvas: np.ndarray, view: View, motor: Motor) -> None:
     """An arm that turns about the hub with a weight at its end."""
     clock_s = np.arange(len(motor.angle)) / CLOCK_HZ - LEAD_S
     turned = 2 * np.pi * np.interp(view.times_s, clock_s, motor.angle)
@@ -157,8 +157,8 @@ def _paint_motor(canvas: np.ndarray, view: View, motor: Motor) -> None:
     distance = np.hypot(across - along * cosine, down - along * sine)
     cover = np.clip(0.5 + (0.018 - distance) * view.height_px, 0.0, 1.0)[..., None]
     canvas += cover * (np.array([96, 98, 108], np.float32) - canvas)
-    _paint_ball(canvas, view, np.zeros(view.frames), np.full(view.frames, HUB), 0.05, (120, 122, 132))
-    _paint_ball(canvas, view, x, y, _WEIGHT_RADIUS, COLOURS[motor.colour])
+    _draw_ball(canvas, view, np.zeros(view.frames), np.full(view.frames, HUB), 0.05, (120, 122, 132))
+    _draw_ball(canvas, view, x, y, _WEIGHT_RADIUS, COLOURS[motor.colour])
 
 
 def _rows(view: View) -> np.ndarray:

@@ -1,11 +1,11 @@
-"""The six worlds: each draws a scene from a seed. What a joint model must learn in each stands in its docstring.
+"""The six worlds: each draws a scene from a seed. What a joint model must learn in each:
 
 w1 bounce      impact times and colour <-> pitch
 w2 two balls   which ball makes which sound
 w3 motor       a continuous coupling: loudness and pitch follow the speed
-w4 ghost       only the text tells whether the ball sounds
+w4 ghost       only the text determines whether the ball sounds
 w5 off-screen  sounds without a visible source, and a silent mover
-w6 delay       only the text tells how late the sound comes
+w6 delay       only the text determines the delay of the sound
 """
 
 import zlib
@@ -16,7 +16,7 @@ import numpy as np
 
 from uniform.errors import ConfigError
 from uniform.spec import Spec
-from uniform.synthetic.audio import play
+from uniform.synthetic.audio import render_audio
 from uniform.synthetic.scene import (
     CLOCK_HZ,
     COLOURS,
@@ -32,15 +32,15 @@ from uniform.synthetic.scene import (
     draw_flights,
     truth_of,
 )
-from uniform.synthetic.video import View, paint
+from uniform.synthetic.video import View, render_video
 
 _KNOCK_GAP_S = (0.5, 1.1)
-"""World w5: time between two knocks from outside the picture."""
+"""World w5: time between two knocks from outside the frame."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class WorldClip:
-    """A clip whose every event is known."""
+    """A clip with exact truth about every event."""
 
     frames: np.ndarray
     """uint8 (T, H, W, 3), RGB."""
@@ -50,18 +50,18 @@ class WorldClip:
 
 
 def make_clip(world: str, seed: int, spec: Spec) -> WorldClip:
-    """The clip number `seed` of `world`, in the geometry of `spec`. The same arguments give the same bytes.
+    """Render clip number `seed` of `world` in the geometry of `spec`. The same arguments give the same bytes.
 
     Raises: ConfigError for an unknown world.
     """
     scene = draw_scene(world, seed, spec.duration_s)
-    frames = paint(scene, View.of(spec))
-    waveform = play(scene, rate_hz=spec.rate_hz, samples=spec.samples)
+    frames = render_video(scene, View.of(spec))
+    waveform = render_audio(scene, rate_hz=spec.rate_hz, samples=spec.samples)
     return WorldClip(frames=frames, waveform=waveform, truth=truth_of(scene))
 
 
 def draw_scene(world: str, seed: int, duration_s: float) -> Scene:
-    """The scene number `seed` of `world`, for a clip of `duration_s` seconds.
+    """Draw scene number `seed` of `world`, for a clip of `duration_s` seconds.
 
     Raises: ConfigError for an unknown world.
     """
@@ -80,7 +80,7 @@ def _bounce(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
 
 
 def _two_balls(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
-    """Two balls with independent flights, one in each half of the picture."""
+    """Two balls with independent flights, one in each half of the frame."""
     left, right = (str(colour) for colour in random.choice(list(COLOURS), size=2, replace=False))
     balls = tuple(
         Ball(
@@ -116,7 +116,7 @@ def _motor(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
 
 
 def _ghost(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
-    """A ball that looks the same whether it is glass and sounds, or a ghost and is silent."""
+    """A glass ball that sounds or a ghost ball that is silent; both look the same."""
     colour = str(random.choice(list(COLOURS)))
     ball = _sounding_ball(random, colour, duration_s)
     caption = f"a {colour} glass ball bounces on the floor with a {ball.pitch} tone"
@@ -129,7 +129,7 @@ def _ghost(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
 
 
 def _off_screen(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
-    """A sounding ball, a silent grey ball, and knocks from outside the picture; all three are independent."""
+    """A sounding ball, a silent grey ball, and knocks from outside the frame; all three are independent."""
     colour = str(random.choice(list(COLOURS)))
     side = float(random.choice([-1.0, 1.0]))
     sounding, silent = (
@@ -161,7 +161,7 @@ def _off_screen(random: np.random.Generator, seed: int, duration_s: float) -> Sc
 
 
 def _delay(random: np.random.Generator, seed: int, duration_s: float) -> Scene:
-    """A ball whose sound comes as late as the caption says."""
+    """A ball whose sound has the delay that the caption names."""
     colour = str(random.choice(list(COLOURS)))
     words = str(random.choice(list(DELAYS_S)))
     plain = _sounding_ball(random, colour, duration_s)

@@ -1,11 +1,11 @@
-"""Write a world as a data set: media files as they are found in the wild, a listing with the truth, a manifest.
+"""Write a world as a dataset: media files of usual formats, a listing with the truth, a manifest.
 
     <folder>/<name>.toml            the manifest, for `uniform manifest` and `uniform pipeline run`
     <folder>/listing.jsonl          one line per clip: file, start, split, caption, label, truth
     <folder>/media-<digest>/        H.264 + AAC in MP4, MOV and MKV, VP8 + Opus in WebM
 
-The files differ in size, frame rate, sample rate and container, and in many of them the clip begins late, so that a
-road which is wrong by a frame cannot hide. The same arguments give the same bytes; files that are there are kept.
+The files differ in size, frame rate, sample rate and container, and in many of them the clip starts late, so that a
+pipeline that is wrong by a frame is detected. The same arguments give the same bytes; existing files are kept.
 """
 
 import json
@@ -20,31 +20,31 @@ from uniform.atomic import write_bytes
 from uniform.errors import InputError
 from uniform.fingerprint import digest
 from uniform.spec import Spec
-from uniform.synthetic.audio import play
+from uniform.synthetic.audio import render_audio
 from uniform.synthetic.media_variants import write_media_variants
 from uniform.synthetic.scene import truth_of
-from uniform.synthetic.video import View, paint
+from uniform.synthetic.video import View, render_video
 from uniform.synthetic.worlds import draw_scene
 
 VERSION = 1
-"""Raised by hand with every change that changes clips; part of the media folder's name."""
+"""Raised with every change that changes clips; part of the media folder's name."""
 LISTING_NAME = "listing.jsonl"
 _SEEDS_PER_DATASET = 2_000_000
 _FIRST_TEST_SEED = 1_000_000
-"""Train and test never share a scene."""
+"""Train and test clips never share a scene."""
 _AFTER_S = 0.4
-"""The files go on for this long after the clip."""
+"""Length of the files after the clip."""
 _SHAPES = ((1.0, 1.0), (1.125, 4 / 3), (1.125, 16 / 9), (1.5, 4 / 3))
 """(height in heights of the spec, width in heights of the file)."""
 _RATES_FPS = (25, 30, 50)
-_SOUND_RATES_HZ = (16_000, 44_100, 48_000)
+_SAMPLE_RATES_HZ = (16_000, 44_100, 48_000)
 _LEADS_MS = (0, 0, 400, 1000)
 _SUFFIXES = (".mp4", ".mp4", ".mp4", ".mov", ".mkv", ".webm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Shot:
-    """How one clip lies in its file."""
+class FileForm:
+    """Format of the file of one clip, and the start of the clip in it."""
 
     name: str
     height_px: int
@@ -55,15 +55,15 @@ class Shot:
 
 
 def write_world(world: str, spec: Spec, folder: Path, *, train_clips: int, test_clips: int, seed: int = 0) -> Path:
-    """Write `world` below `folder`.
+    """Write `world` into `folder`.
 
     Args:
         world: a key of `uniform.synthetic.worlds.WORLDS`.
-        spec: sizes and length follow from it; the files are never smaller than the spec's picture.
-        folder: made where it is missing.
+        spec: sizes and length follow from it; the files are never smaller than the spec's frames.
+        folder: created if missing.
         train_clips: clips of split "train".
         test_clips: clips of split "test".
-        seed: another seed gives other scenes; a thousand million of them are apart.
+        seed: another seed gives other scenes; the first thousand million seeds share none.
     Returns: the manifest's path.
     Raises: InputError for counts or a seed out of range; ConfigError for an unknown world.
     """
@@ -73,19 +73,19 @@ def write_world(world: str, spec: Spec, folder: Path, *, train_clips: int, test_
             f"of each, and a seed of 0 or more"
         )
     if train_clips + test_clips == 0:
-        raise InputError("no clip was asked for; wanted one or more")
+        raise InputError("0 clips; wanted one or more")
     media = f"media-{digest([VERSION, world, seed, spec.as_dict()])}"
     lines = []
     for split, scene_seed in _seeds(train_clips, test_clips, seed):
-        shot = choose_shot(world, scene_seed, spec)
+        form = choose_file_form(world, scene_seed, spec)
         scene = draw_scene(world, scene_seed, spec.duration_s)
-        path = folder / media / shot.name
+        path = folder / media / form.name
         if not path.is_file():
-            _film(world, scene_seed, spec, shot, path)
+            _write_file(world, scene_seed, spec, form, path)
         lines.append(
             {
-                "path": f"{media}/{shot.name}",
-                "start_ms": shot.start_ms,
+                "path": f"{media}/{form.name}",
+                "start_ms": form.start_ms,
                 "split": split,
                 "caption": scene.caption,
                 "label": scene.label,
@@ -101,14 +101,14 @@ def write_world(world: str, spec: Spec, folder: Path, *, train_clips: int, test_
     return manifest
 
 
-def choose_shot(world: str, scene_seed: int, spec: Spec) -> Shot:
-    """How the clip with this seed is filmed: drawn from the seed, and independent of what happens in it."""
+def choose_file_form(world: str, scene_seed: int, spec: Spec) -> FileForm:
+    """Choose the file format of the clip: drawn from the seed, independent of its content."""
     random = np.random.default_rng([scene_seed, 77])
     tall, wide = _SHAPES[random.integers(len(_SHAPES))]
     suffix = _SUFFIXES[random.integers(len(_SUFFIXES))]
     height = _even(tall * spec.height_px)
-    rate_hz = int(_SOUND_RATES_HZ[random.integers(len(_SOUND_RATES_HZ))])
-    return Shot(
+    rate_hz = int(_SAMPLE_RATES_HZ[random.integers(len(_SAMPLE_RATES_HZ))])
+    return FileForm(
         name=f"{world}_{scene_seed:08d}{suffix}",
         height_px=height,
         width_px=_even(height * max(wide, spec.width_px / spec.height_px)),
@@ -118,13 +118,13 @@ def choose_shot(world: str, scene_seed: int, spec: Spec) -> Shot:
     )
 
 
-def _film(world: str, scene_seed: int, spec: Spec, shot: Shot, path: Path) -> None:
+def _write_file(world: str, scene_seed: int, spec: Spec, form: FileForm, path: Path) -> None:
     scene = draw_scene(world, scene_seed, spec.duration_s)
-    start_s = -shot.start_ms / 1000
-    frames = round((spec.duration_s + _AFTER_S - start_s) * shot.fps)
-    view = View(height_px=shot.height_px, width_px=shot.width_px, fps=shot.fps, frames=frames, start_s=start_s)
-    sound = play(scene, rate_hz=shot.rate_hz, samples=frames * shot.rate_hz // shot.fps, start_s=start_s)
-    write_media_variants(path, paint(scene, view), sound, shot.fps, shot.rate_hz)
+    start_s = -form.start_ms / 1000
+    frames = round((spec.duration_s + _AFTER_S - start_s) * form.fps)
+    view = View(height_px=form.height_px, width_px=form.width_px, fps=form.fps, frames=frames, start_s=start_s)
+    waveform = render_audio(scene, rate_hz=form.rate_hz, samples=frames * form.rate_hz // form.fps, start_s=start_s)
+    write_media_variants(path, render_video(scene, view), waveform, form.fps, form.rate_hz)
 
 
 def _seeds(train_clips: int, test_clips: int, seed: int) -> Iterator[tuple[str, int]]:
@@ -147,7 +147,7 @@ def _manifest(world: str, spec: Spec) -> str:
 _MANIFEST = """\
 name = "avworld_{world}"
 kind = "local"
-title = "AV world {world}: generated clips with exact truth"
+title = "Synthetic world {world}: generated clips with exact truth"
 root = "."
 license = "CC0-1.0"
 

@@ -1,4 +1,4 @@
-"""`uniform train --samples`: a process aside samples from checkpoints while the run goes on."""
+"""`uniform train --samples`: a background process samples from checkpoints while the run continues."""
 
 import logging
 import os
@@ -8,26 +8,26 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from uniform.checkpoint_format import step_of
 from uniform.errors import InputError
-from uniform.training.saving.checkpoints import step_of
 
 if TYPE_CHECKING:
     from uniform.training.reporting.observer import Progress
 
 logger = logging.getLogger(__name__)
-OF_TORCHRUN = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
-"""What makes a process one of many; the sampler is alone."""
+TORCHRUN_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK")
+"""Environment variables of a distributed process; the sampler runs without them."""
 
 
 class BackgroundSampling:
-    """After checkpoints, `uniform sample` in a process aside: the trainer knows no codec, and waits for nobody.
+    """Runs `uniform sample` on checkpoints in a background process, so that the trainer loads no codec and never waits.
 
-    While one is at work, checkpoints pass without samples, but for the last of a finished run. All go to
-    <run>/samples, whose gallery page grows.
+    Checkpoints that are saved during sampling are not sampled, except the last of a finished run. All samples go to
+    <run>/samples and its gallery page.
     """
 
     def __init__(self, prompts: Path, out: Path, every: int) -> None:
-        """Args: every: steps that lie between two sampled checkpoints at least. Raises: InputError."""
+        """Args: every: minimum of steps between two sampled checkpoints. Raises: InputError."""
         if not prompts.is_file():
             raise InputError(f"{prompts}: no such file of prompts; one prompt a line, see uniform sample --help")
         self._prompts, self._out, self._every = prompts, out / "samples", every
@@ -35,7 +35,7 @@ class BackgroundSampling:
         self._saved: Path | None = None
         self._sampled: Path | None = None
 
-    def started(self, facts: Mapping[str, Any]) -> None:
+    def started(self, summary: Mapping[str, Any]) -> None:
         self._out.mkdir(parents=True, exist_ok=True)
 
     def progressed(self, progress: "Progress") -> None:
@@ -51,7 +51,7 @@ class BackgroundSampling:
             self._sample(path)
 
     def ended(self, step: int, why: str) -> None:
-        """A finished run waits for its last samples; one that was asked to stop does not, they can be made later."""
+        """Wait for the last samples of a finished run; end the sampling of a stopped one, it can be done later."""
         if why != "finished":
             if self._child is not None:
                 self._child.terminate()
@@ -66,8 +66,8 @@ class BackgroundSampling:
     def _sample(self, path: Path) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "cli.main", "sample", "--checkpoint", str(path)]
         command += ["--prompts", str(self._prompts), "--name", path.name, "--out", str(self._out)]
-        alone = {name: value for name, value in os.environ.items() if name not in OF_TORCHRUN}
+        environment = {name: value for name, value in os.environ.items() if name not in TORCHRUN_VARIABLES}
         with (self._out / "sample.log").open("ab") as log:
-            self._child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=alone)
+            self._child = subprocess.Popen(command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment)
         self._sampled = path
         return self._child

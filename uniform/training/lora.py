@@ -1,4 +1,4 @@
-"""Low-rank adapters for fine-tuning: few numbers are trained, and every checkpoint holds merged weights.
+"""Low-rank adapters for fine-tuning: few parameters are trained, and every checkpoint holds merged weights.
 
     W' = W + alpha / rank * B A,     A (rank, in), B (out, rank), B = 0 at the start
 
@@ -20,12 +20,12 @@ from uniform.errors import ConfigError
 from uniform.model.transformer import UniForm
 
 _INSIDE = ".parametrizations.weight."
-"""PyTorch's place for what a weight is read through."""
+"""PyTorch's name of a weight's parametrisation."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LoraConfig:
-    """Adapters on the linear maps of the blocks; everything else stays as `init` gave it."""
+    """Adapters on the linear maps of the blocks; all other weights stay those of `init`."""
 
     rank: int | None = None
     """None trains the whole network, without adapters."""
@@ -43,7 +43,7 @@ class LoraConfig:
 
 
 class LowRank(nn.Module):
-    """What a weight is read through: the weight and its adapter."""
+    """Parametrisation of a weight: the weight plus its adapter."""
 
     def __init__(self, weight: Tensor, config: LoraConfig, generator: torch.Generator) -> None:
         super().__init__()
@@ -57,7 +57,7 @@ class LowRank(nn.Module):
 
 
 def add_adapters(model: UniForm, config: LoraConfig, seed: int) -> None:
-    """Freeze the network and put an adapter on each target in its blocks; the function stays what it was.
+    """Freeze the network and put an adapter on each target in its blocks; the output does not change.
 
     Raises: ConfigError where a target is no linear map of a block.
     """
@@ -76,7 +76,7 @@ def add_adapters(model: UniForm, config: LoraConfig, seed: int) -> None:
 
 
 def merged(state: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]:
-    """A state dict with adapters as the state dict of the network without them. Tensors are whole, on one device."""
+    """A state dict with adapters as the state dict of the network without them. Tensors are gathered, on one device."""
     if config.rank is None:
         return dict(state)
     scale = config.alpha / config.rank
@@ -92,7 +92,7 @@ def merged(state: Mapping[str, Tensor], config: LoraConfig) -> dict[str, Tensor]
 
 
 def weights_digest(model: UniForm) -> str:
-    """16 hex digits of the network's weights: adapters only go on beside the weights that they were begun with."""
+    """16 hex digits of the network's weights: adapters resume only with the weights that they were trained on."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(name.encode())

@@ -19,14 +19,14 @@ GENERATES = {modality: [task.generates(modality) for task in Task] for modality 
 
 @dataclass(frozen=True)
 class Drawn:
-    """What chance decides for the clips of a batch, all on the batch's device."""
+    """The random draws for the clips of a batch, on the batch's device."""
 
     task: Tensor
     """Long (B,), `Task.number`."""
     generates: Pair
     """Bool (B,) per modality."""
     time: Pair
-    """(B,) per modality, 0 to 1000; what is given is shown at 0 all the same."""
+    """(B,) per modality, 0 to 1000; a conditioning modality is at 0 whatever this is."""
     noise: Pair
     drop_text: Tensor
     """Bool (B,)"""

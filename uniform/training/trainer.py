@@ -1,33 +1,34 @@
-"""The training loop: the same run in one process or many, stopped and resumed at will.
+"""The training loop: the same run in one process or many, stopped and resumed any time.
 
-Nothing random has a state: batches, tasks, times and noise follow from the seed and the step. So a resumed run needs
-the weights, the moments and the step, and its curve is the undisturbed one.
+No random generator has a state: batches, tasks, times and noise follow from the seed and the step. So a resumed run
+needs only the weights, the moments and the step, and has the losses of an uninterrupted one.
 """
 
 import logging
 import math
-import signal
 import threading
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from uniform.checkpoint_format import CHECKPOINTS_NAME
 from uniform.errors import TrainingError
 from uniform.latents.batches.batch import Batch
+from uniform.signals import on_stop_signal
 from uniform.training.optimiser.optimiser import clip_gradients, learning_rate
 from uniform.training.parallel.processes import join_processes
-from uniform.training.parallel.sharding import plain, without_sync
+from uniform.training.parallel.sharding import to_local, without_sync
 from uniform.training.reporting.curve import draw_curve
 from uniform.training.reporting.loss_window import LossWindow
 from uniform.training.reporting.observer import Observer, Progress, TensorBoard
 from uniform.training.reporting.sample_losses import SampleLosses
 from uniform.training.reporting.throughput import ThroughputTimer
 from uniform.training.reporting.trackers import open_trackers
-from uniform.training.saving.run_folder import CHECKPOINTS_NAME, MetricsLog, locked, write_config
+from uniform.training.saving.run_folder import MetricsLog, locked, write_config
 from uniform.training.saving.saver import Saver
 from uniform.training.settings.config import TrainConfig
 from uniform.training.settings.presets import as_json
@@ -39,8 +40,8 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """How a run ended."""
+class TrainResult:
+    """The result of a run."""
 
     step: int
     loss: float
@@ -50,28 +51,28 @@ class Outcome:
     finished: bool
     """False after a stop by signal."""
     chain: str
-    """Hash chain of the ids of all global batches."""
+    """Batch-hash chain: hash over the ids of all global batches."""
 
 
 def train(
     config: TrainConfig,
     observers: Sequence[Observer] = (),
-    accepted: Sequence[str] = (),
+    allowed_changes: Sequence[str] = (),
     stop: threading.Event | None = None,
-) -> Outcome:
+) -> TrainResult:
     """Train, from the newest checkpoint in `config.out` or from the beginning.
 
     Args:
-        observers: told of what happens, in the first process.
-        accepted: keys in which the run may differ from its checkpoint.
-        stop: ends the run after the step in hand once it is set in one process, as SIGTERM does in the main thread.
+        observers: called with progress and results, in the first process.
+        allowed_changes: keys in which the run may differ from its checkpoint.
+        stop: ends the run after the current step once it is set in one process, as SIGTERM does in the main thread.
     Raises: UniformError; what was saved before stays.
     """
     with join_processes(config.compute) as processes, ExitStack() as stack:
         if processes.first:
             stack.enter_context(locked(config.out))
         processes.wait()
-        prepared = prepare(config, processes, accepted)
+        prepared = prepare(config, processes, allowed_changes)
         if processes.first:
             write_config(config.out, as_json(config))
         watchers = [*observers, *_recorders(config)] if processes.first else []
@@ -102,14 +103,14 @@ class Trainer:
         self.steps_written: list[dict[str, Any]] = []
         self.last_loss = math.nan
 
-    def run(self, stop: threading.Event) -> Outcome:
+    def run(self, stop: threading.Event) -> TrainResult:
         """All steps that are left, or those before `stop` is set. Raises: UniformError."""
         for observer in self.observers:
             observer.started(self._summary())
         stream = self.prepared.loader.stream(self.state.step, self.config.steps)
         stopped = False
         try:
-            with _signals_set(stop):
+            with on_stop_signal(lambda _: stop.set()):
                 self.speed.start()
                 for batches in stream:
                     self.speed.got_data()
@@ -138,9 +139,9 @@ class Trainer:
         found = [self._backward(batch, share, last=batch is batches[-1]) for batch in batches]
         totals = torch.stack([losses.total.detach().sum() for losses in found]).sum()
         loss = float(self.processes.sum(totals)) / config.data.global_batch
-        norm = float(plain(clip_gradients(state.optimiser.named.values(), config.optimiser.clip_norm)))
+        norm = float(to_local(clip_gradients(state.optimiser.named.values(), config.optimiser.clip_norm)))
         rate = learning_rate(config.optimiser, state.step, config.steps)
-        state.saw(self.prepared.loader.clip_ids(state.step))
+        state.add_batch(self.prepared.loader.clip_ids(state.step))
         spike = state.is_spike(norm, config.bad_step.spike_factor)
         good = math.isfinite(loss) and math.isfinite(norm) and not spike
         self.steps_written.append(
@@ -183,26 +184,28 @@ class Trainer:
     def _bad_step(
         self, batches: tuple[Batch, ...], found: list[ClipLosses], loss: float, norm: float, spike: bool
     ) -> None:
-        """Stop or go on by the rule; either way say which clips it was."""
+        """Stop or skip the step by `bad_step.rule`; log the clips either way."""
         mine = [
             (clip_id, float(total))
             for batch, losses in zip(batches, found, strict=True)
             for clip_id, total in zip(batch.clip_ids, losses.total.detach().cpu(), strict=True)
         ]
         clips = [pair for part in self.processes.gather(mine) for pair in part]
-        guilty = [clip_id for clip_id, total in clips if not math.isfinite(total)] or [clip_id for clip_id, _ in clips]
+        suspects = [clip_id for clip_id, total in clips if not math.isfinite(total)] or [
+            clip_id for clip_id, _ in clips
+        ]
         rule = self.config.bad_step
         what = f"step {self.state.step + 1}: loss {loss:.4g}, gradient norm {norm:.4g}" + (
             " (a spike)" if spike else ""
         )
         self.state.skipped += 1
         if rule.rule == "skip" and self.state.skipped <= rule.max_skips:
-            logger.warning("%s: skipped; clips %s", what, ", ".join(guilty))
+            logger.warning("%s: skipped; clips %s", what, ", ".join(suspects))
             return
         self._write_steps()
         last = self.saver.newest()
         raise TrainingError(
-            f"{what}: the run stops, the weights of this step are not kept. Clips: {', '.join(guilty)}. "
+            f"{what}: the run stops, the weights of this step are discarded. Clips: {', '.join(suspects)}. "
             f"The last good checkpoint is {last or 'none yet'}. Look at the clips (uniform shards preview), lower "
             f'optimiser.learning_rate, or set bad_step.rule = "skip".'
         )
@@ -253,14 +256,14 @@ class Trainer:
             self._save()
 
     def _save(self) -> None:
-        """Write the state down, once per step."""
+        """Save the state, once per step."""
         if self.saver.step == self.state.step:
             return
         with self.speed.paused():
             if self.sample_losses is not None:
                 self.sample_losses.close_part()
-            self._announce(self.saver.wait())  # the last snapshot's memory is used again
-            snapshot = self.state.snapshot(self.prepared.facts)
+            self._announce(self.saver.wait())  # the snapshot reuses the tensors of the last one
+            snapshot = self.state.snapshot(self.prepared.metadata)
             self.saver.step = self.state.step
             if not self.processes.first:
                 return
@@ -296,32 +299,11 @@ class Trainer:
             "out": str(self.config.out),
         }
 
-    def _end(self, stopped: bool) -> Outcome:
+    def _end(self, stopped: bool) -> TrainResult:
         if self.processes.first:
             draw_curve(self.config.out)
         why = "stopped by signal" if stopped else "finished"
         for observer in self.observers:
             observer.ended(self.state.step, why)
         path = self.saver.path(self.state.step)
-        return Outcome(self.state.step, self.last_loss, path, not stopped, self.state.chain)
-
-
-@contextmanager
-def _signals_set(stop: threading.Event) -> Iterator[None]:
-    """SIGTERM and SIGINT ask for a clean end after the step in hand; a second one is not caught."""
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread may handle signals
-        return
-    before = {int(number): signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
-    def ask(number: int, _: object) -> None:
-        stop.set()
-        signal.signal(number, before[number] if before[number] is not None else signal.SIG_DFL)
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        return TrainResult(self.state.step, self.last_loss, path, not stopped, self.state.chain)

@@ -1,4 +1,4 @@
-"""The loss on fixed clips with fixed times and noise, of the averaged weights: what two checkpoints are compared by."""
+"""Validation: the loss of the averaged weights on fixed clips with fixed times and noise."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,7 +18,7 @@ from uniform.training.state import State
 from uniform.training.step import clip_losses, draw
 
 SEED = 20_250
-"""Of validation's order, times and noise: the same in every run, whatever its own seed."""
+"""Seed of validation's order, times and noise: the same in every run."""
 
 
 def open_clips(config: TrainConfig, training: Mixture, processes: int) -> tuple[Mixture, LoaderConfig]:

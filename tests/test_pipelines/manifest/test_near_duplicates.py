@@ -17,7 +17,7 @@ from pipelines.manifest.near_duplicates import find_near_duplicates, read_hashes
 from pipelines.run.artifacts import write_table
 from pipelines.stage import Context
 from pipelines.stages import clip_media
-from pipelines.stages.fingerprint_clip import Stage, look_of
+from pipelines.stages.fingerprint_clip import Stage, perceptual_hash
 from tests.support.paths import ROOT
 from uniform.media.clip_file import write_clip
 from uniform.spec import TOY
@@ -49,7 +49,7 @@ def film(seed: int, seconds: float = 4.0, size: int = 64) -> NDArray[np.uint8]:
 
 
 def hashes(frames: NDArray[np.uint8]) -> NDArray[np.uint64]:
-    return np.frombuffer(bytes.fromhex(look_of(frames)), dtype=">u8").astype(np.uint64)
+    return np.frombuffer(bytes.fromhex(perceptual_hash(frames)), dtype=">u8").astype(np.uint64)
 
 
 def rows_named(*names: str) -> list[Row]:
@@ -79,7 +79,7 @@ def test_clips_of_one_source_and_clips_without_structure_are_no_pair() -> None:
     looks = np.stack([hashes(film(1)), hashes(film(1)), hashes(grey), hashes(grey)])
 
     assert find_near_duplicates(rows_named("a", "a", "x", "y"), looks) == []
-    assert look_of(grey) == "0" * 256
+    assert perceptual_hash(grey) == "0" * 256
 
 
 def test_a_crowd_of_equal_clips_does_not_take_for_ever() -> None:
@@ -120,7 +120,9 @@ def test_the_command_names_pairs_and_writes_what_to_leave_out(tmp_path: Path) ->
     rows = [replace(row, split=split) for row, split in zip(rows_named("a", "b"), ("test", "train"), strict=True)]
     write_parquet(rows, tmp_path / "run" / "manifest.parquet")
     (tmp_path / "run" / "looks").mkdir()
-    table = pa.table({"clip_id": [row.clip_id for row in rows], "look": [look_of(film(1)), look_of(film(1))]})
+    table = pa.table(
+        {"clip_id": [row.clip_id for row in rows], "look": [perceptual_hash(film(1)), perceptual_hash(film(1))]}
+    )
     pq.write_table(table, tmp_path / "run" / "looks" / "000000.parquet")
 
     words = ["manifest", "lookalikes", str(tmp_path / "run"), "--out", str(tmp_path / "out.parquet")]
@@ -135,7 +137,7 @@ def test_the_command_names_pairs_and_writes_what_to_leave_out(tmp_path: Path) ->
 def test_units_that_kept_nothing_are_read_too(tmp_path: Path) -> None:
     rows = rows_named("a", "b")
     write_parquet(rows, tmp_path / "manifest.parquet")
-    clips = [Clip(row, {"look": look_of(film(1))}) for row in rows]
+    clips = [Clip(row, {"look": perceptual_hash(film(1))}) for row in rows]
     for unit, kept in enumerate(([], clips, [])):
         write_table(tmp_path / "looks" / f"{unit:06d}.parquet", ["look"], kept)
 

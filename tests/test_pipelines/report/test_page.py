@@ -9,7 +9,7 @@ import pytest
 
 from pipelines.estimate.pilot import run_pilot
 from pipelines.report.page import make_report, render, write_report
-from pipelines.report.players import KEPT_PLAYERS, LEFT_PLAYERS
+from pipelines.report.players import DROPPED_PLAYERS, KEPT_PLAYERS
 from pipelines.run.folder import RunFolder
 from pipelines.run.job import make_run
 from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
@@ -19,32 +19,32 @@ from uniform.latents.format import read_card
 
 
 def test_numbers_agree_with_the_run(tmp_path: Path) -> None:
-    outcome = run_pipeline(fake_run(tmp_path, made=recipe(look=Look(floor=80))), InlineBackend(), LogListener())
+    result = run_pipeline(fake_run(tmp_path, made=recipe(look=Look(floor=80))), InlineBackend(), LogListener())
 
     report = make_report(RunFolder(tmp_path))
 
-    assert report.final == outcome.final
-    assert {one.stage: one.tally for one in report.stages} == dict(outcome.stages)
+    assert report.final == result.final
+    assert {one.stage: one.tally for one in report.stages} == dict(result.stages)
     assert sum(one.clips for one in report.splits) == 20
-    assert sum(one.kept for one in report.splits) == outcome.final.kept
+    assert sum(one.kept for one in report.splits) == result.final.kept
     assert {(one.stage, one.code): one.count for one in report.reasons} == {
-        ("cut", "too_short"): outcome.stages["cut"].rejected,
-        ("look", "silent"): outcome.stages["look"].rejected,
+        ("cut", "too_short"): result.stages["cut"].rejected,
+        ("look", "silent"): result.stages["look"].rejected,
     }
     assert {one.name: one.clips for one in report.labels} == {"dog": 10, "bark": 10, "rain": 10}
     assert report.waiting == 0
 
 
-def test_an_unfinished_run_says_how_many_clips_wait(tmp_path: Path) -> None:
-    outcome = run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener(), until="look")
+def test_the_report_of_an_unfinished_run_counts_the_waiting_clips(tmp_path: Path) -> None:
+    result = run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener(), until="look")
 
     report = make_report(RunFolder(tmp_path))
 
-    assert report.waiting == outcome.stages["look"].kept
+    assert report.waiting == result.stages["look"].kept
     assert f"{report.waiting} not finished yet" in render(report)
 
 
-def test_texts_from_outside_are_escaped(tmp_path: Path) -> None:
+def test_text_from_manifests_is_escaped(tmp_path: Path) -> None:
     evil = [replace(row, source_uri="<script>alert(1)</script>", labels=("<b>dog",)) for row in rows(20)]
     run_pipeline(make_run(evil, recipe(), tmp_path), InlineBackend(), LogListener())
 
@@ -56,40 +56,40 @@ def test_texts_from_outside_are_escaped(tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_run_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PipelineError, match="is not the folder of a run"):
+    with pytest.raises(PipelineError, match="is not a run directory"):
         make_report(RunFolder(tmp_path))
 
 
-def test_players_show_clips_that_stayed_and_clips_that_left_after_the_cutting(tmp_path: Path) -> None:
+def test_players_show_kept_clips_and_clips_dropped_after_they_were_cut(tmp_path: Path) -> None:
     run_pipeline(fake_run(tmp_path, made=recipe(look=Look(floor=80))), InlineBackend(), LogListener())
 
     shown = Counter(player.code for player in make_report(RunFolder(tmp_path)).players)
 
-    assert shown.keys() == {"ok", "silent"}  # too_short left before there was a clip to show
+    assert shown.keys() == {"ok", "silent"}  # too_short drops before there is a clip to show
     assert shown["ok"] <= KEPT_PLAYERS
-    assert shown["silent"] <= LEFT_PLAYERS
+    assert shown["silent"] <= DROPPED_PLAYERS
 
 
-def test_the_digest_is_that_of_the_card(tmp_path: Path) -> None:
+def test_the_digest_of_kept_clips_equals_that_of_the_card(tmp_path: Path) -> None:
     run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener())
 
     report = make_report(RunFolder(tmp_path))
 
-    assert report.obtained == read_card(tmp_path).ids_digest
-    assert report.obtained in render(report)
+    assert report.kept_digest == read_card(tmp_path).ids_digest
+    assert report.kept_digest in render(report)
 
 
-def test_the_page_shows_what_the_pilot_foretold(tmp_path: Path) -> None:
+def test_the_page_shows_the_prediction_of_the_pilot(tmp_path: Path) -> None:
     run_pilot(fake_run(tmp_path, 60), 20, InlineBackend(), LogListener())
     run_pipeline(fake_run(tmp_path, 60), InlineBackend(), LogListener())
 
     page = render(make_report(RunFolder(tmp_path)))
 
-    assert "Foretold and come true" in page
-    assert "on 20 of 60 clips" in page
+    assert "Predicted and actual" in page
+    assert "from 20 of 60 clips" in page
 
 
-def test_a_page_full_of_players_stops(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_players_stop_when_the_page_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener())
     monkeypatch.setattr("pipelines.report.players.PAGE_BYTES", 1_000)  # a fake clip has 400 bytes
 

@@ -1,4 +1,4 @@
-"""Codes over time: every clip in its bar, idle hours shown, days where hours are too many."""
+"""Codes over time: every clip is in a bar, idle hours are shown, long runs are shown by day."""
 
 from collections.abc import Mapping
 
@@ -29,7 +29,7 @@ def test_idle_hours_have_empty_bars_on_one_axis_for_all_stages() -> None:
     assert [bar.clips for bar in second.bars] == [0, 0, 2, 0]
 
 
-def test_weeks_are_shown_by_day() -> None:
+def test_a_run_of_weeks_is_shown_by_day() -> None:
     (line,) = timelines([status({"2026-11-01T05": {"ok": 1}, "2026-11-01T06": {"ok": 1}, "2026-11-20T01": {"ok": 5}})])
 
     assert len(line.bars) == 20
@@ -47,5 +47,5 @@ def test_rare_codes_share_a_colour_and_none_is_lost() -> None:
     assert line.bars[0].parts[-1].code == OTHERS
 
 
-def test_a_run_whose_markers_know_no_hours_has_no_chart() -> None:
+def test_commit_markers_without_hours_give_no_chart() -> None:
     assert timelines([status({})]) == []

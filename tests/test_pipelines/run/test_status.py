@@ -56,9 +56,9 @@ def test_time_left_is_the_pace_so_far_without_pauses(tmp_path: Path) -> None:
 
     found = {one.stage: one for one in forecasts(folder, STAGES, Units.read(folder))}
 
-    assert (found["cut"].clips_left, found["cut"].told_by) == (12, "pace")
+    assert (found["cut"].clips_left, found["cut"].basis) == (12, "rate")
     assert found["cut"].seconds_left == pytest.approx(120.0)
-    assert (found["look"].seconds_left, found["look"].told_by) == (None, "nothing")
+    assert (found["look"].seconds_left, found["look"].basis) == (None, "none")
 
 
 def test_a_stage_that_has_not_begun_has_the_time_of_the_estimate(tmp_path: Path) -> None:
@@ -70,7 +70,7 @@ def test_a_stage_that_has_not_begun_has_the_time_of_the_estimate(tmp_path: Path)
 
     found = {one.stage: one for one in forecasts(folder, STAGES, Units.read(folder))}
 
-    assert found["look"].told_by == "pilot"
+    assert found["look"].basis == "pilot"
     assert found["look"].seconds_left is not None
     assert found["cut"].seconds_left == 0.0
 

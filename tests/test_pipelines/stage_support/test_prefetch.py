@@ -19,7 +19,7 @@ def test_an_error_is_raised_where_its_result_is_taken() -> None:
         next(results)
 
 
-def test_no_more_items_are_begun_than_the_bound_allows() -> None:
+def test_at_most_the_bound_of_items_is_in_work() -> None:
     begun: list[int] = []
     results = prefetched(lambda n: begun.append(n), range(100), ahead=3, threads=1)
 
@@ -37,7 +37,7 @@ def test_threads_end_with_the_consumer() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
-def test_waiting_is_counted() -> None:
+def test_the_time_spent_waiting_is_measured() -> None:
     gate, wait = threading.Event(), Wait()
     timer = threading.Timer(0.05, gate.set)
     timer.start()

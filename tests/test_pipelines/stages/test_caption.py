@@ -1,4 +1,4 @@
-"""Captions without a model: from labels by a template, or as the listing gives them."""
+"""Captions without a model: from labels by a template, from the listing, from a file, or merged."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import pytest
 
 from pipelines.clip import Clip, Row
 from pipelines.codes import CODES
+from pipelines.run.ledger import status_of
 from pipelines.stage import Context
 from pipelines.stages.caption import Stage
 from uniform.errors import ConfigError
@@ -37,14 +38,14 @@ def test_the_default_caption_is_the_class_label() -> None:
     assert (clip["caption"], clip["origin"]) == ("wind noise", "label")
 
 
-def test_a_template_joins_labels_and_a_data_set_may_have_its_own() -> None:
+def test_a_template_joins_labels_and_a_dataset_can_have_its_own() -> None:
     stage = Stage(template="the sound of {label}", templates={"landscape": "{labels} ({split})"}, separator=" and ")
 
     assert captioned(stage)["caption"] == "wind noise and raining (train)"
     assert captioned(stage, dataset="vggsound")["caption"] == "the sound of wind noise"
 
 
-def test_given_text_is_taken_clean_with_its_origin() -> None:
+def test_the_caption_of_the_listing_is_normalised_and_keeps_its_origin() -> None:
     clip = captioned(Stage(source="given", set="given"), caption="  a\tdog\n barks\x00 ", caption_origin="human")
 
     assert (clip["caption"], clip["origin"]) == ("a dog barks", "human")
@@ -59,11 +60,13 @@ def test_given_text_is_taken_clean_with_its_origin() -> None:
         (Stage(source="given"), {"caption": " \n"}, "caption_empty"),
     ],
 )
-def test_no_caption_is_a_code_and_never_an_empty_text(stage: Stage, changes: Mapping[str, object], code: str) -> None:
+def test_a_missing_caption_has_a_drop_code_and_is_never_an_empty_text(
+    stage: Stage, changes: Mapping[str, object], code: str
+) -> None:
     clip = captioned(stage, **changes)
 
     assert clip.dropped is not None
-    assert (clip.dropped.status, clip.dropped.code) == ("rejected", code)
+    assert (status_of(clip.dropped.code), clip.dropped.code) == ("rejected", code)
     assert code in CODES
     assert not clip.fields
 
@@ -75,7 +78,7 @@ def test_no_caption_is_a_code_and_never_an_empty_text(stage: Stage, changes: Map
         ("{label.__class__}", "unknown field"),
         ("{label!r}", "without '!' and ':'"),
         ("{label", "write a field as"),
-        ("a sound", "holds neither"),
+        ("a sound", "needs {label} or {labels}"),
         ("{}", "unknown field ''"),
     ],
 )
@@ -107,7 +110,7 @@ def merged(template: str, caption: str, **changes: object) -> Clip:
     return found
 
 
-def test_a_merge_puts_labels_beside_the_caption_before_it() -> None:
+def test_a_merge_adds_labels_to_the_previous_caption() -> None:
     found = merged("{caption} Sounds: {labels}.", "A tree bends.")
 
     assert (found["caption"], found["origin"]) == ("A tree bends. Sounds: wind, rain.", "merge")
@@ -121,7 +124,7 @@ def test_a_merge_leaves_the_caption_of_a_clip_without_labels_and_its_braces_alon
 
 
 def test_a_merge_without_the_caption_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"merges, and holds no \{caption\}"):
+    with pytest.raises(ConfigError, match=r"of a merge needs \{caption\}"):
         Stage(source="merge", template="{labels}")
     with pytest.raises(ConfigError, match="unknown field 'caption'"):
         Stage(template="{caption} {label}")
@@ -141,8 +144,8 @@ def test_captions_of_a_file_come_with_their_origin_and_its_digest_counts(tmp_pat
     assert stage.provenance(TOY) != before
 
 
-def test_a_file_that_is_not_there_or_not_wanted_is_refused() -> None:
-    with pytest.raises(ConfigError, match="is not there"):
+def test_a_missing_or_unused_file_is_refused() -> None:
+    with pytest.raises(ConfigError, match="does not exist"):
         Stage(source="file", file="nowhere.csv").provenance(TOY)
     for options in ({"source": "file"}, {"file": "x.csv"}):
         with pytest.raises(ConfigError, match="give both or none"):

@@ -52,7 +52,7 @@ def captioned(made: Stage, given: Sequence[Clip]) -> list[Clip]:
     return list(made.open(Context(spec=TOY))(iter(given)))
 
 
-def test_clips_get_captions_that_say_how_they_were_made(captioner: str, clips: list[Clip]) -> None:
+def test_captions_record_origin_attempt_and_finish(captioner: str, clips: list[Clip]) -> None:
     found = captioned(stage(captioner), clips)
 
     assert [clip.dropped for clip in found] == [None] * 3
@@ -68,17 +68,17 @@ def test_captions_depend_on_the_frames(captioner: str, clips: list[Clip], monkey
         pllava.Pllava,
         "answer",
         lambda self, questions, decoding: [
-            seen.append(q.picture) or Answer("A dog runs.", "stop", 3) for q in questions
+            seen.append(q.frames) or Answer("A dog runs.", "stop", 3) for q in questions
         ],
     )
 
     captioned(stage(captioner), clips)
 
-    assert [picture.shape for picture in seen] == [(4, 3, 56, 56)] * 3
+    assert [frames.shape for frames in seen] == [(4, 3, 56, 56)] * 3
     assert not torch.equal(seen[0], seen[1])
 
 
-def test_a_refused_caption_leaves_by_its_code(captioner: str, clips: list[Clip]) -> None:
+def test_a_rejected_caption_drops_the_clip_with_its_code(captioner: str, clips: list[Clip]) -> None:
     (found,) = captioned(stage(captioner, accept=(), again=False, max_new_tokens=5), clips[:1])
 
     assert found.dropped is not None
@@ -86,9 +86,7 @@ def test_a_refused_caption_leaves_by_its_code(captioner: str, clips: list[Clip])
     assert "caption" not in found.fields
 
 
-def test_memory_that_runs_out_halves_the_batch(
-    captioner: str, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_out_of_memory_halves_the_batch(captioner: str, clips: list[Clip], monkeypatch: pytest.MonkeyPatch) -> None:
     whole = [clip["caption"] for clip in captioned(stage(captioner), clips)]
     answer, sizes = pllava.Pllava.answer, []
 
@@ -107,7 +105,7 @@ def test_memory_that_runs_out_halves_the_batch(
     assert 2 not in sizes[1:]
 
 
-def test_a_damaged_clip_leaves_and_the_others_stay(captioner: str, clips: list[Clip]) -> None:
+def test_a_damaged_clip_is_dropped_and_the_others_are_kept(captioner: str, clips: list[Clip]) -> None:
     broken = Clip(clips[1].row).with_fields(mp4=clips[1]["mp4"][:500])
 
     found = captioned(stage(captioner), [clips[0], broken, clips[2]])
@@ -115,7 +113,7 @@ def test_a_damaged_clip_leaves_and_the_others_stay(captioner: str, clips: list[C
     assert [clip.dropped and clip.dropped.code for clip in found] == [None, "decode_corrupt", None]
 
 
-def test_black_clips_and_clips_without_labels_are_answered_for(
+def test_black_clips_get_a_caption_and_clips_without_labels_a_code(
     captioner: str, clips: list[Clip], tmp_path: Path
 ) -> None:
     write_clip(tmp_path / "black.mp4", np.zeros((34, 64, 64, 3), np.uint8), np.zeros(32_000, np.float32), 17, 16_000)
@@ -129,7 +127,7 @@ def test_black_clips_and_clips_without_labels_are_answered_for(
     assert unnamed.dropped.code == "caption_missing"
 
 
-def test_five_thousand_labels_in_a_script_from_right_to_left_are_told_in_part(
+def test_of_five_thousand_right_to_left_labels_a_prompt_holds_the_first_24(
     captioner: str, clips: list[Clip], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     labels = tuple(f"صوت {number} <image> {{label}}" for number in range(5_000))
@@ -151,7 +149,7 @@ def test_five_thousand_labels_in_a_script_from_right_to_left_are_told_in_part(
     assert stage(captioner).reads == ()
 
 
-def test_frames_may_come_from_the_source_file(captioner: str, manifest: Path, tmp_path: Path) -> None:
+def test_frames_can_come_from_the_source(captioner: str, manifest: Path, tmp_path: Path) -> None:
     source = stage(captioner, frames_from="source", source_px=56)
     path = next(manifest.parent.glob("media-*/*.mp4"))
     clip = Clip(generated_clip(0, TOY).row).with_fields(source=str(path))
@@ -179,7 +177,7 @@ def test_what_changes_a_caption_changes_the_provenance_and_nothing_else_does(
 
 
 @pytest.mark.parametrize(
-    ("options", "told"),
+    ("options", "message"),
     [
         ({"set": "../x"}, r"caption_video\.set"),
         ({"accept": ("caption_cutt",)}, "did you mean 'caption_cut'"),
@@ -188,6 +186,6 @@ def test_what_changes_a_caption_changes_the_provenance_and_nothing_else_does(
         ({"frames": 0}, "frames is 0"),
     ],
 )
-def test_wrong_options_stop_before_anything_is_loaded(captioner: str, options: dict[str, object], told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_wrong_options_stop_before_anything_is_loaded(captioner: str, options: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         stage(captioner, **options)

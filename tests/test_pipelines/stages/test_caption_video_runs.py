@@ -4,6 +4,7 @@ import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,7 +12,7 @@ import torch
 
 from pipelines.recipe import read_recipe
 from pipelines.run.job import new_run, open_run
-from pipelines.run.pipeline import InlineBackend, LogListener, Outcome, run_pipeline
+from pipelines.run.pipeline import InlineBackend, LogListener, run_pipeline
 from tests.support.fake_stages import results
 from tests.support.paths import ROOT
 from tests.support.pllava_folder import write_pllava
@@ -74,7 +75,7 @@ def recipe(folder: Path, *stages: str) -> Path:
     return path
 
 
-def run(manifest: Path, path: Path, out: Path, until: str | None = None, replace: bool = False) -> Outcome:
+def run(manifest: Path, path: Path, out: Path, until: str | None = None, replace: bool = False) -> Any:
     made = new_run([manifest], path, out)
     return run_pipeline(made, InlineBackend(), LogListener(), until=until, replace_stale=replace)
 
@@ -88,26 +89,26 @@ class Grown:
     """A run that got a second set of captions, and then that set anew."""
 
     out: Path
-    outcomes: tuple[Outcome, ...]
+    results: tuple[Any, ...]
     digests: tuple[dict[str, str], ...]
 
 
 @pytest.fixture(scope="module")
 def grown(captioner: str, manifest: Path, tmp_path_factory: pytest.TempPathFactory) -> Grown:
     folder = tmp_path_factory.mktemp("grown")
-    out, outcomes, found = folder / "out", [], []
+    out, made, found = folder / "out", [], []
     for stages in ("", *(MODEL_STAGES.format(captioner=captioner, prompt=prompt) for prompt in ("short", "scene"))):
-        outcomes.append(run(manifest, recipe(folder, STAGES, stages), out, replace=True))
+        made.append(run(manifest, recipe(folder, STAGES, stages), out, replace=True))
         found.append(digests(out))
-    return Grown(out, tuple(outcomes), tuple(found))
+    return Grown(out, tuple(made), tuple(found))
 
 
-def test_a_second_set_of_captions_joins_and_a_new_prompt_touches_no_latent(grown: Grown) -> None:
+def test_a_second_caption_set_and_a_new_prompt_change_no_latent(grown: Grown) -> None:
     first, second, third = grown.digests
 
     kept = [name for name in first if name not in ("index.parquet", "card.json")]
-    assert [outcome.indexed for outcome in grown.outcomes] == [5, 5, 5]
-    assert [outcome.units_made for outcome in grown.outcomes] == [10, 4, 4]
+    assert [result.indexed for result in grown.results] == [5, 5, 5]
+    assert [result.units_made for result in grown.results] == [10, 4, 4]
     assert any(name.startswith("latents-") for name in kept)
     assert [second[name] for name in kept] == [third[name] for name in kept] == [first[name] for name in kept]
     changed = [name for name in second if name.startswith(("captions/model", "text-model"))]
@@ -115,7 +116,7 @@ def test_a_second_set_of_captions_joins_and_a_new_prompt_touches_no_latent(grown
     assert all(second[name] != third[name] for name in changed)
 
 
-def test_index_and_card_tell_the_sets_apart(grown: Grown) -> None:
+def test_index_and_card_hold_both_caption_sets(grown: Grown) -> None:
     index = open_index(grown.out)
 
     assert sorted(index.texts) == sorted(index.card.texts) == ["given", "model"]
@@ -128,7 +129,7 @@ def test_index_and_card_tell_the_sets_apart(grown: Grown) -> None:
 
 def test_the_loader_draws_among_the_sets_by_weight(grown: Grown) -> None:
     codec = open_text_codec("bytes", TOY)
-    told = {
+    features = {
         name: {
             row["clip_id"]: codec.encode([row["caption"]])[0].half().float()
             for row in pq.read_table(grown.out / "captions" / name).to_pylist()
@@ -142,13 +143,13 @@ def test_the_loader_draws_among_the_sets_by_weight(grown: Grown) -> None:
     for step in range(16):
         (batch,) = loader.read(step)
         for clip_id, text, mask in zip(batch.clip_ids, batch.text, batch.text_mask, strict=True):
-            (name,) = [name for name in told if torch.equal(told[name][clip_id], text[mask])]
+            (name,) = [name for name in features if torch.equal(features[name][clip_id], text[mask])]
             drawn[name] += 1
 
     assert drawn["given"] > drawn["model"] > 0
 
 
-def test_the_recipe_in_the_documents_is_one(tmp_path: Path) -> None:
+def test_the_recipe_in_the_docs_can_be_read(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "captions.md").read_text()
     shown = re.search(r"^```toml\n(\[\[stage\]\].*?)^```", page, flags=re.DOTALL | re.MULTILINE)
     assert shown is not None

@@ -1,4 +1,4 @@
-"""Still, black, silent and overdriven clips leave the road; everything else stays."""
+"""Still, black, silent and clipped clips are rejected; all others are kept."""
 
 from pathlib import Path
 
@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipelines.clip import Clip, Row
 from pipelines.codes import CODES
+from pipelines.run.ledger import status_of
 from pipelines.stage import Context
 from pipelines.stages import clip_media
 from pipelines.stages.check import Stage
@@ -32,7 +33,7 @@ RANDOM = np.random.default_rng(0)
 
 
 def moving() -> NDArray[np.uint8]:
-    """A small dim square that crosses a dark picture: the least that must pass."""
+    """A small dim square that crosses dark video: the least motion that must pass."""
     frames = np.full((TOY.frames, 64, 64, 3), 24, dtype=np.uint8)
     for number in range(TOY.frames):
         frames[number, 28:36, number : number + 8] = 60
@@ -40,13 +41,13 @@ def moving() -> NDArray[np.uint8]:
 
 
 def noisy_still() -> NDArray[np.uint8]:
-    """A still picture with the noise of a camera (deviation 2 levels)."""
+    """Still video with camera noise (std 2 levels)."""
     picture = RANDOM.integers(40, 200, (8, 8, 3)).repeat(8, 0).repeat(8, 1)
     noise = RANDOM.normal(0, 2, (TOY.frames, 64, 64, 3))
     return np.clip(picture + noise, 0, 255).astype(np.uint8)
 
 
-def judged(
+def checked(
     folder: Path,
     frames: NDArray[np.uint8],
     sound: NDArray[np.float32],
@@ -58,41 +59,41 @@ def judged(
     (clip,) = work(iter([Clip(ROW, {"mp4": (folder / "clip.mp4").read_bytes()}, notes=tuple(map(read_note, notes)))]))
     if clip.dropped is None:
         return None
-    assert clip.dropped.status == "rejected"
+    assert status_of(clip.dropped.code) == "rejected"
     assert clip.dropped.code in CODES
     assert any(character.isdigit() for character in clip.dropped.reason)
     return clip.dropped.code
 
 
-def test_a_small_dim_thing_that_moves_is_enough(tmp_path: Path) -> None:
-    assert judged(tmp_path, moving(), TONE) is None
+def test_a_small_dim_moving_object_is_enough_motion(tmp_path: Path) -> None:
+    assert checked(tmp_path, moving(), TONE) is None
 
 
-def test_a_still_picture_is_found_through_camera_noise(tmp_path: Path) -> None:
-    assert judged(tmp_path, noisy_still(), TONE) == "still"
+def test_still_video_is_found_despite_camera_noise(tmp_path: Path) -> None:
+    assert checked(tmp_path, noisy_still(), TONE) == "still"
 
 
-def test_a_black_picture_is_black_not_still(tmp_path: Path) -> None:
-    assert judged(tmp_path, np.full((TOY.frames, 64, 64, 3), 8, dtype=np.uint8), TONE) == "black"
+def test_black_video_gets_the_code_black_not_still(tmp_path: Path) -> None:
+    assert checked(tmp_path, np.full((TOY.frames, 64, 64, 3), 8, dtype=np.uint8), TONE) == "black"
 
 
 @pytest.mark.parametrize(("level_dbfs", "code"), [(-48.0, None), (-57.0, None), (-63.0, "silent"), (-200.0, "silent")])
 def test_the_silence_floor_lies_below_a_quiet_phone_clip(tmp_path: Path, level_dbfs: float, code: str | None) -> None:
     sound = (TONE * np.sqrt(2) * 10 * 10 ** (level_dbfs / 20)).astype(np.float32)
 
-    assert judged(tmp_path, moving(), sound) == code
+    assert checked(tmp_path, moving(), sound) == code
 
 
-def test_overdriven_sound_is_found_and_loud_sound_is_not(tmp_path: Path) -> None:
-    assert judged(tmp_path, moving(), np.clip(TONE * 100, -1, 1)) == "clipped"
-    assert judged(tmp_path, moving(), np.clip(TONE * 9.9, -1, 1)) is None
+def test_clipped_audio_is_rejected_and_loud_audio_is_kept(tmp_path: Path) -> None:
+    assert checked(tmp_path, moving(), np.clip(TONE * 100, -1, 1)) == "clipped"
+    assert checked(tmp_path, moving(), np.clip(TONE * 9.9, -1, 1)) is None
 
 
-def test_a_check_that_is_off_finds_nothing(tmp_path: Path) -> None:
+def test_a_check_that_is_off_rejects_nothing(tmp_path: Path) -> None:
     off = Stage(still_floor=None, black_ceiling=None, silence_floor_dbfs=None, clipped_share=None)
     black = np.zeros((TOY.frames, 64, 64, 3), dtype=np.uint8)
 
-    assert judged(tmp_path, black, np.zeros(TOY.samples, dtype=np.float32), off) is None
+    assert checked(tmp_path, black, np.zeros(TOY.samples, dtype=np.float32), off) is None
 
 
 @pytest.mark.parametrize(
@@ -105,14 +106,14 @@ def test_a_check_that_is_off_finds_nothing(tmp_path: Path) -> None:
         (("picture starts 900 ms late; the first frame is held",), None),
     ],
 )
-def test_sound_that_does_not_cover_the_picture_is_found(
+def test_audio_that_does_not_cover_the_video_is_rejected(
     tmp_path: Path, notes: tuple[str, ...], code: str | None
 ) -> None:
-    assert judged(tmp_path, moving(), TONE, notes=notes) == code
-    assert judged(tmp_path, moving(), TONE, Stage(missing_sound_ms=None), notes) is None
+    assert checked(tmp_path, moving(), TONE, notes=notes) == code
+    assert checked(tmp_path, moving(), TONE, Stage(missing_sound_ms=None), notes) is None
 
 
-def test_damaged_bytes_are_a_code_not_a_crash() -> None:
+def test_damaged_bytes_get_a_drop_code() -> None:
     (clip,) = Stage().open(Context(spec=TOY))(iter([Clip(ROW, {"mp4": b"\0" * 1000})]))
 
     assert clip.dropped is not None
@@ -144,7 +145,7 @@ CLIPS = ROOT.parent / "shared" / "clips"
         ("n13_donkey.mp4", None),
     ],
 )
-def test_real_clips_are_judged_as_a_person_would(name: str, code: str | None) -> None:
+def test_real_clips_are_checked_as_a_person_would(name: str, code: str | None) -> None:
     normalise = clip_media.Stage().open(Context(spec=PAPER))
     (clip,) = Stage().open(Context(spec=PAPER))(normalise(iter([Clip(ROW, {"source": str(CLIPS / name)})])))
 

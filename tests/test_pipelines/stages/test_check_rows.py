@@ -1,4 +1,4 @@
-"""What a listing tells costs no download: the same span in two data sets, tables to leave out, another script."""
+"""Rows are rejected without a download: the same span in two datasets, tables to leave out, another script."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,8 @@ def marked(*given: Row) -> list[bool]:
 
 
 def code(row: Row, **options: Any) -> str | None:
-    (judged,) = Stage(**options).open(Context(spec=TOY))(iter([Clip(row)]))
-    return judged.dropped.code if judged.dropped else None
+    (checked,) = Stage(**options).open(Context(spec=TOY))(iter([Clip(row)]))
+    return checked.dropped.code if checked.dropped else None
 
 
 @pytest.mark.parametrize(
@@ -47,7 +47,7 @@ def code(row: Row, **options: Any) -> str | None:
         (clip("a", split="val"), clip("b", 9_000, split="test"), [False, False]),
     ],
 )
-def test_the_same_moment_in_two_data_sets_is_marked_once(first: Row, second: Row, expected: list[bool]) -> None:
+def test_the_same_moment_in_two_datasets_is_marked_once(first: Row, second: Row, expected: list[bool]) -> None:
     assert marked(first, second) == expected
 
 
@@ -55,7 +55,7 @@ def test_a_marked_clip_marks_no_other() -> None:
     assert marked(clip("a"), clip("b", 5_000), clip("c", 10_000)) == [False, True, False]
 
 
-def test_a_run_over_two_data_sets_marks_and_the_stage_rejects(tmp_path: Path) -> None:
+def test_a_run_over_two_datasets_marks_and_the_stage_rejects(tmp_path: Path) -> None:
     write_parquet([clip("a"), clip("a", 50_000)], tmp_path / "a.parquet")
     write_parquet([clip("b")], tmp_path / "b.parquet")
 
@@ -104,5 +104,5 @@ def test_a_label_in_another_script_is_found(label: str, scripts: tuple[str, ...]
 
 
 def test_an_unknown_script_is_refused() -> None:
-    with pytest.raises(ConfigError, match="no script 'latine'"):
+    with pytest.raises(ConfigError, match="'latine' is not a script"):
         Stage(scripts=("latine",))

@@ -1,4 +1,4 @@
-"""The clip stage: one clip out for each in, normalised or with a verdict."""
+"""The stage clip_media: each clip is normalised or dropped."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,7 @@ def clip_of(path: Path, start_ms: int = 0) -> Clip:
     return Clip(row, {"source": str(path)})
 
 
-def test_the_stage_gives_normalised_clips_and_found_in_order(base: Path, tmp_path: Path) -> None:
+def test_clips_come_out_normalised_or_dropped_in_order(base: Path, tmp_path: Path) -> None:
     (tmp_path / "page.mp4").write_text("<html>404</html>")
     ffmpeg("-i", base, "-an", "-c", "copy", tmp_path / "mute.mp4")
     ffmpeg(
@@ -51,7 +51,7 @@ def test_the_stage_gives_normalised_clips_and_found_in_order(base: Path, tmp_pat
         None,
         ("rejected", "not_media"),
         ("rejected", "no_audio"),
-        ("failed", "missing_source"),  # transient: it may come back
+        ("failed", "missing_source"),  # retryable: the file can come back
         None,
     ]
     frames, _ = read_clip(made[0]["mp4"], TOY)
@@ -59,7 +59,7 @@ def test_the_stage_gives_normalised_clips_and_found_in_order(base: Path, tmp_pat
     assert [str(note) for note in made[4].notes] == ["audio starts 500 ms late"]
 
 
-def test_a_span_shorter_than_a_clip_is_not_filled_with_what_follows_it(base: Path) -> None:
+def test_a_span_shorter_than_a_clip_is_not_filled_with_the_rest_of_the_source(base: Path) -> None:
     clip = clip_of(base)
     short = replace(clip, row=replace(clip.row, duration_ms=TOY.duration_ms - 1))
 
@@ -72,7 +72,7 @@ def test_a_span_shorter_than_a_clip_is_not_filled_with_what_follows_it(base: Pat
     )
 
 
-def test_the_stage_reads_lazily_so_that_an_endless_queue_can_feed_it(base: Path) -> None:
+def test_the_stage_reads_its_clips_lazily(base: Path) -> None:
     def endless():
         while True:
             yield clip_of(base)
@@ -84,7 +84,9 @@ def test_the_stage_reads_lazily_so_that_an_endless_queue_can_feed_it(base: Path)
 
 
 @pytest.mark.parametrize("code", ["decode_timeout", "decode_memory", "decode_crash", "too_large", "unreadable_source"])
-def test_what_a_limit_or_a_disk_cost_is_not_rejected(code: str, base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_limits_and_disk_faults_are_failures_not_rejections(
+    code: str, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def ended(*args: object, **options: object) -> None:
         raise MediaError(code, "ended")
 
@@ -93,10 +95,10 @@ def test_what_a_limit_or_a_disk_cost_is_not_rejected(code: str, base: Path, monk
     (made,) = stage_class("clip_media")().open(Context(spec=TOY))(iter([clip_of(base)]))
 
     assert made.dropped is not None
-    assert (made.dropped.status, made.dropped.code) == ("failed", code)
+    assert (status_of(made.dropped.code), made.dropped.code) == ("failed", code)
 
 
-def test_options_change_the_picture_and_the_provenance(base: Path) -> None:
+def test_options_change_the_clip_and_the_provenance(base: Path) -> None:
     cls = stage_class("clip_media")
     results, provenances = set(), []
     for options in ({}, {"fit": "squash"}, {"crf": 30}):

@@ -1,4 +1,4 @@
-"""The paper's networks, small and with stand-in weights, through the very stage that the weight-free codecs use."""
+"""The networks of the paper, small and with stand-in weights, in the stage encode_latents."""
 
 import io
 import json
@@ -19,7 +19,7 @@ SMALL = Spec(name="small", height_px=16, width_px=40, duration_s=1)
 @pytest.fixture(scope="module")
 def stage(tmp_path_factory: pytest.TempPathFactory) -> Stage:
     options = write_small_networks(tmp_path_factory.mktemp("weights"))
-    # Stand-in weights do not bring a clip back.
+    # Stand-in weights do not reconstruct a clip.
     return Stage(**options, score_clips=1, min_psnr_db=0.0, max_mel_error=99.0)
 
 
@@ -38,15 +38,15 @@ def changed(stage: Stage, **options: object) -> Stage:
     return Stage(**{**vars(stage), **options})  # type: ignore[arg-type]
 
 
-def test_the_networks_fill_the_same_members(stage: Stage, clips: list[Clip]) -> None:
+def test_the_networks_write_the_same_members(stage: Stage, clips: list[Clip]) -> None:
     (clip,) = stage.open(Context(spec=SMALL))(iter(clips[:1]))
 
     video, audio = (np.load(io.BytesIO(clip[name])) for name in ("video.npy", "audio.npy"))
-    facts, told = json.loads(clip["json"]), stage.provenance(SMALL)
+    metadata, provenance = json.loads(clip["json"]), stage.provenance(SMALL)
     assert (video.shape, audio.shape) == (SMALL.video_latent, SMALL.audio_latent)
-    assert facts["codecs"] == {kind: told[kind]["fingerprint"] for kind in ("video", "audio")}
-    assert facts["scores"]["psnr_db"] > 0
-    assert told["video"]["weights_sha256"] != told["audio"]["weights_sha256"]
+    assert metadata["codecs"] == {kind: provenance[kind]["fingerprint"] for kind in ("video", "audio")}
+    assert metadata["scores"]["psnr_db"] > 0
+    assert provenance["video"]["weights_sha256"] != provenance["audio"]["weights_sha256"]
 
 
 def test_a_clip_gives_the_same_bytes_alone_in_a_batch_and_in_another_order(stage: Stage, clips: list[Clip]) -> None:

@@ -1,4 +1,4 @@
-"""The optional column of deviations, from the stage to a sampled posterior in a batch."""
+"""The optional column of posterior stds, from the stage to a sampled posterior in a batch."""
 
 import dataclasses
 import io
@@ -34,7 +34,7 @@ from uniform.synthetic.write import write_world
 
 SMALL = Spec(name="small", height_px=16, width_px=40, duration_s=1)
 WEAK = {"min_psnr_db": 0.0, "max_mel_error": 99.0, "score_clips": 0}
-"""Stand-in weights do not bring a clip back."""
+"""Stand-in weights do not reconstruct a clip."""
 SEED = 11
 
 
@@ -44,7 +44,7 @@ def networks(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 
 
 def encoded(networks: dict[str, Any], clips: list[Clip], windows: int = 1, **options: Any) -> list[Clip]:
-    """Through the stage of the latents and through that of the deviations."""
+    """Through the stages encode_latents and then encode_stdev."""
     latents = encode_latents.Stage(**networks, **WEAK, windows=windows).open(Context(spec=SMALL))
     stdev = encode_stdev.Stage(**{**networks, "windows": windows, **options}).open(Context(spec=SMALL))
     return list(stdev(latents(iter(clips))))
@@ -56,27 +56,30 @@ def arrays(clip: Clip, *names: str) -> Iterator[torch.Tensor]:
 
 
 @pytest.mark.parametrize("windows", [1, 2])
-def test_what_is_kept_are_the_moments_of_every_window(networks: dict[str, Any], windows: int) -> None:
+def test_mean_and_std_of_every_window_are_written(networks: dict[str, Any], windows: int) -> None:
     given = generated_clip(0, long_spec(SMALL, windows))
     (clip,) = encoded(networks, [given], windows)
     video, audio = encode_latents.Stage(**networks).codecs(SMALL)
     frames, sound = (torch.from_numpy(media)[None] for media in read_clip(given["mp4"], long_spec(SMALL, windows)))
 
-    mean, deviation, heard, heard_deviation = arrays(clip, "video.npy", "video_std.npy", "audio.npy", "audio_std.npy")
+    video_mean, video_std, audio_mean, audio_std = arrays(
+        clip, "video.npy", "video_std.npy", "audio.npy", "audio_std.npy"
+    )
     for second in range(windows):
         with torch.inference_mode():
             pictures = video.encode_moments(frames[:, 17 * second : 17 * second + 17])
             sounds = audio.encode_moments(sound[:, 16_000 * second : 16_000 * second + 16_000])
         window = slice(5 * second, 5 * second + 5)
-        assert torch.equal(torch.stack([mean[:, window], deviation[:, window]]), torch.cat(pictures).half())
-        kept = torch.stack([heard, heard_deviation] if windows == 1 else [heard[:, second], heard_deviation[:, second]])
+        assert torch.equal(torch.stack([video_mean[:, window], video_std[:, window]]), torch.cat(pictures).half())
+        kept = torch.stack([audio_mean, audio_std] if windows == 1 else [audio_mean[:, second], audio_std[:, second]])
         assert torch.equal(kept, torch.cat(sounds).half())
-    assert deviation.min() > 0
+    assert video_std.min() > 0
 
 
-def test_deviations_do_not_depend_on_the_batch(networks: dict[str, Any]) -> None:
+def test_stds_do_not_depend_on_the_batch(networks: dict[str, Any]) -> None:
     clips = [generated_clip(number, SMALL) for number in range(3)]
     together = encoded(networks, clips, batch_clips=3)
+    assert len(together) == 3
 
     for clip, whole in zip(encoded(networks, clips[::-1], batch_clips=1), together[::-1], strict=True):
         assert [clip[name] for name in ("video_std.npy", "audio_std.npy")] == [
@@ -89,7 +92,7 @@ def test_codecs_without_a_posterior_are_refused_before_anything_is_encoded() -> 
         encode_stdev.Stage(video="dct", audio="dct").provenance(SMALL)
 
 
-def test_deviations_of_other_codecs_than_the_latents_stop_the_run(networks: dict[str, Any]) -> None:
+def test_stds_of_other_codecs_than_the_latents_stop_the_run(networks: dict[str, Any]) -> None:
     other = {**networks["audio_options"], "peak": 0.0}
 
     with pytest.raises(SpecMismatchError, match=r"audio codec.*\n.*options of encode_latents"):
@@ -98,7 +101,7 @@ def test_deviations_of_other_codecs_than_the_latents_stop_the_run(networks: dict
 
 @pytest.fixture(scope="module")
 def folder(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three clips with the column of deviations."""
+    """Three clips with the column of stds."""
     root = tmp_path_factory.mktemp("stdev")
     manifest = write_world("w1", SMALL, root / "world", train_clips=3, test_clips=0, seed=3)
     codecs = "\n".join(
@@ -111,7 +114,7 @@ def folder(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     stages += [f'use = "encode_stdev"\n{codecs}']
     spec = "\n".join(f"{name} = {json.dumps(value)}" for name, value in dataclasses.asdict(SMALL).items())
     run: list[Any] = ["run", manifest, "--out", root / "run", "--inline"]
-    for number in (len(stages) - 1, len(stages)):  # the last stage comes into the recipe later
+    for number in (len(stages) - 1, len(stages)):  # the last stage is added to the recipe later
         tables = "".join(f"[[stage]]\n{stage}\n\n" for stage in stages[:number])
         (root / "recipe.toml").write_text(f'name = "small"\nunit_clips = 2\n\n[spec]\n{spec}\n\n{tables}')
         words = ["pipeline", *run, "--recipe", root / "recipe.toml"]
@@ -121,7 +124,7 @@ def folder(networks: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     return root / "run"
 
 
-def test_the_column_comes_later_and_leaves_all_other_shards_as_they_were(folder: Path) -> None:
+def test_adding_the_column_later_leaves_all_other_shards_unchanged(folder: Path) -> None:
     before, after = (
         {path.name: path.read_bytes() for path in (folder.parent / f"run-of-{number}-stages").glob("*.tar")}
         for number in (5, 6)
@@ -136,7 +139,7 @@ def loader(folder: Path, posterior: str = "sample", **options: Any) -> Loader:
     return Loader(mixture, LoaderConfig(**{"global_batch": 3, **options}))
 
 
-def test_the_index_names_the_deviations_and_lint_reads_them(folder: Path) -> None:
+def test_the_index_names_the_stds_and_lint_reads_them(folder: Path) -> None:
     rows = pq.read_table(folder / "index.parquet").to_pylist()
 
     assert {row["stdev_video"]["shard"] for row in rows} == {"stdev-000000.tar", "stdev-000001.tar"}
@@ -146,17 +149,17 @@ def test_the_index_names_the_deviations_and_lint_reads_them(folder: Path) -> Non
     place = rows[0]["stdev_audio"]["offset"] + rows[0]["stdev_audio"]["bytes"] - 1
     try:
         damaged.write_bytes(content[:place] + b"\xb0" + content[place + 1 :])
-        told = "\n".join(map(str, problems_of(folder)))
+        problems = "\n".join(map(str, problems_of(folder)))
         with pytest.raises(ShardError, match=r"the audio deviation of clip .* is damaged"):
             loader(folder).read(0)
     finally:
         damaged.write_bytes(content)
-    assert "has the sum" in told
-    assert "holds 1 deviations below 0" in told
+    assert "has the sum" in problems
+    assert "holds 1 deviations below 0" in problems
 
 
 @pytest.mark.parametrize("residency", ["disk", "ram", "gpu"])
-def test_a_sample_is_mean_plus_deviation_times_the_position_s_noise(folder: Path, residency: str) -> None:
+def test_a_sample_is_mean_plus_std_times_the_noise_of_its_position(folder: Path, residency: str) -> None:
     sampling, card = loader(folder, residency=residency), read_card(folder)
     (batch,) = sampling.read(4)
     rows = {row["clip_id"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
@@ -165,10 +168,10 @@ def test_a_sample_is_mean_plus_deviation_times_the_position_s_noise(folder: Path
     for kind, found, standard in zip(("video", "audio"), batch.clean, noise, strict=True):
         codec = getattr(card, kind)
         for slot, clip_id in enumerate(batch.clip_ids):
-            mean, deviation = (member(folder, rows[clip_id][column]) for column in (kind, f"stdev_{kind}"))
+            mean, std = (member(folder, rows[clip_id][column]) for column in (kind, f"stdev_{kind}"))
             shape = (-1, *[1] * (mean.dim() - 1))
             shift, scale = (torch.tensor(codec[name]).reshape(shape) for name in ("shift", "scale"))
-            assert torch.allclose(found[slot], (mean + deviation * standard[slot] - shift) / scale, atol=1e-5)
+            assert torch.allclose(found[slot], (mean + std * standard[slot] - shift) / scale, atol=1e-5)
             assert not torch.allclose(found[slot], (mean - shift) / scale, atol=1e-3)
 
 
@@ -187,7 +190,7 @@ def test_a_resumed_run_draws_the_same_samples_and_another_epoch_others(folder: P
     assert not any(torch.equal(first[clip_id], second[clip_id]) for clip_id in first)
 
 
-def test_sources_that_sample_and_sources_that_do_not_stand_in_one_mixture(folder: Path) -> None:
+def test_a_mixture_can_hold_sources_with_and_without_posterior_sampling(folder: Path) -> None:
     both = [SourceConfig(folder=folder, posterior=choice) for choice in ("mean", "sample")]  # type: ignore[arg-type]
     mixture = Mixture(both, seed=SEED)
     mixed, means = (Loader(one, LoaderConfig(global_batch=6)) for one in (mixture, Mixture(both[:1] * 2, seed=SEED)))

@@ -30,7 +30,7 @@ def features(clip: Clip) -> np.ndarray:
 
 
 class Watched(BytesText):
-    """The codec, remembering its batches; may run out of memory or give NaN."""
+    """The codec; records its batches, and can run out of memory or return NaN."""
 
     most: int = 100
     bad: str | None = None
@@ -103,7 +103,7 @@ def test_a_caption_whose_features_are_not_finite_is_rejected(watched: Watched) -
     assert codes == ["ok", "not_finite", "ok", "ok", "ok", "not_finite", "ok"]
 
 
-def test_each_set_has_its_own_column_and_the_codec_s_card_is_told() -> None:
+def test_each_set_has_its_own_column_and_its_provenance_is_the_card_of_the_codec() -> None:
     stage = Stage(set="detailed", options={"max_tokens": 8})
 
     assert stage.store.name == "text-detailed"

@@ -1,4 +1,4 @@
-"""Damaged files never take the worker with them: each is kept or rejected with a code, in bounded time.
+"""Damaged files never stop the worker: each is kept or dropped with a code, in bounded time.
 
 The damage is seeded: bits flipped, header bytes overwritten, tails cut, holes zeroed, blocks swapped within a file and
 spliced from another. The base clips are generated, so the test runs anywhere.
@@ -48,7 +48,7 @@ def bases(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 
 
 def damaged(bases: list[Path], count: int, seed: int) -> Iterator[tuple[str, bytes]]:
-    """`count` damaged files, each with a name that tells how to make it again."""
+    """`count` damaged files, each with a name that identifies its damage."""
     contents = [np.frombuffer(path.read_bytes(), np.uint8) for path in bases]
     for number in range(count):
         chance = np.random.default_rng((seed, number))
@@ -78,8 +78,8 @@ def damaged(bases: list[Path], count: int, seed: int) -> Iterator[tuple[str, byt
         yield f"{number}-{kind}-{bases[which].name}", content.tobytes()
 
 
-def outcomes(bases: list[Path], count: int, folder: Path, seed: int) -> Counter[str]:
-    """How many files ended how: "kept" or a code. Fails on a code that is not in the list."""
+def results(bases: list[Path], count: int, folder: Path, seed: int) -> Counter[str]:
+    """Number of files per result, "kept" or a drop code. Fails on an unknown code."""
     counted: Counter[str] = Counter()
     with MediaSandbox(time_limit_s=LIMIT_S, recycle_after=250) as sandbox:
         for name, content in damaged(bases, count, seed):
@@ -100,7 +100,7 @@ def outcomes(bases: list[Path], count: int, folder: Path, seed: int) -> Counter[
 
 
 def test_a_hundred_damaged_files_are_kept_or_coded(bases: list[Path], tmp_path: Path) -> None:
-    counted = outcomes(bases, 100, tmp_path, seed=1)
+    counted = results(bases, 100, tmp_path, seed=1)
 
     assert counted.total() == 100
     assert counted["decode_timeout"] == counted["decode_crash"] == 0
@@ -109,8 +109,8 @@ def test_a_hundred_damaged_files_are_kept_or_coded(bases: list[Path], tmp_path: 
 
 
 @pytest.mark.slow
-def test_two_thousand_damaged_files_hang_nothing_and_kill_nobody(bases: list[Path], tmp_path: Path) -> None:
-    counted = outcomes(bases, 2_000, tmp_path, seed=2)
+def test_two_thousand_damaged_files_cause_no_hang_and_no_crash(bases: list[Path], tmp_path: Path) -> None:
+    counted = results(bases, 2_000, tmp_path, seed=2)
 
     print(dict(counted.most_common()))
     assert counted.total() == 2_000

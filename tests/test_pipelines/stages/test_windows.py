@@ -1,4 +1,4 @@
-"""Windows of long clips, from the media to the batch: encoded once, and each window is a sample of its own."""
+"""Windows of long clips, from media to batch: a clip is encoded once, and each window is its own sample."""
 
 import dataclasses
 import io
@@ -95,12 +95,12 @@ def test_a_long_clip_is_one_member_whose_slices_are_the_latents_of_its_windows(
         assert np.array_equal(found[1][:, second], audio.numpy())
 
 
-def test_card_index_and_facts_say_how_long_the_clips_are(folder: Path) -> None:
-    facts = json.loads(next(e.content for e in walk(folder / "latents-000000.tar") if e.name.endswith(".json")))
+def test_card_index_and_metadata_hold_the_length_of_the_clips(folder: Path) -> None:
+    metadata = json.loads(next(e.content for e in walk(folder / "latents-000000.tar") if e.name.endswith(".json")))
 
     assert json.loads((folder / "card.json").read_text())["windows"] == WINDOWS
     assert set(pq.read_table(folder / "index.parquet")["frames"].to_pylist()) == {LONG.frames}
-    assert (facts["windows"], facts["duration_ms"]) == (WINDOWS, 4000)
+    assert (metadata["windows"], metadata["duration_ms"]) == (WINDOWS, 4000)
     assert f"{WINDOWS} windows in each clip" in uniform("shards", "info", folder)
     assert "4 clips, no problem found" in uniform("shards", "lint", folder)
 
@@ -137,7 +137,7 @@ def test_every_window_is_drawn_and_each_is_the_exact_one(
 
 
 @pytest.mark.parametrize("residency", ["disk", "ram"])
-def test_by_default_only_the_first_window_is_seen(
+def test_by_default_only_the_first_window_is_drawn(
     folder: Path, alone: dict[tuple[str, int], tuple[torch.Tensor, torch.Tensor]], residency: str
 ) -> None:
     first = loader(folder, windows="first", residency=residency)
@@ -149,7 +149,7 @@ def test_by_default_only_the_first_window_is_seen(
             assert torch.equal(raw.audio[slot], alone[clip_id, 0][1])
 
 
-def test_the_draw_knows_neither_where_the_run_began_nor_on_how_many_processes(folder: Path) -> None:
+def test_the_draw_depends_neither_on_the_first_step_nor_on_the_number_of_processes(folder: Path) -> None:
     from_start = [batches[0] for batches in loader(folder).stream(0, 9)]
     resumed = [batches[0] for batches in loader(folder, residency="ram").stream(6, 9)]
 
@@ -166,8 +166,8 @@ def test_the_order_of_the_clips_is_the_same_with_windows_and_without(folder: Pat
 def test_preview_shows_the_first_window(folder: Path, tmp_path: Path) -> None:
     uniform("shards", "preview", folder, "--out", tmp_path, "-n", 1)
 
-    (film,) = tmp_path.glob("*.mp4")
-    assert probe(film).frames == TOY.frames
+    (preview,) = tmp_path.glob("*.mp4")
+    assert probe(preview).frames == TOY.frames
 
 
 def test_a_source_too_short_for_all_windows_is_rejected(folder: Path) -> None:
@@ -180,7 +180,7 @@ def test_a_source_too_short_for_all_windows_is_rejected(folder: Path) -> None:
     assert [clip.dropped and clip.dropped.code for clip in found] == ["too_short", "too_short"]
 
 
-def test_stages_that_were_told_different_numbers_stop_the_run(folder: Path) -> None:
+def test_stages_with_different_windows_stop_the_run(folder: Path) -> None:
     clip = Clip(rows(1)[0], {"mp4": next(walk(folder / "clips-000000.tar")).content})
 
     with pytest.raises(SpecMismatchError, match=r"68 frames .*'toy' wants 34"):
@@ -189,7 +189,7 @@ def test_stages_that_were_told_different_numbers_stop_the_run(folder: Path) -> N
         list(encode_latents.Stage(windows=4).open(Context(spec=TOY))(iter([clip])))
 
 
-def test_the_check_stage_judges_the_whole_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_check_stage_uses_the_whole_clip(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip, seen = Clip(rows(1)[0], {"mp4": next(walk(folder / "clips-000000.tar")).content}), []
     monkeypatch.setattr(check, "block_luma", lambda frames: seen.append(len(frames)) or np.zeros((2, 2, 2)))
 
@@ -198,7 +198,7 @@ def test_the_check_stage_judges_the_whole_clip(folder: Path, monkeypatch: pytest
     assert seen == [LONG.frames]
 
 
-def test_without_windows_nothing_of_a_stage_or_card_is_told_otherwise(tmp_path: Path) -> None:
+def test_without_windows_the_provenance_of_stages_is_that_of_earlier_versions(tmp_path: Path) -> None:
     assert "windows" not in encode_latents.Stage().provenance(TOY)
     assert encode_latents.Stage(windows=2).provenance(TOY) == {**encode_latents.Stage().provenance(TOY), "windows": 2}
     assert clip_media.Stage(windows=1).provenance(TOY)["spec"] == dataclasses.asdict(TOY)
@@ -211,4 +211,4 @@ def test_windows_that_no_clip_can_have_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"encode_latents\.windows is 0"):
         encode_latents.Stage(windows=0)
     with pytest.raises(ConfigError, match="25 frames, which are not whole chunks of 17"):
-        clip_media.Stage(windows=2).provenance(Spec(name="film", fps=25))
+        clip_media.Stage(windows=2).provenance(Spec(name="cinema", fps=25))

@@ -1,9 +1,9 @@
-"""The gate: what it refuses, what it cuts, what it must let pass."""
+"""The gate: which texts it rejects, which sentences it cuts, which captions pass."""
 
 import pytest
 
 from pipelines.codes import CODES
-from uniform.captioning.gate import Judgement, Rules, judge, sentences
+from uniform.captioning.gate import GateResult, Rules, check_text, sentences
 
 GOOD = (
     "A man in a red coat plays an old drum beside a quiet river. "
@@ -14,8 +14,8 @@ SYSTEM = "You write captions for short videos. Write only what can be seen, in o
 USER = "Describe the video in detail and name its visible sources of sound."
 
 
-def judged(text: str, finish: str = "stop", **rules: object) -> Judgement:
-    return judge(text, finish, (SYSTEM, USER), Rules(**rules))  # type: ignore[arg-type]
+def checked(text: str, finish: str = "stop", **rules: object) -> GateResult:
+    return check_text(text, finish, (SYSTEM, USER), Rules(**rules))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(
@@ -29,14 +29,14 @@ def judged(text: str, finish: str = "stop", **rules: object) -> Judgement:
         "A 3.5 m boat passes at 8:30. It is no. 12 of 40.",
         "The man says that he is sorry for the noise, then drums again.",
         "A woman sings la la la and the crowd claps.",
-        "Do not disturb is written on the door, which a child opens.",
+        "Do not disturb is written on the gate, which a child opens.",
         "The video shows no one but a dog. It runs and runs along the beach.",
     ],
 )
-def test_captions_of_any_script_pass_as_they_are(text: str) -> None:
-    found = judged(text)
+def test_good_captions_in_any_script_pass_unchanged(text: str) -> None:
+    found = checked(text)
 
-    assert (found.fault, found.caption, found.remarks) == (None, text, ())
+    assert (found.fault, found.caption, found.notes) == (None, text, ())
 
 
 @pytest.mark.parametrize(
@@ -66,53 +66,51 @@ def test_captions_of_any_script_pass_as_they_are(text: str) -> None:
         ("The video does not contain any sound. No subtitles are visible.", "caption_filler"),
     ],
 )
-def test_what_is_no_caption_has_a_code(text: str, code: str) -> None:
-    found = judged(text)
+def test_a_text_that_is_not_a_caption_gets_a_drop_code(text: str, code: str) -> None:
+    found = checked(text)
 
-    assert (found.fault, found.mended) == (code, None)
+    assert (found.fault, found.fixed) == (code, None)
     assert found.reason
     assert CODES[code].policy == "rejected"
 
 
-def test_sentences_on_what_is_absent_are_cut_and_told() -> None:
-    found = judged(f"{GOOD} There are no visible texts in the video. The video does not contain any sound.")
+def test_sentences_on_what_is_absent_are_cut_and_noted() -> None:
+    found = checked(f"{GOOD} There are no visible texts in the video. The video does not contain any sound.")
 
     assert (found.fault, found.caption) == (None, GOOD)
-    assert found.remarks == (
-        "2 sentences on what is absent cut, for instance: There are no visible texts in the video.",
-    )
-    kept = judged(f"{GOOD} There are no texts.", drop_filler=False)
+    assert found.notes == ("2 sentences on what is absent cut, for instance: There are no visible texts in the video.",)
+    kept = checked(f"{GOOD} There are no texts.", drop_filler=False)
     assert kept.caption.endswith("There are no texts.")
 
 
-def test_a_caption_cut_at_the_limit_can_be_mended_to_whole_sentences() -> None:
-    found = judged(f"{GOOD} In the far", "length")
+def test_a_caption_cut_at_the_limit_is_fixed_to_whole_sentences() -> None:
+    found = checked(f"{GOOD} In the far", "length")
 
-    assert (found.fault, found.mended) == ("caption_cut", GOOD)
-    assert judged(GOOD, "length").fault is None
-    assert judged("A man in a red", "length").mended is None
-    assert judged("A man in a red", "length", accept=("caption_cut",)).fault is None
+    assert (found.fault, found.fixed) == ("caption_cut", GOOD)
+    assert checked(GOOD, "length").fault is None
+    assert checked("A man in a red", "length").fixed is None
+    assert checked("A man in a red", "length", accept=("caption_cut",)).fault is None
 
 
 def test_a_caption_longer_than_the_text_encoder_keeps_whole_sentences() -> None:
-    found = judged(GOOD, most_words=30)
+    found = checked(GOOD, most_words=30)
 
     assert found.fault == "caption_long"
-    assert found.mended == " ".join(sentences(GOOD)[:2])
-    assert judged("word " * 5, most_words=4).fault == "caption_loop"
-    assert judged("one two three four five", most_words=4).mended is None
+    assert found.fixed == " ".join(sentences(GOOD)[:2])
+    assert checked("word " * 5, most_words=4).fault == "caption_loop"
+    assert checked("one two three four five", most_words=4).fixed is None
 
 
 def test_lines_controls_and_forms_of_unicode_become_one_clean_line() -> None:
-    assert judged("A cafe\u0301\n\non a  street.\x00").caption == "A café on a street."
+    assert checked("A cafe\u0301\n\non a  street.\x00").caption == "A café on a street."
 
 
-def test_a_text_without_end_is_judged_in_a_bounded_part() -> None:
-    assert judged("dog " * 100_000).fault == "caption_loop"
-    assert judged("<script>alert(1)</script> is written on a sign.").caption.startswith("<script>")
+def test_a_very_long_text_is_checked_in_bounded_time() -> None:
+    assert checked("dog " * 100_000).fault == "caption_loop"
+    assert checked("<script>alert(1)</script> is written on a sign.").caption.startswith("<script>")
 
 
 def test_accepted_faults_pass() -> None:
-    assert judged("very very very very big dog", accept=("caption_loop",)).fault is None
-    assert Rules(accept=("b", "a")).facts()["accept"] == ["a", "b"]
-    assert Rules().facts() != Rules(most_words=100).facts()
+    assert checked("very very very very big dog", accept=("caption_loop",)).fault is None
+    assert Rules(accept=("b", "a")).provenance()["accept"] == ["a", "b"]
+    assert Rules().provenance() != Rules(most_words=100).provenance()

@@ -198,11 +198,11 @@ def test_weights_that_lack_a_tensor_stop(tmp_path: Path) -> None:
     gone = next(key for key in sorted(state) if "layers" in key)
     save_file({key: tensor for key, tensor in state.items() if key != gone}, shard)
     index = tmp_path / "model.safetensors.index.json"
-    told = json.loads(index.read_text())
-    del told["weight_map"][gone]
-    index.write_text(json.dumps(told))
+    content = json.loads(index.read_text())
+    del content["weight_map"][gone]
+    index.write_text(json.dumps(content))
 
-    with pytest.raises(WeightsError, match="weights and model do not agree"):
+    with pytest.raises(WeightsError, match="the weights do not fit the model"):
         settings(tmp_path, "images").open("cpu")
 
 

@@ -63,7 +63,7 @@ def test_many_questions_come_back_in_order_and_without_a_key(monkeypatch: pytest
     assert {question["repetition_penalty"] for question in state.asked} == {1.2}
 
 
-def test_a_server_that_stumbles_is_asked_again() -> None:
+def test_busy_answers_of_a_server_are_retried() -> None:
     replies: list[Reply] = [(503, b"busy", {}), (429, b"slow down", {}), said("A cat.")]
     with caption_server(lambda question, number: replies[number]) as state:
         assert ask(state) == [Answer("A cat.", "stop", 5)]
@@ -74,9 +74,9 @@ def test_a_server_that_stumbles_is_asked_again() -> None:
     [
         ((500, b"boom  \n boom", {}), "HTTP 500: boom boom", 3),
         ((400, b"too long", {}), "HTTP 400: too long", 1),
-        ((200, b"<html>", {}), "an answer that is none", 3),
-        ((200, b'{"choices": []}', {}), "an answer that is none", 3),
-        ((200, b'{"choices": [{"message": {"content": [1]}}]}', {}), "an answer that is none", 3),
+        ((200, b"<html>", {}), "not a chat completion", 3),
+        ((200, b'{"choices": []}', {}), "not a chat completion", 3),
+        ((200, b'{"choices": [{"message": {"content": [1]}}]}', {}), "not a chat completion", 3),
         ((200, b" " * (MOST_BYTES + 1), {}), "more than 1,000,000 bytes", 3),
     ],
 )
@@ -95,32 +95,32 @@ def test_a_model_that_returns_nothing_gives_an_empty_answer_for_the_gate() -> No
 
 
 @pytest.mark.parametrize("reply", [(401, b"no key", {}), (404, b"no such model", {}), (302, b"", {"Location": "/v2"})])
-def test_a_mistake_that_every_question_would_meet_stops(reply: Reply) -> None:
+def test_a_wrong_key_model_or_address_stops_the_run(reply: Reply) -> None:
     with caption_server(lambda question, number: reply) as state, pytest.raises(ServerError, match=f"HTTP {reply[0]}"):
         ask(state, 2)
 
     assert all(path == "/v1/chat/completions" for path in state.paths)
 
 
-def test_a_server_that_is_not_there_stops_with_what_to_do() -> None:
+def test_a_server_that_cannot_be_reached_stops_with_what_to_do() -> None:
     with caption_server(lambda question, number: said("x")) as state:
         gone = state.address
 
-    with pytest.raises(ServerError, match=r"no connection.*choose a captioner that runs here"):
+    with pytest.raises(ServerError, match=r"no connection.*use a local captioner"):
         server(gone).answer([Question(["data:,"], "", "x")] * 2, DECODING)
 
 
 @pytest.mark.parametrize("address", ["", "file:///etc/passwd", "localhost:8000/v1", "ftp://host/v1"])
-def test_an_address_that_is_none_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="wanted one like http://host:8000/v1"):
+def test_an_address_that_is_not_http_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="wanted a URL like http://host:8000/v1"):
         server(address)
 
 
-def test_a_server_is_a_captioner_whose_facts_name_the_model_and_not_the_address() -> None:
+def test_a_server_is_a_captioner_whose_provenance_holds_the_model_and_not_the_address() -> None:
     values = {"name": "test", "backend": "server", "model": "m"}
     one, other = (Settings(**values, address=f"http://h{n}/v1") for n in (1, 2))
 
     assert isinstance(one.open("auto"), Captioner)
-    assert one.facts() == other.facts()
-    assert one.changed(model="n").facts() != one.facts()
-    assert one.changed(revision="2026-01").facts() != one.facts()
+    assert one.provenance() == other.provenance()
+    assert one.changed(model="n").provenance() != one.provenance()
+    assert one.changed(revision="2026-01").provenance() != one.provenance()

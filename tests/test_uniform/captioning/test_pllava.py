@@ -1,4 +1,4 @@
-"""PLLaVA on the stock LLaVA, held to numbers of the original code with the same stand-in weights."""
+"""PLLaVA on the LLaVA of transformers, compared with outputs of the original code with the same stand-in weights."""
 
 from pathlib import Path
 
@@ -58,7 +58,7 @@ def close(found: torch.Tensor, wanted: torch.Tensor) -> bool:
     return float((found - wanted).abs().max()) <= 2e-4 * float(wanted.abs().max())
 
 
-def test_visual_tokens_are_the_originals(captioner: Pllava) -> None:
+def test_visual_tokens_equal_those_of_the_original_code(captioner: Pllava) -> None:
     with torch.no_grad():
         found = captioner.pooled(pixels())
 
@@ -66,7 +66,7 @@ def test_visual_tokens_are_the_originals(captioner: Pllava) -> None:
     assert close(found, REFERENCE["pooled"])
 
 
-def test_logits_are_the_originals(captioner: Pllava) -> None:
+def test_logits_equal_those_of_the_original_code(captioner: Pllava) -> None:
     from transformers.modeling_outputs import BaseModelOutputWithPooling
 
     with torch.no_grad():
@@ -78,8 +78,8 @@ def test_logits_are_the_originals(captioner: Pllava) -> None:
     assert close(found, REFERENCE["logits"])
 
 
-def test_greedy_tokens_are_the_originals(captioner: Pllava, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Through `answer` itself: only the prompt's words are replaced by the reference's numbers."""
+def test_greedy_tokens_equal_those_of_the_original_code(captioner: Pllava, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through `answer` itself: only the prompt's words are replaced by token ids of the reference."""
     monkeypatch.setattr(captioner, "prompt_ids", lambda system, user: reference_prompt())
     generate, drawn = captioner.network.generate, []
     monkeypatch.setattr(captioner.network, "generate", lambda **given: drawn.append(generate(**given)) or drawn[0])
@@ -157,7 +157,7 @@ def without(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor
 
 
 @pytest.mark.parametrize(
-    ("state", "told"),
+    ("state", "message"),
     [
         (without(plain_state(), "norm.weight"), r"(?s)1 missing.*norm.weight"),
         (without(wrapped_state(), "lora_A"), r"update of .*q_proj.weight' lacks A"),
@@ -170,9 +170,9 @@ def without(state: dict[str, torch.Tensor], part: str) -> dict[str, torch.Tensor
     ],
 )
 def test_weights_of_another_model_stop_with_the_difference(
-    state: dict[str, torch.Tensor], told: str, tmp_path: Path
+    state: dict[str, torch.Tensor], message: str, tmp_path: Path
 ) -> None:
-    with pytest.raises(WeightsError, match=told):
+    with pytest.raises(WeightsError, match=message):
         settings(write_pllava(tmp_path, state)).open("cpu")
 
 
@@ -182,11 +182,11 @@ def test_another_llava_is_named(tmp_path: Path) -> None:
 
 
 def test_a_tokenizer_of_another_model_is_named(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="gives '<image>' the number 127, the model wants 126"):
+    with pytest.raises(WeightsError, match="gives '<image>' the id 127, the model wants 126"):
         settings(write_pllava(tmp_path, image_token_index=126)).open("cpu")
 
 
-def test_a_bare_sentencepiece_model_reads_as_llama_reads(tmp_path: Path) -> None:
+def test_a_sentencepiece_model_alone_tokenizes_like_llama(tmp_path: Path) -> None:
     write_sentencepiece(write_pllava(tmp_path))
     found = settings(tmp_path).open("cpu")
     assert isinstance(found, Pllava)
@@ -213,16 +213,16 @@ def test_a_folder_that_is_not_there_and_no_hub_id_is_refused() -> None:
         settings(Path("/nowhere/at/all")).open("cpu")
 
 
-def test_facts_change_with_the_weights_and_not_with_the_folder(folder: Path, tmp_path: Path) -> None:
+def test_the_provenance_changes_with_the_weights_and_not_with_the_folder(folder: Path, tmp_path: Path) -> None:
     same, other = write_pllava(tmp_path / "same"), write_pllava(tmp_path / "other")
     write_shards(other, {key: tensor + 0.001 for key, tensor in wrapped_state().items()})
 
-    first = settings(folder).facts()
+    first = settings(folder).provenance()
 
-    assert settings(same).facts() == first
-    assert settings(other).facts()["model"] != first["model"]
+    assert settings(same).provenance() == first
+    assert settings(other).provenance()["model"] != first["model"]
     for changes in ({"frames": 2}, {"lora_alpha": 32.0}, {"prompt": "short"}, {"decoding": Decoding(max_new_tokens=8)}):
-        assert settings(folder, **changes).facts() != first
+        assert settings(folder, **changes).provenance() != first
 
 
 def test_frames_become_clip_s_pixels_whatever_their_size(captioner: Pllava) -> None:
@@ -237,14 +237,14 @@ def test_frames_become_clip_s_pixels_whatever_their_size(captioner: Pllava) -> N
     assert torch.allclose(found[:, :, :, 20:36].mean(dim=(0, 2, 3)), white, atol=1e-3)
 
 
-def test_signs_in_a_label_stay_words(captioner: Pllava) -> None:
-    honest = captioner.prompt_ids("", "a dog")
+def test_special_tokens_in_a_label_are_removed(captioner: Pllava) -> None:
+    plain = captioner.prompt_ids("", "a dog")
 
-    assert captioner.prompt_ids("", "a <image> </s> dog") == honest
-    assert honest.count(127) == VISUAL
+    assert captioner.prompt_ids("", "a <image> </s> dog") == plain
+    assert plain.count(127) == VISUAL
 
 
-def test_a_prompt_that_the_model_has_no_room_for_is_refused(captioner: Pllava) -> None:
+def test_a_prompt_too_long_for_the_model_is_refused(captioner: Pllava) -> None:
     with pytest.raises(ConfigError, match="do not fit into the 512"):
         captioner.answer([Question(pixels()[0], "", "dog")], Decoding(max_new_tokens=500))
 

@@ -48,7 +48,7 @@ def test_every_kept_coefficient_survives_the_log_mel(bins: int) -> None:
     assert torch.allclose(codec.analyse(codec.synthesise(latents)), latents, atol=1e-5)
 
 
-def test_silence_comes_back_as_silence() -> None:
+def test_silence_is_decoded_as_silence() -> None:
     codec = DctAudio(MelFrontEnd())
     latents = codec.encode(torch.zeros(1, 16_000))
 
@@ -57,7 +57,7 @@ def test_silence_comes_back_as_silence() -> None:
     assert codec.decode(latents, 16_000).abs().max() < 1e-3
 
 
-def test_decoded_sound_has_the_log_mel_it_came_from() -> None:
+def test_decoded_audio_has_the_log_mel_of_its_latents() -> None:
     codec = DctAudio(MelFrontEnd())
     wave = reference_wave()
 
@@ -77,7 +77,7 @@ def test_loudness_is_kept() -> None:
 
 
 @pytest.mark.parametrize("bins", [64, 16])
-def test_onsets_stay_where_they_are(bins: int) -> None:
+def test_onsets_keep_their_times(bins: int) -> None:
     codec = DctAudio(MelFrontEnd(mel_bins=bins))
     starts = [0.311, 0.9, 1.427]
 
@@ -112,7 +112,7 @@ def test_decoding_is_deterministic_and_never_louder_than_full_scale() -> None:
     assert first.abs().max() <= 1
 
 
-def test_normalised_latents_of_sound_have_about_unit_size() -> None:
+def test_normalised_latents_of_audio_have_about_unit_size() -> None:
     codec = DctAudio(MelFrontEnd())
     latents = normalise(
         codec.encode(torch.cat([reference_wave()[:, :32_000], knocks([0.3, 0.8]) + 1e-3 * noise(1, 32_000)])),

@@ -76,7 +76,7 @@ def _noise(clips: int, samples: int = LAST) -> Tensor:
     return 0.2 * torch.randn(clips, samples, generator=torch.Generator().manual_seed(samples)).clamp(-4, 4)
 
 
-def test_a_clip_of_the_paper_becomes_the_papers_latent_and_comes_back(codec: AudioLdmCodec) -> None:
+def test_a_clip_of_the_paper_is_encoded_to_the_papers_latent_and_decoded(codec: AudioLdmCodec) -> None:
     wave = load_file(DATA / "audioldm_mel.safetensors")["wave"].unsqueeze(0)
 
     latent = codec.encode(wave)
@@ -98,9 +98,7 @@ def test_log_mel_of_the_waveform_as_it_is_agrees_with_audioldms_training(folder:
     assert float((log_mel[0].T - reference["log_mel"]).abs().max()) < 1e-4
 
 
-def test_encode_and_decode_are_those_of_the_libraries_that_carry_the_originals(
-    codec: AudioLdmCodec, folder: Path
-) -> None:
+def test_encode_and_decode_equal_the_original_libraries(codec: AudioLdmCodec, folder: Path) -> None:
     vae = AutoencoderKL.from_config(VAE)
     vae.load_state_dict(load_file(folder / "vae/diffusion_pytorch_model.safetensors"))
     vocoder = SpeechT5HifiGan(SpeechT5HifiGanConfig(**VOCODER))
@@ -116,14 +114,14 @@ def test_encode_and_decode_are_those_of_the_libraries_that_carry_the_originals(
         assert float((found - wanted).abs().max()) <= 2e-4 * float(wanted.abs().max())
 
 
-def test_the_model_sees_latents_times_the_repositorys_factor(codec: AudioLdmCodec) -> None:
+def test_normalised_latents_are_scaled_by_the_repositorys_factor(codec: AudioLdmCodec) -> None:
     latents = codec.encode(_noise(1))
 
     torch.testing.assert_close(normalise(latents, codec.card), latents * FACTOR)
     assert codec.card.settings["scaling_factor"] == FACTOR
 
 
-def test_card_says_that_the_weights_are_not_for_commerce(codec: AudioLdmCodec) -> None:
+def test_the_card_marks_the_weights_as_non_commercial(codec: AudioLdmCodec) -> None:
     assert "non-commercial" in codec.card.licence
     assert "CC-BY-NC-SA-4.0" in codec.card.licence
 
@@ -154,7 +152,7 @@ def test_bytes_do_not_depend_on_batch_neighbours_or_order(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
-def test_a_broken_sample_spoils_its_own_clip_only(folder: Path, bad: float) -> None:
+def test_a_sample_that_is_not_finite_changes_its_own_clip_only(folder: Path, bad: float) -> None:
     codec = open_codec("audioldm", PAPER, weights=str(folder), device="cpu", clip_batch=4)
     waveforms = _noise(3)
     broken = waveforms.clone()
@@ -166,12 +164,12 @@ def test_a_broken_sample_spoils_its_own_clip_only(folder: Path, bad: float) -> N
     assert torch.equal(latents[[0, 2]], codec.encode(waveforms)[[0, 2]])
 
 
-def test_deviation_belongs_to_the_mean(codec: AudioLdmCodec) -> None:
-    mean, deviation = codec.encode_moments(_noise(1))
+def test_the_std_belongs_to_the_mean(codec: AudioLdmCodec) -> None:
+    mean, std = codec.encode_moments(_noise(1))
 
     assert torch.equal(mean, codec.encode(_noise(1)))
-    assert deviation.shape == mean.shape
-    assert bool((deviation > 0).all())
+    assert std.shape == mean.shape
+    assert bool((std > 0).all())
 
 
 @pytest.mark.parametrize(
@@ -197,7 +195,7 @@ def test_latents_of_another_shape_are_refused(codec: AudioLdmCodec, shape: tuple
         codec.decode(torch.zeros(shape), samples)
 
 
-def test_old_names_of_attention_layers_are_understood(folder: Path, codec: AudioLdmCodec, tmp_path: Path) -> None:
+def test_old_names_of_attention_layers_are_read(folder: Path, codec: AudioLdmCodec, tmp_path: Path) -> None:
     _write(tmp_path / "new")
     path = tmp_path / "new/vae/diffusion_pytorch_model.safetensors"
     old = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
@@ -213,7 +211,7 @@ def test_old_names_of_attention_layers_are_understood(folder: Path, codec: Audio
     assert torch.equal(renamed.encode(_noise(1)), codec.encode(_noise(1)))
 
 
-def test_a_folder_without_its_vocoder_encodes_and_says_what_decoding_lacks(tmp_path: Path) -> None:
+def test_a_folder_without_vocoder_encodes_and_refuses_to_decode(tmp_path: Path) -> None:
     _write(tmp_path / "half")
     for path in (tmp_path / "half/vocoder").iterdir():
         path.unlink()

@@ -1,4 +1,4 @@
-"""What is taken out of a caption before the text encoder, and what stays."""
+"""Cleaning of captions before the text encoder: what is removed and what is kept."""
 
 import pytest
 from hypothesis import given, settings
@@ -45,7 +45,7 @@ from uniform.codecs.caption_cleaning import clean_caption
         ("...", ""),
     ],
 )
-def test_what_does_not_describe_the_scene_is_taken_out(caption: str, cleaned: str) -> None:
+def test_text_that_does_not_describe_the_scene_is_removed(caption: str, cleaned: str) -> None:
     assert clean_caption(caption) == cleaned
 
 
@@ -64,5 +64,5 @@ def test_any_text_gives_one_line_in_lower_case(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["a" * 100_000, "a." * 50_000, "<" * 100_000, "<b>" * 30_000, "-" * 100_000])
-def test_endless_captions_end(text: str) -> None:
+def test_very_long_captions_are_cleaned_in_bounded_time(text: str) -> None:
     assert len(clean_caption(text)) <= 10_000

@@ -64,7 +64,7 @@ def _assert_close(found: Tensor, wanted: Tensor) -> None:
 
 
 @pytest.mark.parametrize("frames", [1, 4, 17, 34, 40])
-def test_latents_and_decodes_are_those_of_the_original(
+def test_latents_and_decoded_frames_equal_the_original(
     codec: OpenSoraCodec, reference: dict[str, Tensor], frames: int
 ) -> None:
     raw = codec.encode(_video(frames))
@@ -74,7 +74,7 @@ def test_latents_and_decodes_are_those_of_the_original(
     _assert_close(decoded[..., ::4, ::4], reference[f"decoded{frames}"])
 
 
-def test_each_stage_is_that_of_the_original(codec: OpenSoraCodec, reference: dict[str, Tensor]) -> None:
+def test_each_stage_equals_the_original(codec: OpenSoraCodec, reference: dict[str, Tensor]) -> None:
     spatial = codec.vae.spatial_encode(_video(17)[0]).transpose(0, 1).unsqueeze(0)
 
     _assert_close(spatial, reference["spatial17"])
@@ -101,7 +101,9 @@ def test_codec_is_a_video_codec_and_its_card_holds_the_checkpoints_shift_and_sca
 
 
 @pytest.mark.parametrize("frames", [1, 16, 17, 18, 69])
-def test_any_frame_count_gives_the_specs_latent_count_and_comes_back_whole(codec: OpenSoraCodec, frames: int) -> None:
+def test_any_frame_count_gives_the_specs_latent_count_and_is_decoded_completely(
+    codec: OpenSoraCodec, frames: int
+) -> None:
     clips = _clips(2, frames)
 
     latents = codec.encode(clips)
@@ -147,17 +149,17 @@ def test_every_whole_second_window_of_ten_seconds_is_an_exact_slice(codec: OpenS
         assert torch.equal(window, whole[:, :, 5 * second : 5 * second + 20])
 
 
-def test_mean_is_the_latent_and_deviation_is_positive(codec: OpenSoraCodec) -> None:
+def test_the_mean_is_the_latent_and_the_std_is_positive(codec: OpenSoraCodec) -> None:
     clips = _clips(2, 18)
 
-    mean, deviation = codec.encode_moments(clips)
+    mean, std = codec.encode_moments(clips)
 
     assert torch.equal(mean, codec.encode(clips))
-    assert deviation.shape == mean.shape
-    assert bool((deviation > 0).all())
+    assert std.shape == mean.shape
+    assert bool((std > 0).all())
 
 
-def test_samples_follow_from_seed_and_clip_alone(folder: Path, codec: OpenSoraCodec) -> None:
+def test_samples_depend_on_seed_and_clip_only(folder: Path, codec: OpenSoraCodec) -> None:
     def sample(clips: Tensor, seed: int) -> Tensor:
         sampler = open_codec("opensora-v1.2", PAPER, weights=str(folder), device="cpu", posterior="sample", seed=seed)
         return sampler.encode(clips)
@@ -235,7 +237,7 @@ def test_unknown_options_are_refused(folder: Path, option: dict[str, str]) -> No
         open_codec("opensora-v1.2", PAPER, weights=str(folder), **option)  # type: ignore[arg-type]
 
 
-def test_frames_come_back_as_colours_between_black_and_white(codec: OpenSoraCodec) -> None:
+def test_decoded_frames_are_uint8(codec: OpenSoraCodec) -> None:
     latents = torch.full((1, 4, 5, 2, 2), 50.0)
 
     pixels, frames = codec.decode_pixels(latents, 17), codec.decode(latents, 17)

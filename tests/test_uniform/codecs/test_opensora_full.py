@@ -48,7 +48,7 @@ def test_a_clip_passes_both_full_size_codecs_within_12_gb() -> None:
 
     result = subprocess.run(command, check=True, capture_output=True, text=True)
 
-    facts = json.loads(result.stdout.splitlines()[-1])
-    assert tuple(facts["shapes"]["video"]) == PAPER.video_latent
-    assert tuple(facts["shapes"]["audio"]) == PAPER.audio_latent
-    assert facts["peak_gb"] < 12
+    card = json.loads(result.stdout.splitlines()[-1])
+    assert tuple(card["shapes"]["video"]) == PAPER.video_latent
+    assert tuple(card["shapes"]["audio"]) == PAPER.audio_latent
+    assert card["peak_gb"] < 12

@@ -28,7 +28,7 @@ SIZES = {
     "feed_forward_proj": "gated-gelu",
 }
 SENTENCES = (
-    "the dog barks at the door",
+    "the dog barks at the gate",
     "a bird sings in the tree",
     "rain falls on a tin roof",
     "an engine starts",
@@ -39,9 +39,9 @@ CAPTIONS = [
     "The dog barks.",
     "rain",
     "",
-    "a bird sings in the tree while rain falls on a tin roof and the crowd cheers loudly at the door",
+    "a bird sings in the tree while rain falls on a tin roof and the crowd cheers loudly at the gate",
     "waves crash",
-    "an engine starts and the dog barks at the door, the dog barks at the tree",
+    "an engine starts and the dog barks at the gate, the dog barks at the tree",
     "a bird sings",
 ]
 
@@ -92,7 +92,7 @@ def codec(folder: Path) -> T5Codec:
     return _open(folder)
 
 
-def test_features_are_those_of_the_library_padded_to_full_length_and_masked(codec: T5Codec, folder: Path) -> None:
+def test_features_equal_the_library_padded_to_full_length_and_masked(codec: T5Codec, folder: Path) -> None:
     from transformers import T5Tokenizer
 
     network = T5EncoderModel(T5Config(**SIZES)).eval()
@@ -139,7 +139,7 @@ def test_long_captions_are_cut_and_still_end_with_the_end_sign(folder: Path, cod
     assert short.card.fingerprint != codec.card.fingerprint
 
 
-def test_bfloat16_is_the_default_and_said_in_the_card(folder: Path, codec: T5Codec) -> None:
+def test_bfloat16_is_the_default_and_in_the_card(folder: Path, codec: T5Codec) -> None:
     rough = open_codec("flan-t5-base", PAPER, weights=str(folder), device="cpu")
 
     exact, rounded = codec.encode(CAPTIONS[:1])[0], rough.encode(CAPTIONS[:1])[0]
@@ -149,7 +149,7 @@ def test_bfloat16_is_the_default_and_said_in_the_card(folder: Path, codec: T5Cod
     assert 0 < float((exact - rounded).abs().max()) < 0.1 * float(exact.abs().max())
 
 
-def test_captions_are_cleaned_unless_told_otherwise(folder: Path, codec: T5Codec) -> None:
+def test_captions_are_cleaned_by_default(folder: Path, codec: T5Codec) -> None:
     shouted = "THE DOG BARKS http://example.com/dog"
     raw = _open(folder, clean=False)
 
@@ -172,7 +172,7 @@ def test_shards_pickles_and_both_halves_load_as_the_encoder_alone_does(codec: T5
     assert torch.equal(_open(tmp_path).encode(["rain"])[0], codec.encode(["rain"])[0])
 
 
-def test_null_caption_is_t5_of_nothing_or_pixarts_buffer_and_the_card_says_which(
+def test_null_caption_is_t5_of_the_empty_caption_or_pixarts_buffer_as_the_card_says(
     folder: Path, codec: T5Codec, tmp_path: Path
 ) -> None:
     buffer = stand_in("y_embedding", (12, 32))

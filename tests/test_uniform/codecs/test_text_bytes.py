@@ -67,7 +67,7 @@ def test_an_empty_caption_is_one_token_unlike_any_word() -> None:
     assert not torch.equal(empty, word)
 
 
-def test_long_captions_are_cut_and_say_so() -> None:
+def test_long_captions_are_cut_and_count_all_tokens() -> None:
     caption = "drum " * 10_000
 
     assert CODEC.encode([caption])[0].shape == (CODEC.max_tokens, 64)
@@ -114,11 +114,11 @@ def test_features_do_not_depend_on_the_other_captions() -> None:
 
 
 @pytest.mark.parametrize("options", [{"width": 8}, {"max_tokens": 0}])
-def test_sizes_that_hold_nothing_are_refused(options: dict[str, int]) -> None:
+def test_invalid_sizes_are_refused(options: dict[str, int]) -> None:
     with pytest.raises(ConfigError, match="wanted"):
         open_text_codec("bytes", TOY, **options)
 
 
-def test_the_fingerprint_tells_settings_apart() -> None:
+def test_the_fingerprint_differs_between_settings() -> None:
     assert BytesText().card.fingerprint == BytesText().card.fingerprint
     assert BytesText(max_tokens=16).card.fingerprint != BytesText().card.fingerprint

@@ -56,14 +56,14 @@ def test_short_groups_keep_what_a_short_group_can_hold(frames: int) -> None:
     assert codec.decode(once[None], frames).shape == (1, frames, 32, 32, 3)
 
 
-def test_a_flat_grey_comes_back_exactly() -> None:
+def test_flat_grey_is_decoded_exactly() -> None:
     codec = DctVideo()
     frames = torch.full((1, 17, 32, 32, 3), 77, dtype=torch.uint8)
 
     assert torch.equal(codec.decode(codec.encode(frames), 17), frames)
 
 
-def test_smooth_pictures_come_back_better_than_their_mosaic() -> None:
+def test_smooth_frames_are_decoded_better_than_their_block_means() -> None:
     frames = picture(34, 64)[..., :1].expand(-1, -1, -1, 3)
     blocks = frames.float().reshape(34, 8, 8, 8, 8, 3).mean((2, 4))
     mosaic = blocks.repeat_interleave(8, 1).repeat_interleave(8, 2)
@@ -115,7 +115,7 @@ def test_a_clip_gives_the_same_bytes_alone_in_a_batch_and_in_another_order() -> 
     assert torch.equal(codec.encode(clips.flip(0)).flip(0), together)
 
 
-def test_normalised_latents_of_moving_pictures_have_about_unit_size() -> None:
+def test_normalised_latents_of_video_have_about_unit_size() -> None:
     codec = DctVideo()
     latents = normalise(codec.encode(torch.stack([picture(34, 64, seed) for seed in range(4)])), codec.card)
 
@@ -123,7 +123,7 @@ def test_normalised_latents_of_moving_pictures_have_about_unit_size() -> None:
     assert (latents.std((0, 2, 3, 4)) < 5).all()
 
 
-def test_the_input_is_left_as_it_was() -> None:
+def test_the_input_is_not_changed() -> None:
     frames, latents = picture(17, 32)[None], noise(1, 4, 5, 4, 4)
     frames_before, latents_before = frames.clone(), latents.clone()
     codec = DctVideo()

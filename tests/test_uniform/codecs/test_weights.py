@@ -1,4 +1,4 @@
-"""Weight files and where they come from: bad files are refused before anything runs, good ones are known by digest."""
+"""Weight files and their sources: bad files are refused before use, good ones are identified by digest."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_numbers_that_are_not_finite_are_refused_by_name(folder: Path, bad: floa
 def test_a_file_that_was_cut_short_is_refused(folder: Path, kept: int) -> None:
     path = folder / "model.safetensors"
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(WeightsError, match="cut short"):
+    with pytest.raises(WeightsError, match="truncated"):
         open_codec(folder)
 
 
@@ -109,7 +109,7 @@ def test_a_pickle_that_was_cut_short_or_holds_no_tensors_is_refused(tmp_path: Pa
     cut.write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
     torch.save([1, 2, 3], other)
 
-    with pytest.raises(WeightsError, match="cut short"):
+    with pytest.raises(WeightsError, match="truncated"):
         read_shapes(cut)
     with pytest.raises(WeightsError, match="list, not a table of tensors"):
         read_shapes(other)
@@ -172,7 +172,7 @@ def test_weights_come_as_the_wanted_type_whatever_the_file_holds(tmp_path: Path)
 # --- digests
 
 
-def test_a_digest_is_remembered_until_the_file_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_digest_is_cached_until_the_file_changes(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path, computed = folder / "model.safetensors", []
     real = weights_sha256.__globals__["file_sha256"]
     monkeypatch.setitem(weights_sha256.__globals__, "file_sha256", lambda file: computed.append(file) or real(file))
@@ -187,7 +187,7 @@ def test_a_digest_is_remembered_until_the_file_changes(folder: Path, monkeypatch
     assert len(computed) == 2
 
 
-def test_a_damaged_memory_of_a_digest_is_not_believed(folder: Path) -> None:
+def test_a_damaged_cache_of_a_digest_is_not_used(folder: Path) -> None:
     path = folder / "model.safetensors"
     sha256 = weights_sha256(path)
     memory = folder / ".model.safetensors.uniform-sha256.json"
@@ -212,7 +212,7 @@ def test_a_model_in_the_cache_opens_by_hub_id_and_by_name(folder: Path, cache: P
     assert by_hub.card == open_codec(folder).card
 
 
-def test_a_hub_that_cannot_be_asked_says_which_file_from_where_and_what_to_do(cache: Path) -> None:
+def test_an_unreachable_hub_is_reported_with_file_address_and_advice(cache: Path) -> None:
     with pytest.raises(WeightsError) as caught:
         open_video_codec("opensora-v1.2", PAPER)
 
@@ -223,7 +223,7 @@ def test_a_hub_that_cannot_be_asked_says_which_file_from_where_and_what_to_do(ca
 
 
 @pytest.mark.parametrize("weights", ["no/such/folder", "./missing", "weights.safetensors", "../up/there"])
-def test_what_is_neither_there_nor_a_hub_id_is_refused(cache: Path, weights: str) -> None:
+def test_a_path_that_does_not_exist_and_is_not_a_hub_id_is_refused(cache: Path, weights: str) -> None:
     with pytest.raises(WeightsError, match="no such folder or file"):
         open_source("opensora-v1.2", weights, None)
 

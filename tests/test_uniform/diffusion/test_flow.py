@@ -41,12 +41,12 @@ def test_noise_is_mixed_in_on_a_straight_line() -> None:
     assert torch.equal(mixed[2], noise[2])
 
 
-def test_variance_code_is_cut_off_where_the_network_has_one() -> None:
+def test_variance_logits_are_cut_off_where_the_network_has_them() -> None:
     clean = Pair(torch.randn(2, 4, 2, 2, 2), torch.randn(2, 8, 4, 2))
     noise = clean.map(torch.randn_like)
     every = torch.ones(2, dtype=torch.bool)
-    said = Pair(*(torch.cat([x - n, torch.full_like(x, 9.0)], dim=1) for x, n in zip(clean, noise, strict=True)))
+    predicted = Pair(*(torch.cat([x - n, torch.full_like(x, 9.0)], dim=1) for x, n in zip(clean, noise, strict=True)))
 
-    losses = Flow().losses(lambda noisy, time: said, clean, noise, torch.full((2,), 300.0), Pair(every, every))
+    losses = Flow().losses(lambda noisy, time: predicted, clean, noise, torch.full((2,), 300.0), Pair(every, every))
 
     assert float(losses.total.max()) < 1e-9

@@ -1,4 +1,4 @@
-"""The loss: IDDPM's numbers, the paper's sum over modalities, and conditions that stay clean."""
+"""The loss: equal to IDDPM's, summed over modalities as in the paper, with clean conditioning modalities."""
 
 import math
 from dataclasses import replace
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from tests.support.paths import DATA
 from tests.support.standin import stand_in_input
-from uniform.diffusion.loss import Iddpm, clean_of, log_likelihood, normal_kl
+from uniform.diffusion.loss import Iddpm, log_likelihood, normal_kl, x0_of
 from uniform.diffusion.objective import DiffusionConfig, make_objective
 from uniform.errors import ConfigError
 from uniform.pair import Pair
@@ -20,8 +20,8 @@ NOISE = stand_in_input("iddpm.noise", (5, 4, 3, 4, 4))
 OUTPUT = stand_in_input("iddpm.model_output", (5, 8, 3, 4, 4))
 TIMES = torch.tensor([0.0, 1, 250, 600, 999])
 LOSS_TIMES = torch.tensor([391.0, 219, 398, 825, 502])
-"""The times that the reference losses belong to: the original drew its own. Its squared error does not depend on
-them; its variational terms are met at these five, and only at these, to five digits."""
+"""Times of the reference losses: the original drew its own. Its squared error does not depend on them; its variational
+terms agree at these five times, and only at these, to five digits."""
 ALL, NONE = torch.ones(5, dtype=torch.bool), torch.zeros(5, dtype=torch.bool)
 
 
@@ -30,7 +30,7 @@ def reference() -> dict[str, Tensor]:
     return load_file(DATA / "iddpm.safetensors")
 
 
-def says(output: Tensor) -> object:
+def predicts(output: Tensor) -> object:
     return lambda noisy, time: Pair(output, output)
 
 
@@ -45,20 +45,20 @@ def test_noised_latents_equal_the_original(reference: dict[str, Tensor]) -> None
 
 
 def test_losses_equal_the_original(reference: dict[str, Tensor]) -> None:
-    losses = Iddpm().losses(says(OUTPUT), Pair(X0, X0), Pair(NOISE, NOISE), LOSS_TIMES, Pair(ALL, NONE))
+    losses = Iddpm().losses(predicts(OUTPUT), Pair(X0, X0), Pair(NOISE, NOISE), LOSS_TIMES, Pair(ALL, NONE))
 
     for name in ("mse", "vb"):
         assert torch.allclose(losses.parts[f"video_{name}"], reference[f"loss.{name}"], rtol=2e-4)
     assert torch.allclose(losses.total, reference["loss.loss"], rtol=2e-4)
 
 
-def test_likelihood_of_the_last_step_is_the_mass_of_its_cell() -> None:
+def test_likelihood_of_the_last_step_is_the_probability_of_its_bin() -> None:
     x, mean = torch.linspace(-0.9, 0.9, 7), torch.linspace(-0.8, 1.0, 7)
-    deviation = torch.full((7,), 0.1)
-    normal = torch.distributions.Normal(mean.double(), deviation.double())
+    std = torch.full((7,), 0.1)
+    normal = torch.distributions.Normal(mean.double(), std.double())
     wanted = (normal.cdf(x.double() + 1 / 255) - normal.cdf(x.double() - 1 / 255)).log()
 
-    found = log_likelihood(x, mean, deviation.log())
+    found = log_likelihood(x, mean, std.log())
 
     assert torch.allclose(found.double(), wanted, atol=2e-2)  # the tanh form is good to three digits
     outermost = log_likelihood(torch.tensor(1.0), torch.tensor(0.0), torch.tensor(0.0)).exp()
@@ -69,15 +69,15 @@ def test_at_time_0_the_variational_term_is_the_likelihood_in_bits() -> None:
     objective, zero = Iddpm(), torch.zeros(1)
     x0 = X0[:1].clamp(-0.9, 0.9)
     x_t = objective.add_noise(x0, NOISE[:1], zero)
-    said, code = OUTPUT[:1].chunk(2, dim=1)
+    predicted, variance_logits = OUTPUT[:1].chunk(2, dim=1)
 
-    bits = objective.variational_bits(x0, x_t, said, code, zero)
+    bits = objective.variational_bits(x0, x_t, predicted, variance_logits, zero)
 
     schedule = objective.schedule
-    mean = clean_of(said, x_t, schedule.alpha_bar[0], "epsilon")  # all of the weight is on x_0 at the last step
+    mean = x0_of(predicted, x_t, schedule.alpha_bar[0], "epsilon")  # all of the weight is on x_0 at the last step
     low, high = schedule.log_posterior_variance[0], schedule.beta[0].log()
-    log_deviation = (low + (code + 1) / 2 * (high - low)) / 2
-    assert float(bits) == pytest.approx(float(-log_likelihood(x0, mean, log_deviation).mean()) / math.log(2), rel=1e-3)
+    log_std = (low + (variance_logits + 1) / 2 * (high - low)) / 2
+    assert float(bits) == pytest.approx(float(-log_likelihood(x0, mean, log_std).mean()) / math.log(2), rel=1e-3)
 
 
 def test_kl_of_equal_distributions_is_zero_and_of_others_positive() -> None:
@@ -89,7 +89,7 @@ def test_kl_of_equal_distributions_is_zero_and_of_others_positive() -> None:
 
 def test_variational_term_trains_the_variance_only() -> None:
     output = OUTPUT.clone().requires_grad_()
-    losses = Iddpm().losses(says(output), Pair(X0, X0), Pair(NOISE, NOISE), LOSS_TIMES, Pair(ALL, NONE))
+    losses = Iddpm().losses(predicts(output), Pair(X0, X0), Pair(NOISE, NOISE), LOSS_TIMES, Pair(ALL, NONE))
 
     losses.parts["video_vb"].sum().backward()
 
@@ -99,19 +99,19 @@ def test_variational_term_trains_the_variance_only() -> None:
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v", "flow"])
-def test_given_modality_is_exactly_clean_at_time_0_and_not_in_the_loss(kind: str) -> None:
+def test_conditioning_modality_is_exactly_clean_at_time_0_and_not_in_the_loss(kind: str) -> None:
     objective = make_objective(DiffusionConfig(objective=kind), learned_variance=False)
     clean, noise = clips()
-    seen: list[Pair] = []
+    inputs: list[Pair] = []
     generates = Pair(torch.tensor([True, False, True]), torch.tensor([True, True, False]))
 
     def denoiser(noisy: Pair, time: Pair) -> Pair:
-        seen.extend((noisy, time))
+        inputs.extend((noisy, time))
         return noisy
 
     losses = objective.losses(denoiser, clean, noise, torch.full((3,), 700.0), generates)
 
-    noisy, time = seen
+    noisy, time = inputs
     assert torch.equal(noisy.video[1], clean.video[1])
     assert torch.equal(noisy.audio[2], clean.audio[2])
     assert (time.video.tolist(), time.audio.tolist()) == ([700, 0, 700], [700, 700, 0])
@@ -138,12 +138,12 @@ def test_perfect_prediction_has_no_error(kind: str) -> None:
     t = torch.tensor([3.0, 500.0, 999.0])
     every = torch.ones(3, dtype=torch.bool)
 
-    def knows(noisy: Pair, time: Pair) -> Pair:
+    def exact(noisy: Pair, time: Pair) -> Pair:
         if kind == "flow":
             return Pair(clean.video - noise.video, clean.audio - noise.audio)
         return Pair(objective.target(clean.video, noise.video, t), objective.target(clean.audio, noise.audio, t))
 
-    assert float(objective.losses(knows, clean, noise, t, Pair(every, every)).total.max()) < 1e-9
+    assert float(objective.losses(exact, clean, noise, t, Pair(every, every)).total.max()) < 1e-9
 
 
 def test_both_predictions_mean_the_same_clean_latent() -> None:
@@ -152,41 +152,41 @@ def test_both_predictions_mean_the_same_clean_latent() -> None:
     alpha_bar = objective.schedule.alpha_bar[TIMES.long()].float().view(-1, 1, 1, 1, 1)
     velocity = replace(objective, prediction="v").target(X0, NOISE, TIMES)
 
-    assert torch.allclose(clean_of(velocity, x_t, alpha_bar, "v"), X0, atol=1e-5)
-    assert torch.allclose(clean_of(NOISE, x_t, alpha_bar, "epsilon")[:4], X0[:4], atol=1e-4)
+    assert torch.allclose(x0_of(velocity, x_t, alpha_bar, "v"), X0, atol=1e-5)
+    assert torch.allclose(x0_of(NOISE, x_t, alpha_bar, "epsilon")[:4], X0[:4], atol=1e-4)
 
 
-def test_noise_both_shows_the_given_modality_noised_at_the_same_time() -> None:
+def test_noise_both_noises_the_conditioning_modality_at_the_same_time() -> None:
     clean, noise = clips()
-    seen: list[Pair] = []
+    inputs: list[Pair] = []
     generates = Pair(torch.tensor([False] * 3), torch.tensor([True] * 3))
 
     def denoiser(noisy: Pair, time: Pair) -> Pair:
-        seen.extend((noisy, time))
+        inputs.extend((noisy, time))
         return noisy
 
     objective = Iddpm(learned_variance=False, noise_both=True)
     losses = objective.losses(denoiser, clean, noise, torch.full((3,), 700.0), generates)
 
-    assert torch.allclose(seen[0].video, objective.add_noise(clean.video, noise.video, torch.full((3,), 700.0)))
-    assert seen[1].video.tolist() == [700.0] * 3
+    assert torch.allclose(inputs[0].video, objective.add_noise(clean.video, noise.video, torch.full((3,), 700.0)))
+    assert inputs[1].video.tolist() == [700.0] * 3
     assert losses.parts["video_mse"].tolist() == [0.0] * 3
 
 
-def test_each_modality_may_have_its_own_time() -> None:
+def test_each_modality_takes_its_own_time() -> None:
     clean, noise = clips()
-    seen: list[Pair] = []
+    inputs: list[Pair] = []
     every = torch.ones(3, dtype=torch.bool)
 
     def denoiser(noisy: Pair, time: Pair) -> Pair:
-        seen.append(time)
+        inputs.append(time)
         return noisy
 
     Iddpm(learned_variance=False).losses(
         denoiser, clean, noise, Pair(torch.full((3,), 10.0), torch.full((3,), 20.0)), Pair(every, every)
     )
 
-    assert (seen[0].video.tolist(), seen[0].audio.tolist()) == ([10.0] * 3, [20.0] * 3)
+    assert (inputs[0].video.tolist(), inputs[0].audio.tolist()) == ([10.0] * 3, [20.0] * 3)
 
 
 @pytest.mark.parametrize(("prediction", "wanted"), [("epsilon", 5 / 9999), ("v", 5 / 10000)])
@@ -194,11 +194,11 @@ def test_min_snr_caps_the_weight_of_clean_times(prediction: str, wanted: float) 
     clean, noise = clips()
     every = torch.ones(3, dtype=torch.bool)
     plain = Iddpm(learned_variance=False, prediction=prediction)
-    said = clean.map(lambda x: x * 0)
+    predicted = clean.map(lambda x: x * 0)
     zero = torch.zeros(3)
 
-    weighed = replace(plain, min_snr=5.0).losses(lambda n, t: said, clean, noise, zero, Pair(every, every)).total
-    whole = plain.losses(lambda n, t: said, clean, noise, zero, Pair(every, every)).total
+    weighed = replace(plain, min_snr=5.0).losses(lambda n, t: predicted, clean, noise, zero, Pair(every, every)).total
+    whole = plain.losses(lambda n, t: predicted, clean, noise, zero, Pair(every, every)).total
 
     assert torch.allclose(weighed / whole, torch.full((3,), wanted), rtol=1e-3)  # SNR at time 0 is 9999
 
@@ -206,12 +206,12 @@ def test_min_snr_caps_the_weight_of_clean_times(prediction: str, wanted: float) 
 def test_the_variational_term_has_a_weight_of_its_own() -> None:
     clean, noise = clips()
     every = torch.ones(3, dtype=torch.bool)
-    said = clean.map(lambda x: torch.cat([x * 0, x * 0], dim=1))
+    predicted = clean.map(lambda x: torch.cat([x * 0, x * 0], dim=1))
     times = torch.full((3,), 300.0)
 
     def parts(weight: float) -> dict[str, torch.Tensor]:
         objective = Iddpm(variational_weight=weight)
-        return objective.losses(lambda n, t: said, clean, noise, times, Pair(every, every)).parts
+        return objective.losses(lambda n, t: predicted, clean, noise, times, Pair(every, every)).parts
 
     whole, part = parts(1.0), parts(0.25)
     assert torch.allclose(part["audio_vb"], whole["audio_vb"] / 4)
@@ -239,6 +239,6 @@ def test_iddpm_times_are_all_whole_steps_equally_often() -> None:
         ({"flow_steps": 0}, "flow_steps is 0"),
     ],
 )
-def test_objective_that_cannot_be_is_refused(changes: dict[str, object], what: str) -> None:
+def test_an_invalid_objective_is_refused(changes: dict[str, object], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         DiffusionConfig(**changes)

@@ -1,4 +1,4 @@
-"""The noise schedule, held to the original's numbers."""
+"""The noise schedule equals the original."""
 
 import json
 
@@ -9,19 +9,20 @@ from tests.support.paths import DATA
 from uniform.diffusion.schedule import linear_schedule
 from uniform.errors import InputError
 
-FACTS = json.loads((DATA / "iddpm.json").read_text())
+REFERENCE = json.loads((DATA / "iddpm.json").read_text())
 
 
 def test_linear_schedule_equals_the_original() -> None:
     schedule = linear_schedule()
 
-    for step, wanted in FACTS["alphas_cumprod"].items():
+    assert REFERENCE["alphas_cumprod"]
+    for step, wanted in REFERENCE["alphas_cumprod"].items():
         assert float(schedule.alpha_bar[int(step)]) == pytest.approx(wanted, rel=1e-5)
 
 
 @pytest.mark.parametrize("steps", [20, 50, 100, 250])
-def test_respacing_keeps_the_originals_times(steps: int) -> None:
-    assert linear_schedule().respace(steps).times.tolist() == FACTS[f"timesteps_{steps}"]
+def test_respacing_gives_the_times_of_the_original(steps: int) -> None:
+    assert linear_schedule().respace(steps).times.tolist() == REFERENCE[f"timesteps_{steps}"]
 
 
 def test_respaced_schedule_keeps_the_noise_levels_of_its_times() -> None:
@@ -40,6 +41,6 @@ def test_zero_terminal_snr_ends_in_pure_noise_and_keeps_the_first_step() -> None
 
 
 @pytest.mark.parametrize("steps", [0, 1001])
-def test_steps_that_cannot_be_are_refused(steps: int) -> None:
+def test_a_number_of_steps_out_of_range_is_refused(steps: int) -> None:
     with pytest.raises(InputError, match="take 1 to 1000"):
         linear_schedule().respace(steps)

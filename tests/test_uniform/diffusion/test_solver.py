@@ -1,4 +1,4 @@
-"""Solvers: exact where the answer is known, equal to the originals where they exist, conditions untouched."""
+"""Solvers: exact where the result is known, equal to the originals, conditioning modality unchanged."""
 
 from collections.abc import Callable
 
@@ -34,20 +34,20 @@ def random_pair(seed: int) -> Pair:
     return Pair(*(torch.randn(shape, generator=generator) for shape in SHAPES))
 
 
-def knows(target: Pair, objective: Objective) -> Callable[[Pair, Pair], Pair]:
-    """A denoiser that is certain of the data: it always says what leads to `target`."""
+def exact_denoiser(target: Pair, objective: Objective) -> Callable[[Pair, Pair], Pair]:
+    """A denoiser whose predictions always lead to `target`."""
 
     def denoiser(noisy: Pair, time: Pair) -> Pair:
-        said = []
+        predicted = []
         for x, wanted, t in zip(noisy, target, time, strict=True):
             if isinstance(objective, Flow):
                 share = (t / 1000).view(-1, *[1] * (x.dim() - 1)).clamp(min=1e-6)
-                said.append((wanted - x) / share)
+                predicted.append((wanted - x) / share)
                 continue
             alpha_bar = objective.schedule.alpha_bar[t.long()].float().view(-1, *[1] * (x.dim() - 1))
             noise = (x - alpha_bar.sqrt() * wanted) / (1 - alpha_bar).sqrt()
-            said.append(noise if objective.prediction == "epsilon" else objective.target(wanted, noise, t))
-        return Pair(*said)
+            predicted.append(noise if objective.prediction == "epsilon" else objective.target(wanted, noise, t))
+        return Pair(*predicted)
 
     return denoiser
 
@@ -66,10 +66,10 @@ def problem(denoiser: Callable[[Pair, Pair], Pair], objective: Objective, **chan
 
 @pytest.mark.parametrize(("solver", "objective"), KNOWN)
 @pytest.mark.parametrize("steps", [1, 7])
-def test_solver_reaches_data_that_the_network_is_sure_of(solver: str, objective: Objective, steps: int) -> None:
+def test_solver_reaches_the_data_that_an_exact_network_predicts(solver: str, objective: Objective, steps: int) -> None:
     target = random_pair(3)
 
-    found = solve(problem(knows(target, objective), objective), random_pair(4), solver, steps)
+    found = solve(problem(exact_denoiser(target, objective), objective), random_pair(4), solver, steps)
 
     # Ancestral sampling ends at time 0, which is not quite clean: its last mean is x_0 to 1e-2.
     for x, wanted in zip(found, target, strict=True):
@@ -78,7 +78,7 @@ def test_solver_reaches_data_that_the_network_is_sure_of(solver: str, objective:
 
 def test_step_back_equals_the_original_on_all_steps_and_on_100() -> None:
     reference = load_file(DATA / "iddpm.safetensors")
-    said, code = stand_in_input("iddpm.model_output", (5, 8, 3, 4, 4)).chunk(2, dim=1)
+    predicted, variance_logits = stand_in_input("iddpm.model_output", (5, 8, 3, 4, 4)).chunk(2, dim=1)
     whole = linear_schedule()
     for name, schedule, steps in (
         ("p", whole, (0, 1, 250, 600, 999)),
@@ -86,7 +86,7 @@ def test_step_back_equals_the_original_on_all_steps_and_on_100() -> None:
     ):
         for index, step in enumerate(steps):
             at = slice(index, index + 1)
-            found = step_back(schedule, step, reference["x_t"][at], said[at], code[at], "epsilon")
+            found = step_back(schedule, step, reference["x_t"][at], predicted[at], variance_logits[at], "epsilon")
             for what, value in zip(("mean", "log_variance", "pred_xstart"), found, strict=True):
                 wanted = reference[f"{name}.{what}"]
                 assert float((value - wanted[at]).abs().max()) <= 2e-4 * float(wanted.abs().max()), (name, step, what)
@@ -141,36 +141,38 @@ def test_heun_is_more_exact_than_euler() -> None:
 
 
 @pytest.mark.parametrize(("solver", "objective"), KNOWN)
-def test_given_modality_is_clean_in_every_call_and_untouched_at_the_end(solver: str, objective: Objective) -> None:
-    clean, seen = random_pair(8), []
+def test_conditioning_modality_is_clean_in_every_call_and_unchanged_at_the_end(
+    solver: str, objective: Objective
+) -> None:
+    clean, checks = random_pair(8), []
 
     def denoiser(noisy: Pair, time: Pair) -> Pair:
-        seen.append(torch.equal(noisy.video[0], clean.video[0]) and float(time.video[0]) == 0)
-        seen.append(not torch.equal(noisy.video[1], clean.video[1]) and float(time.video[1]) > -1)
+        checks.append(torch.equal(noisy.video[0], clean.video[0]) and float(time.video[0]) == 0)
+        checks.append(not torch.equal(noisy.video[1], clean.video[1]) and float(time.video[1]) > -1)
         return noisy.map(torch.sin)
 
     generates = Pair(torch.tensor([False, True]), torch.tensor([True, True]))
     found = solve(problem(denoiser, objective, clean=clean, generates=generates), random_pair(4), solver, 5)
 
-    assert len(seen) >= 10
-    assert all(seen)
+    assert len(checks) >= 10
+    assert all(checks)
     assert torch.equal(found.video[0], clean.video[0])
     assert not torch.equal(found.audio[0], clean.audio[0])
 
 
-def test_noise_both_shows_the_condition_noised_to_each_time() -> None:
+def test_noise_both_noises_the_conditioning_modality_to_each_time() -> None:
     objective = Iddpm(learned_variance=False, noise_both=True)
-    clean, noise, seen = random_pair(8), random_pair(9), []
+    clean, noise, checks = random_pair(8), random_pair(9), []
 
     def denoiser(noisy: Pair, time: Pair) -> Pair:
-        seen.append(torch.equal(noisy.video, objective.add_noise(clean.video, noise.video, time.video)))
-        seen.append(bool((time.video == time.audio).all()))
+        checks.append(torch.equal(noisy.video, objective.add_noise(clean.video, noise.video, time.video)))
+        checks.append(bool((time.video == time.audio).all()))
         return noisy
 
     generates = Pair(torch.tensor([False, False]), torch.tensor([True, True]))
     found = solve(problem(denoiser, objective, clean=clean, generates=generates), random_pair(4), "ddim", 4)
 
-    assert seen == [True] * 8
+    assert checks == [True] * 8
     assert torch.equal(found.video, clean.video)
 
 
@@ -178,21 +180,21 @@ def test_zero_terminal_snr_can_be_sampled() -> None:
     objective = Iddpm(learned_variance=False, prediction="v", schedule=linear_schedule(zero_terminal_snr=True))
     target = random_pair(3)
     for solver in ("ddim", "dpm++", "ancestral"):
-        found = solve(problem(knows(target, VELOCITY), objective), random_pair(4), solver, 6)
+        found = solve(problem(exact_denoiser(target, VELOCITY), objective), random_pair(4), solver, 6)
 
         assert bool(found.video.isfinite().all())
 
 
-def test_progress_is_told_step_by_step() -> None:
+def test_progress_is_reported_after_each_step() -> None:
     for solver, objective in KNOWN:
-        told: list[tuple[int, int]] = []
+        calls: list[tuple[int, int]] = []
         task = problem(
-            lambda noisy, time: noisy, objective, on_step=lambda done, total, told=told: told.append((done, total))
+            lambda noisy, time: noisy, objective, on_step=lambda done, total, calls=calls: calls.append((done, total))
         )
 
         solve(task, random_pair(1), solver, 3)
 
-        assert told == [(1, 3), (2, 3), (3, 3)]
+        assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
 @pytest.mark.parametrize(
@@ -205,12 +207,14 @@ def test_progress_is_told_step_by_step() -> None:
         ("heun", FLOW, 0, "take 1 or more"),
     ],
 )
-def test_solver_that_cannot_be_is_refused(solver: str, objective: Objective, steps: int, what: str) -> None:
+def test_an_unfit_solver_or_number_of_steps_is_refused(
+    solver: str, objective: Objective, steps: int, what: str
+) -> None:
     with pytest.raises(InputError, match=what):
         solve(problem(lambda noisy, time: noisy, objective), random_pair(1), solver, steps)
 
 
-def test_guidance_takes_all_channels_and_leaves_the_variance_code() -> None:
+def test_guidance_changes_all_channels_and_leaves_the_variance_logits() -> None:
     full, plain = random_pair(1), random_pair(2)
 
     guided = guide(Guidance(video=3.0, audio=1.0), full, plain, None, learned_variance=True)
@@ -220,17 +224,21 @@ def test_guidance_takes_all_channels_and_leaves_the_variance_code() -> None:
     assert torch.allclose(guided.audio, full.audio, atol=1e-6)
 
 
-def test_guidance_of_the_given_modality_starts_from_what_is_said_without_it() -> None:
+def test_guidance_by_the_conditioning_modality_starts_from_the_prediction_without_it() -> None:
     full, plain, bare = (random_pair(seed) for seed in (1, 2, 3))
 
-    guided = guide(Guidance(video=3.0, audio=2.0, given=4.0), full, plain, bare, learned_variance=False)
+    guided = guide(Guidance(video=3.0, audio=2.0, conditioning=4.0), full, plain, bare, learned_variance=False)
 
     wanted: Tensor = bare.video + 4 * (plain.video - bare.video) + 3 * (full.video - plain.video)
     assert torch.allclose(guided.video, wanted, atol=1e-5)
 
 
-@pytest.mark.parametrize("field", ["video", "audio", "given"])
-def test_guidance_that_is_no_number_above_zero_is_refused(field: str) -> None:
+def test_the_json_of_guidance_keeps_the_key_given() -> None:
+    assert Guidance(video=3.0, audio=2.0, conditioning=4.0).as_dict() == {"video": 3.0, "audio": 2.0, "given": 4.0}
+
+
+@pytest.mark.parametrize("field", ["video", "audio", "conditioning"])
+def test_a_guidance_scale_that_is_not_a_finite_number_above_zero_is_refused(field: str) -> None:
     for scale in (0.0, -1.0, float("nan"), float("inf")):
         with pytest.raises(InputError, match=f"guidance for {field}"):
             Guidance(**{field: scale})

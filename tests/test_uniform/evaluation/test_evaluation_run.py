@@ -107,7 +107,7 @@ def test_a_second_run_reads_no_media_and_gives_equal_bytes_but_for_times(
     def refuse(*arguments: Any, **options: Any) -> None:
         raise AssertionError("a media file was opened")
 
-    monkeypatch.setattr(MediaSandbox, "_ask", refuse)
+    monkeypatch.setattr(MediaSandbox, "_request", refuse)
     monkeypatch.setattr("uniform.evaluation.clip_files.file_sha256", refuse)
     extractors = small_extractors()
     second = _run(sets, extractors)

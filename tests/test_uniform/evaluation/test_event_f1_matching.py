@@ -14,7 +14,7 @@ _times = st.lists(st.integers(0, 60), max_size=5).map(lambda ticks: np.array(sor
 
 @settings(max_examples=150, deadline=None)
 @given(_times, _times)
-def test_matching_is_the_best_of_all(first: np.ndarray, second: np.ndarray) -> None:
+def test_the_matching_is_the_best_of_all_matchings(first: np.ndarray, second: np.ndarray) -> None:
     pairs = match_times(first, second, 0.55)
 
     def worth(chosen: tuple[tuple[int, int], ...]) -> tuple[int, float]:
@@ -43,7 +43,7 @@ def test_many_events_at_one_true_event_match_once() -> None:
     assert event_f1(np.array([1.0]), np.array([0.98, 1.0, 1.01, 1.02]), tolerance_s=0.06).matched == 1
 
 
-def test_events_on_the_border_are_neither_right_nor_wrong() -> None:
+def test_events_on_the_border_do_not_count() -> None:
     """A true event just inside the border, found just outside it, is right; the other way round it does not count."""
     found_outside = event_f1(np.array([0.11, 1.0]), np.array([0.09, 1.0]), 0.05, inside_s=(0.1, 1.9))
     true_outside = event_f1(np.array([0.09, 1.0]), np.array([0.11, 1.0]), 0.05, inside_s=(0.1, 1.9))
@@ -54,7 +54,7 @@ def test_events_on_the_border_are_neither_right_nor_wrong() -> None:
     assert (ends.matched, ends.missed, ends.false) == (0, 0, 0)
 
 
-def test_nothing_to_find_and_nothing_found_is_right() -> None:
+def test_f1_without_any_event_is_1() -> None:
     nothing = np.empty(0)
 
     assert event_f1(nothing, nothing, 0.05).f1 == 1.0

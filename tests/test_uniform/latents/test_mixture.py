@@ -44,7 +44,7 @@ def test_without_weights_a_source_counts_by_its_clips(two: tuple[Path, Path]) ->
     assert mixture.epochs(8 + 16 * 3)[str(two[0])] == pytest.approx(3.5, abs=0.1)
 
 
-def test_sources_of_one_folder_are_told_apart(tmp_path: Path, two: tuple[Path, Path]) -> None:
+def test_sources_of_one_folder_have_different_names(tmp_path: Path, two: tuple[Path, Path]) -> None:
     write_shard_folder(tmp_path / "c", clips=9, splits={"train": 6, "test": 3})
     parts = [SourceConfig(folder=tmp_path / "c", split=split) for split in ("train", "test", "test")]
     mixture = Mixture([*parts, SourceConfig(folder=two[1])], seed=0)
@@ -71,7 +71,7 @@ def test_caption_sets_are_drawn_by_weight(two: tuple[Path, Path]) -> None:
     assert abs((plan.caption == 0).mean() - 0.75) < 0.03
 
 
-def test_a_clip_without_text_is_refused_or_dropped_as_told(tmp_path: Path) -> None:
+def test_a_clip_without_text_is_refused_or_dropped_as_configured(tmp_path: Path) -> None:
     ids = write_shard_folder(tmp_path, clips=6, without_text=(2,))
 
     with pytest.raises(ShardError, match=f"1 clips have no text in labels, the first is {ids[2]}"):

@@ -12,7 +12,7 @@ from tests.support.remote_folder import Store
 from tests.support.shard_folder import write_shard_folder
 from uniform.errors import ConfigError, RemoteError, ShardError
 from uniform.latents.batches.mixture import Mixture, SourceConfig
-from uniform.latents.fetching.byte_ranges import fetching
+from uniform.latents.fetching.byte_ranges import remote_bytes
 from uniform.latents.fetching.cache import Cache
 from uniform.latents.loader.loader import Loader, LoaderConfig
 from uniform.latents.shards import remote
@@ -83,9 +83,9 @@ def test_a_roomy_cache_takes_each_shard_once_and_whole(folder: Path, store: Stor
 
 def test_what_is_needed_last_leaves_first(store: Store, tmp_path: Path) -> None:
     mixture = Mixture([SourceConfig(folder=store.url, captions=("a",))], 5, tmp_path / "cache")
-    needs = fetching(mixture, TIGHT)
+    needs = remote_bytes(mixture, TIGHT)
     assert needs is not None
-    assert not needs.whole
+    assert not needs.whole_shards
     config = LoaderConfig(global_batch=4, cache_folder=tmp_path / "cache", cache_bytes=TIGHT, fetch_ahead=2)
     loader = Loader(mixture, config)
     LOADERS.append(loader)
@@ -260,11 +260,11 @@ def test_a_split_that_is_a_small_part_of_its_shards_is_fetched_clip_by_clip(tmp_
     write_shard_folder(folder, clips=40, unit_clips=40, captions=("a", "b"), splits={"train": 32, "valid": 8})
     store.upload(folder)
     needs = {
-        split: fetching(Mixture([SourceConfig(folder=store.url, split=split)], 5, tmp_path / "cache"), ROOMY)
+        split: remote_bytes(Mixture([SourceConfig(folder=store.url, split=split)], 5, tmp_path / "cache"), ROOMY)
         for split in ("train", "valid")
     }
 
-    assert {split: found.whole for split, found in needs.items() if found is not None} == {
+    assert {split: found.whole_shards for split, found in needs.items() if found is not None} == {
         "train": True,
         "valid": False,
     }
@@ -274,7 +274,7 @@ def test_local_sources_need_no_fetching_and_make_no_cache(folder: Path, tmp_path
     loader = make(folder, tmp_path)
     loader.read(0)
 
-    assert fetching(loader.mixture, ROOMY) is None
+    assert remote_bytes(loader.mixture, ROOMY) is None
     assert not (tmp_path / "cache").exists()
 
 

@@ -1,4 +1,4 @@
-"""Our own clip files: exact in length, faithful in content, the same bytes each time; and the rules below them."""
+"""Normalised clip files: exact length, high PSNR, reproducible bytes; frame sampling and tone mapping."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def noise(samples: int) -> np.ndarray:
 
 
 @pytest.mark.parametrize("spec", [TOY, PAPER], ids=["toy", "paper"])
-def test_a_clip_survives_the_file_sound_to_the_bit_pictures_to_45_decibels(spec: Spec, tmp_path: Path) -> None:
+def test_a_clip_file_keeps_audio_bit_for_bit_and_frames_to_45_decibels(spec: Spec, tmp_path: Path) -> None:
     frames, waveform = moving_discs(spec), noise(spec.samples)
     write_clip(tmp_path / "a.mp4", frames, waveform, spec.fps, spec.rate_hz)
     write_clip(tmp_path / "lossless.mp4", frames, waveform, spec.fps, spec.rate_hz, crf=0)
@@ -112,7 +112,7 @@ def test_clips_of_any_width_can_be_read(width: int, tmp_path: Path) -> None:
         (np.zeros((2, 16, 16, 3), np.uint8), np.full(10, np.nan, np.float32), "finite"),
     ],
 )
-def test_content_that_is_no_clip_is_refused_and_nothing_is_written(
+def test_invalid_content_is_refused_and_nothing_is_written(
     frames: np.ndarray, waveform: np.ndarray | None, problem: str, tmp_path: Path
 ) -> None:
     with pytest.raises(InputError, match=problem):

@@ -1,4 +1,4 @@
-"""A disk that fails is not the file's fault: the clip can be asked for again, and damage keeps its own name."""
+"""A failing disk is not damage of the file: the clip can be retried, and damage has its own code."""
 
 import errno
 import os
@@ -17,7 +17,7 @@ from uniform.media.container import open_source, refuse_broken_promise, refuse_u
 from uniform.spec import TOY
 
 FAILING = Path("/proc/self/mem")
-"""A file that opens, and whose first byte cannot be read: the kernel answers with EIO."""
+"""A file that opens, but whose first byte cannot be read: the kernel returns EIO."""
 FAULTS = [errno.EIO, errno.ESTALE, errno.EACCES]
 needs_proc = pytest.mark.skipif(not FAILING.exists(), reason="no /proc")
 
@@ -47,7 +47,7 @@ def answer(path: Path, folder: Path) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("number", FAULTS)
-def test_the_systems_own_word_is_taken(
+def test_an_error_of_the_operating_system_is_an_unreadable_source(
     number: int, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def failing(*args: object) -> None:
@@ -55,14 +55,14 @@ def test_the_systems_own_word_is_taken(
 
     monkeypatch.setattr("uniform.media.container.refuse_damaged_structure", failing)
 
-    told = answer(base, tmp_path)
-    assert (told["code"], told["reason"]) == (
+    found = answer(base, tmp_path)
+    assert (found["code"], found["reason"]) == (
         "unreadable_source",
-        f"is there but cannot be read ({os.strerror(number)})",
+        f"exists but cannot be read ({os.strerror(number)})",
     )
 
 
-def test_an_input_error_of_a_file_that_can_be_read_is_damage(base: Path) -> None:
+def test_an_input_error_of_a_readable_file_is_damage(base: Path) -> None:
     refuse_unreadable(base, av.error.OSError(errno.EIO, "Input/output error"))
     refuse_unreadable(FAILING, av.InvalidDataError(1, "damaged"))
 
@@ -73,7 +73,7 @@ def test_an_input_error_of_a_file_that_can_be_read_is_damage(base: Path) -> None
     [(lambda path, folder: answer(path, folder)["code"], "decode_corrupt"), (None, "truncated")],
     ids=["decoding", "looking for the end"],
 )
-def test_a_disk_that_fails_half_way_is_told_from_damage(
+def test_a_disk_that_fails_half_way_is_not_reported_as_damage(
     judge: Callable[[Path, Path], str] | None,
     otherwise: str,
     base: Path,

@@ -1,4 +1,4 @@
-"""Files that lie, loop, bite or are no media at all cost one file, never the process, and say why."""
+"""Broken, endless, hostile and non-media files cost one file, never the process, and are refused with a reason."""
 
 import os
 import signal
@@ -72,7 +72,7 @@ def test_the_same_file_gives_the_same_bytes_in_any_child(base: Path, sandbox: Me
     ],
     ids=["empty", "web page", "text", "bytes", "m3u8", "concat", "dash", "ftyp only"],
 )
-def test_what_is_no_media_is_rejected(
+def test_files_that_are_not_media_are_rejected(
     content: bytes, code: str, base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     (tmp_path / "x.mp4").write_bytes(content.replace(b"{base}", str(base).encode()))
@@ -92,13 +92,15 @@ def test_only_regular_files_are_opened(tmp_path: Path, sandbox: MediaSandbox) ->
 @pytest.mark.parametrize(
     "name", ["-y.mp4", "a b'c\".mp4", "concat:x|y.mp4", "http:%2f.mp4", "päröß 音.mp4", "%03d.mp4"]
 )
-def test_a_name_is_only_a_name(name: str, base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_a_file_name_is_never_read_as_a_protocol_or_option(
+    name: str, base: Path, tmp_path: Path, sandbox: MediaSandbox
+) -> None:
     (tmp_path / name).write_bytes(base.read_bytes())
 
     assert sandbox.normalise(tmp_path / name, TOY).mp4 == sandbox.normalise(base, TOY).mp4
 
 
-def test_encrypted_samples_are_named(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_encrypted_samples_have_their_own_code(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     key = ("-encryption_key", "76a6c65c5ea762046bd749a2e632ccbb", "-encryption_kid", "a7e61c373e219033c21091fa607bf3b8")
     ffmpeg("-i", base, "-c:v", "copy", "-c:a", "aac", "-encryption_scheme", "cenc-aes-ctr", *key, tmp_path / "e.mp4")
 
@@ -107,7 +109,7 @@ def test_encrypted_samples_are_named(base: Path, tmp_path: Path, sandbox: MediaS
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
 @pytest.mark.parametrize("name", ["front.mp4", "back.mp4", "a.mkv", "a.avi"])
-def test_a_file_cut_short_is_truncated_even_where_its_beginning_plays(
+def test_a_cut_file_is_truncated_even_where_its_start_plays(
     name: str, share: float, base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     front = ("-movflags", "+faststart") if name == "front.mp4" else ()
@@ -135,17 +137,17 @@ def test_a_clip_past_the_end_is_too_short(base: Path, sandbox: MediaSandbox) -> 
     assert sandbox.normalise(base, TOY, 4_000).mp4
 
 
-def test_missing_streams_are_named(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_missing_streams_have_their_own_codes(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     ffmpeg("-i", base, "-an", "-c", "copy", tmp_path / "mute.mp4")
-    ffmpeg("-i", base, "-vn", "-c", "copy", tmp_path / "blind.mp4")
+    ffmpeg("-i", base, "-vn", "-c", "copy", tmp_path / "no_video.mp4")
     ffmpeg("-i", base, "-t", "3", "-vf", "scale=64:48", tmp_path / "a.gif")
 
     assert code_of(sandbox, tmp_path / "mute.mp4") == "no_audio"
-    assert code_of(sandbox, tmp_path / "blind.mp4") == "no_video"
+    assert code_of(sandbox, tmp_path / "no_video.mp4") == "no_video"
     assert code_of(sandbox, tmp_path / "a.gif") == "no_audio"
 
 
-def test_the_sampler_takes_sound_alone_and_pictures_alone(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_audio_alone_and_video_alone_can_be_loaded(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     ffmpeg("-i", base, "-an", "-c", "copy", tmp_path / "mute.mp4")
     seen = sandbox.load(tmp_path / "mute.mp4", TOY, want_audio=False)
     assert seen.frames is not None
@@ -154,13 +156,13 @@ def test_the_sampler_takes_sound_alone_and_pictures_alone(base: Path, tmp_path: 
 
     for name in ("a.wav", "a.mp3", "a.flac", "a.ogg", "a.m4a"):
         ffmpeg("-i", base, "-vn", "-t", "1.5", "-ar", "44100", tmp_path / name)
-        heard = sandbox.load(tmp_path / name, TOY, want_video=False)
-        assert heard.frames is None
-        assert heard.waveform is not None
-        assert beep_start_s(heard.waveform) == pytest.approx(BEEP_S, abs=0.01)
-        assert len(heard.notes) == 1
-        assert "early" in str(heard.notes[0])
-        assert not heard.waveform[-6_400:].any()
+        loaded = sandbox.load(tmp_path / name, TOY, want_video=False)
+        assert loaded.frames is None
+        assert loaded.waveform is not None
+        assert beep_start_s(loaded.waveform) == pytest.approx(BEEP_S, abs=0.01)
+        assert len(loaded.notes) == 1
+        assert "early" in str(loaded.notes[0])
+        assert not loaded.waveform[-6_400:].any()
 
 
 def test_too_many_pixels_are_refused_before_decoding(base: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -170,7 +172,7 @@ def test_too_many_pixels_are_refused_before_decoding(base: Path, monkeypatch: py
         open_source(base)
 
 
-def test_a_decoder_that_hangs_is_ended_at_the_time_limit_and_the_next_file_goes_on(base: Path) -> None:
+def test_a_hanging_decoder_is_killed_at_the_time_limit_and_the_next_file_is_decoded(base: Path) -> None:
     with MediaSandbox(time_limit_s=4) as sandbox:
         before = sandbox.normalise(base, TOY).mp4
         assert sandbox.child_id is not None
@@ -197,7 +199,7 @@ def test_a_decoder_that_dies_costs_one_file(base: Path) -> None:
         assert sandbox.normalise(base, TOY).mp4 == before
 
 
-def test_a_file_that_wants_more_memory_than_allowed_is_rejected(tmp_path: Path, base: Path) -> None:
+def test_a_file_that_needs_more_memory_than_allowed_is_rejected(tmp_path: Path, base: Path) -> None:
     ffmpeg("-f", "lavfi", "-i", "color=gray:s=5000x4000:r=10:d=3", "-f", "lavfi", "-i", "sine=d=3", "-c:v", "mjpeg",
            "-c:a", "pcm_s16le", tmp_path / "big.mov")  # fmt: skip
     with MediaSandbox(memory_limit_mb=192) as sandbox:
@@ -236,7 +238,7 @@ def test_the_child_is_light_and_never_imports_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_limits_that_cannot_work_are_refused() -> None:
+def test_invalid_limits_are_refused() -> None:
     with pytest.raises(ConfigError, match="memory_limit_mb 8"):
         MediaSandbox(memory_limit_mb=8)
 
@@ -248,7 +250,7 @@ def test_a_child_that_cannot_start_stops_the_run(base: Path, monkeypatch: pytest
         sandbox.normalise(base, TOY)
 
 
-def test_sound_that_starts_late_ends_early_or_begins_before_the_picture_lies_at_its_true_place(
+def test_audio_that_starts_late_ends_early_or_starts_before_the_video_is_at_its_true_time(
     base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     cases = {
@@ -273,7 +275,7 @@ def test_sound_that_starts_late_ends_early_or_begins_before_the_picture_lies_at_
 @pytest.mark.parametrize(
     ("layout", "rate_hz"), [("mono", 8_000), ("stereo", 96_000), ("5.1", 48_000), ("quad", 22_050)]
 )
-def test_every_layout_and_rate_becomes_the_mono_sum(
+def test_every_layout_and_rate_becomes_the_mono_mix(
     layout: str, rate_hz: int, base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     ffmpeg("-i", base, "-c:v", "copy", "-af", f"aresample={rate_hz},aformat=channel_layouts={layout}",
@@ -288,9 +290,7 @@ def test_every_layout_and_rate_becomes_the_mono_sum(
     assert share > 0.2
 
 
-def test_stereo_that_cancels_itself_gives_one_channel_and_a_note(
-    base: Path, tmp_path: Path, sandbox: MediaSandbox
-) -> None:
+def test_antiphase_stereo_gives_one_channel_and_a_note(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     ffmpeg("-i", base, "-c:v", "copy", "-af", "pan=stereo|c0=c0|c1=-1*c0", "-c:a", "pcm_s16le", tmp_path / "a.mov")
 
     made = sandbox.normalise(tmp_path / "a.mov", TOY)

@@ -1,4 +1,4 @@
-"""Files of every kind come out with the right pictures at the right times, upright, and with their sound in place."""
+"""Files of every kind are decoded to the right frames at the right times, upright, with audio in place."""
 
 from pathlib import Path
 
@@ -80,7 +80,7 @@ def test_every_container_gives_the_same_frames_and_the_beep_at_its_time(
      (("-display_rotation", "270"), "upper right"), (("-display_hflip",), "upper right"),
      (("-display_vflip",), "lower left")],
 )  # fmt: skip
-def test_rotation_and_mirror_metadata_bring_the_picture_upright(
+def test_rotation_and_mirror_metadata_turn_the_frames_upright(
     turn: tuple[str, ...], corner: str, base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     ffmpeg(*turn, "-i", base, "-c", "copy", tmp_path / "turned.mp4")
@@ -90,7 +90,7 @@ def test_rotation_and_mirror_metadata_bring_the_picture_upright(
     assert white_corner(frames[0]) == corner
 
 
-def test_pixels_that_are_not_square_are_shown_at_their_true_width(
+def test_pixels_that_are_not_square_are_scaled_to_their_true_width(
     base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     ffmpeg("-i", base, "-vf", "scale=64:96,setsar=2", *H264, "-c:a", "copy", tmp_path / "narrow.mp4")
@@ -100,7 +100,7 @@ def test_pixels_that_are_not_square_are_shown_at_their_true_width(
     assert numbers(frames) == nearest_numbers(0, 34)
 
 
-def test_squash_keeps_the_whole_picture(base: Path, sandbox: MediaSandbox) -> None:
+def test_squash_keeps_the_whole_frame(base: Path, sandbox: MediaSandbox) -> None:
     cropped = sandbox.load(base, TOY).frames
     squashed = sandbox.load(base, TOY, fit="squash").frames
 
@@ -123,7 +123,7 @@ def test_hidden_pre_roll_of_a_stream_copied_section_is_not_shown(
     assert beep_start_s(waveform) == pytest.approx(BEEP_S - 0.7, abs=0.012)
 
 
-def test_variable_frame_rate_goes_by_timestamps(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_variable_frame_rate_follows_timestamps(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     kept = "select='lt(mod(n\\,12)\\,5)+eq(n\\,40)'"  # five frames, then a gap of 267 ms
     ffmpeg("-i", base, "-vf", kept, "-fps_mode", "vfr", *H264, "-c:a", "copy", tmp_path / "vfr.mp4")
     times = [number / FPS for number in range(FPS * 6) if number % 12 < 5 or number == 40]
@@ -145,7 +145,7 @@ def test_slow_sources_repeat_frames(base: Path, tmp_path: Path, sandbox: MediaSa
     assert set(numbers(frames)) == set(range(0, 60, 6))
 
 
-def test_interlaced_fields_are_woven_without_combs(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_interlaced_frames_are_deinterlaced_without_combs(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     moving = "color=gray:s=128x96:r=60:d=4[g];color=white:s=24x96:r=60:d=4[w];[g][w]overlay=x='mod(t*120,128)'[v]"
     ffmpeg("-f", "lavfi", "-i", "sine=d=4", "-filter_complex", f"{moving};[v]interlace=scan=tff:lowpass=off[i]",
            "-map", "[i]", "-map", "0:a", "-c:v", "mpeg2video", "-q:v", "2", "-flags", "+ildct+ilme", "-c:a", "mp2",
@@ -161,7 +161,7 @@ def test_interlaced_fields_are_woven_without_combs(base: Path, tmp_path: Path, s
 
 
 @pytest.mark.parametrize(("transfer", "white_code"), [("smpte2084", 0.581), ("arib-std-b67", 0.75)])
-def test_hdr_pictures_are_tone_mapped_to_a_bright_white_and_a_true_black(
+def test_hdr_frames_are_tone_mapped_to_a_bright_white_and_a_true_black(
     transfer: str, white_code: float, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     level = round(64 + 876 * white_code)  # the code value of diffuse white: 203 nits, in ten bits
@@ -178,7 +178,7 @@ def test_hdr_pictures_are_tone_mapped_to_a_bright_white_and_a_true_black(
     assert np.ptp(frames[10, 30, 50].astype(int)) <= 3  # grey stays grey
 
 
-def test_a_picture_that_changes_size_in_mid_stream_is_scaled_each_time(
+def test_frames_that_change_size_in_mid_stream_are_all_scaled(
     base: Path, tmp_path: Path, sandbox: MediaSandbox
 ) -> None:
     ffmpeg("-t", "1", "-i", base, *H264, "-c:a", "aac", tmp_path / "1.ts")
@@ -193,7 +193,7 @@ def test_a_picture_that_changes_size_in_mid_stream_is_scaled_each_time(
     assert max(off) <= 1
 
 
-def test_untagged_colours_survive_the_road(tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_untagged_colours_are_kept_end_to_end(tmp_path: Path, sandbox: MediaSandbox) -> None:
     for size in ("128x96", "1280x720"):
         ffmpeg("-f", "lavfi", "-i", f"color=0x3070C0:s={size}:r=30:d=2.2", "-f", "lavfi", "-i", "sine=d=2.2",
                "-vf", f"scale=out_color_matrix={'bt709' if size == '1280x720' else 'bt601'},format=yuv420p",
@@ -214,7 +214,7 @@ def test_dolby_vision_without_a_standard_base_is_refused(base: Path, tmp_path: P
         sandbox.load(tmp_path / "a.mp4", TOY)
 
 
-def test_a_cover_picture_is_no_video(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
+def test_a_cover_image_is_not_a_video_stream(base: Path, tmp_path: Path, sandbox: MediaSandbox) -> None:
     ffmpeg("-i", base, "-frames:v", "1", tmp_path / "cover.png")
     ffmpeg("-i", base, "-i", tmp_path / "cover.png", "-map", "0:a", "-map", "1:v", "-c:a", "aac", "-c:v", "copy",
            "-disposition:v:0", "attached_pic", tmp_path / "song.m4a")  # fmt: skip

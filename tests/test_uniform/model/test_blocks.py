@@ -1,4 +1,4 @@
-"""Blocks: attention in space and in time as the plain formulas say, and the same gradient however it is computed."""
+"""Blocks: attention equals the formulas in space and time; the gradient does not depend on how it is computed."""
 
 from typing import get_args
 
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
-from uniform.model.blocks import Block, Context, SelfAttention, modulate, pick, rotate, rotation_table
+from uniform.model.blocks import Block, Context, SelfAttention, modulate, rotate, rotation_table, select_modulation
 from uniform.model.config import Checkpointing
 
 B, T, S, D, H = 2, 3, 4, 16, 2
@@ -91,21 +91,21 @@ def test_rotation_depends_on_distance_only() -> None:
     assert torch.allclose(products.diagonal(3), products[0, 3].expand(9), atol=1e-4)
 
 
-def test_pick_equals_two_full_modulations_and_where() -> None:
+def test_selected_modulation_equals_two_full_modulations_and_where() -> None:
     rows, level = torch.randn(B, 2, 6, D), torch.randint(0, 2, (B, T, S))
     full = [rows[:, i, None, None].expand(B, T, S, 6, D) for i in (0, 1)]
 
-    assert torch.equal(pick(rows, level), torch.where(level[..., None, None] == 1, full[1], full[0]))
+    assert torch.equal(select_modulation(rows, level), torch.where(level[..., None, None] == 1, full[1], full[0]))
 
 
-def test_pick_stays_as_small_as_the_levels_are() -> None:
+def test_selected_modulation_is_as_small_as_the_levels() -> None:
     rows = torch.randn(B, 2, 6, D)
 
-    assert pick(rows, torch.zeros(1, 1, S, dtype=torch.long)).shape == (B, 1, S, 6, D)
-    assert pick(rows[:, :1], torch.zeros(1, 1, 1, dtype=torch.long)).shape == (B, 1, 1, 6, D)
+    assert select_modulation(rows, torch.zeros(1, 1, S, dtype=torch.long)).shape == (B, 1, S, 6, D)
+    assert select_modulation(rows[:, :1], torch.zeros(1, 1, 1, dtype=torch.long)).shape == (B, 1, 1, 6, D)
 
 
-def test_modulation_is_computed_in_float32_and_returned_as_it_came() -> None:
+def test_modulation_is_computed_in_float32_and_returned_in_the_dtype_of_its_input() -> None:
     x = (torch.randn(4, 64) * 100).bfloat16()
 
     out = modulate(x, torch.zeros(64), torch.zeros(64))
@@ -123,7 +123,7 @@ def test_checkpointing_changes_no_output_and_no_gradient(temporal: bool) -> None
     for mode in get_args(Checkpointing):
         block.checkpointing = mode
         block.zero_grad()
-        out = block(tokens(), context(), block.cross_attn.remember(text))
+        out = block(tokens(), context(), block.cross_attn.keys_values(text))
         out.square().sum().backward()
         found[mode] = [out.detach(), *(parameter.grad.clone() for parameter in block.parameters())]
 
@@ -137,9 +137,9 @@ def test_selective_checkpointing_repeats_no_matrix_product_and_full_repeats_all(
     cost: dict[str, float] = {}
     for mode in get_args(Checkpointing):
         block.checkpointing = mode
-        memory = block.cross_attn.remember(torch.randn(B, 3, D))
+        text = block.cross_attn.keys_values(torch.randn(B, 3, D))
         with FlopCounterMode(display=False) as forward:
-            out = block(tokens().requires_grad_(), context(), memory)
+            out = block(tokens().requires_grad_(), context(), text)
         with FlopCounterMode(display=False) as backward:
             out.square().sum().backward()
         cost[mode] = backward.get_total_flops() / forward.get_total_flops()

@@ -1,4 +1,4 @@
-"""Embedders: exact in float32 whatever surrounds them."""
+"""Embedders: exact in float32, under autocast too."""
 
 import torch
 import torch.nn.functional as F

@@ -1,4 +1,4 @@
-"""Layouts: nothing is lost, everything is aligned in time, and a layout that does not fit says why."""
+"""Layouts: folding is exact and aligned in time; a spec that does not fit is refused with the reason."""
 
 import pytest
 import torch
@@ -24,11 +24,17 @@ def test_grid_folds_and_unfolds_without_loss(layout: GridLayout) -> None:
     audio = audio_of(layout.audio_latent)
     task = torch.randn(2, layout.task_cells)
 
-    side = layout.fold(audio, task)
+    cells = layout.fold(audio, task)
 
-    assert side.shape == (2, layout.video.channels, layout.frames, layout.side.rows, layout.side.columns)
-    assert torch.equal(layout.unfold(side), audio)
-    assert torch.equal(side[..., layout.audio_columns :].flatten(1), task)
+    assert cells.shape == (
+        2,
+        layout.video_part.channels,
+        layout.frames,
+        layout.audio_part.rows,
+        layout.audio_part.columns,
+    )
+    assert torch.equal(layout.unfold(cells), audio)
+    assert torch.equal(cells[..., layout.audio_columns :].flatten(1), task)
 
 
 @settings(max_examples=40, deadline=None)
@@ -53,7 +59,7 @@ def test_grid_is_exact_for_every_spec_that_divides(Cv: int, k: int, T: int, w: i
 
 
 def test_paper_grid_is_38_columns_and_16_by_19_tokens() -> None:
-    tokens = PAPER_GRID.video.tokens + PAPER_GRID.side.tokens
+    tokens = PAPER_GRID.video_part.tokens + PAPER_GRID.audio_part.tokens
 
     assert (PAPER_GRID.audio_columns, PAPER_GRID.task_columns, PAPER_GRID.columns) == (5, 1, 38)
     assert (tokens, tokens * PAPER_GRID.frames) == (16 * 19, 6080)
@@ -68,10 +74,10 @@ def test_each_latent_frame_holds_exactly_the_audio_of_its_time() -> None:
     Ca, Ta, F = PAPER.audio_latent
     times = torch.arange(Ta, dtype=torch.float32)[None, None, :, None].expand(1, Ca, Ta, F)
 
-    side = PAPER_GRID.fold(times, None)
+    cells = PAPER_GRID.fold(times, None)
 
     for frame in range(20):
-        assert side[0, :, frame].unique().tolist() == [5 * frame + i for i in range(5)]
+        assert cells[0, :, frame].unique().tolist() == [5 * frame + i for i in range(5)]
 
 
 def test_one_patch_holds_all_channels_of_a_frequency_at_two_neighbouring_times() -> None:
@@ -85,7 +91,7 @@ def test_one_patch_holds_all_channels_of_a_frequency_at_two_neighbouring_times()
     assert time.unique().tolist() == [15, 16]
 
 
-def test_unfold_treats_prediction_and_variance_code_alike() -> None:
+def test_unfold_treats_prediction_and_variance_logits_alike() -> None:
     first, second = audio_of(TOY.audio_latent), audio_of(TOY.audio_latent) + 1
     task = torch.zeros(2, TOY_GRID.task_cells)
     both = torch.cat([TOY_GRID.fold(first, task), TOY_GRID.fold(second, task)], dim=1)
@@ -93,17 +99,17 @@ def test_unfold_treats_prediction_and_variance_code_alike() -> None:
     assert torch.equal(TOY_GRID.unfold(both), torch.cat([first, second], dim=1))
 
 
-def test_a_token_of_audio_and_task_follows_the_audio() -> None:
-    side = PAPER_GRID.levels()[PAPER_GRID.video.tokens :]
+def test_a_token_of_audio_and_task_takes_the_time_of_the_audio() -> None:
+    audio = PAPER_GRID.levels()[PAPER_GRID.video_part.tokens :]
 
-    assert PAPER_GRID.levels()[: PAPER_GRID.video.tokens].unique().tolist() == [VIDEO]
-    assert side.unique().tolist() == [AUDIO]
+    assert PAPER_GRID.levels()[: PAPER_GRID.video_part.tokens].unique().tolist() == [VIDEO]
+    assert audio.unique().tolist() == [AUDIO]
 
 
 def test_a_token_of_task_alone_is_always_clean() -> None:
     layout = GridLayout((4, 5, 8, 8), (8, 20, 4), (2, 2))  # 4 audio columns, so the task needs 2 of its own
 
-    levels = layout.levels()[layout.video.tokens :].view(4, 3)
+    levels = layout.levels()[layout.video_part.tokens :].view(4, 3)
 
     assert layout.task_columns == 2
     assert levels[:, :2].unique().tolist() == [AUDIO]
@@ -112,24 +118,32 @@ def test_a_token_of_task_alone_is_always_clean() -> None:
 
 def test_paper_positions_keep_the_video_columns_and_continue_them() -> None:
     places = PAPER_GRID.positions(512)
-    video, side = places[:256], places[256:]
+    video, audio = places[:256], places[256:]
 
     assert video[:16].tolist() == [[0, 2 * j] for j in range(16)]
     assert video[-1].tolist() == [30, 30]
-    assert side.view(16, 3, 2)[4].tolist() == [[8, 32], [8, 34], [8, 36]]
+    assert audio.view(16, 3, 2)[4].tolist() == [[8, 32], [8, 34], [8, 36]]
 
 
 @pytest.mark.parametrize(
     ("video", "audio", "what"),
     [
-        ((4, 20, 33, 32), (8, 100, 16), r"latent rows are 33, which the patch's rows \(2\) do not divide; 32 or 34"),
+        (
+            (4, 20, 33, 32),
+            (8, 100, 16),
+            r"latent rows are 33, which the patch's rows \(2\) do not divide; choose 32 or 34",
+        ),
         ((4, 20, 32, 31), (8, 100, 16), r"latent columns are 31"),
-        ((4, 18, 32, 32), (8, 100, 16), r"audio latent times are 100, which the latent frames \(18\) .* 90 or 108"),
+        (
+            (4, 18, 32, 32),
+            (8, 100, 16),
+            r"audio latent times are 100, which the latent frames \(18\) .* choose 90 or 108",
+        ),
         ((4, 20, 32, 32), (6, 100, 16), r"audio channels are 6, which the video channels \(4\)"),
         ((4, 20, 40, 40), (8, 100, 16), r"latent rows are 40|frequencies x channels"),
     ],
 )
-def test_grid_that_does_not_fit_names_the_number_and_what_would_do(
+def test_a_grid_that_does_not_fit_names_the_size_and_sizes_that_fit(
     video: tuple[int, int, int, int], audio: tuple[int, int, int], what: str
 ) -> None:
     with pytest.raises(ConfigError, match=what):
@@ -142,7 +156,7 @@ def test_tokens_layout_fits_any_size_without_loss(spec: Spec) -> None:
     audio = audio_of(spec.audio_latent)
 
     assert torch.equal(layout.unfold(layout.fold(audio, None)), audio)
-    assert len(layout.levels()) == len(layout.positions(512)) == layout.video.tokens + layout.side.tokens + 1
+    assert len(layout.levels()) == len(layout.positions(512)) == layout.video_part.tokens + layout.audio_part.tokens + 1
 
 
 def test_tokens_layout_is_aligned_where_times_do_not_divide() -> None:

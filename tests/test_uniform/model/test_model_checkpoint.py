@@ -12,7 +12,7 @@ from torch import Tensor
 
 from tests.support.standin import stand_in_state
 from uniform.errors import CheckpointError, WeightsError
-from uniform.model.checkpoint import ModelFacts, initialise_from, load_model, save_model
+from uniform.model.checkpoint import ModelMetadata, initialise_from, load_model, save_model
 from uniform.model.config import ModelConfig
 from uniform.model.convert import Origin
 from uniform.model.stdit3 import STDiT3
@@ -21,7 +21,7 @@ from uniform.spec import Spec
 
 SPEC = Spec(name="tiny", height_px=32, width_px=32, duration_s=1, mel_bins=8)
 CONFIG = ModelConfig(depth=2, width=48, heads=2, text_width=16, text_tokens=6, qk_norm_spatial=False, input_sq_size=32)
-FACTS = ModelFacts(model=CONFIG, spec=SPEC, diffusion={"objective": "epsilon"}, identity={"a": "b"}, step=7)
+METADATA = ModelMetadata(model=CONFIG, spec=SPEC, diffusion={"objective": "epsilon"}, identity={"a": "b"}, step=7)
 
 
 def uniform(**changes: Any) -> UniForm:
@@ -88,7 +88,7 @@ def test_diffusers_pipeline_folder_loads_into_uniform(diffusers_folder: Path) ->
     assert {key.split(".")[0] for key in report.fresh} == {
         *("rope", "fps_embedder", "temporal_blocks", "task_embedder", "y_embedder", "spatial_blocks"),
     }
-    assert any("not its function at step 0" in note for note in report.notes)
+    assert any("at step 0 the outputs differ" in note for note in report.notes)
 
 
 def test_the_null_caption_of_published_diffusers_folders_is_taken(diffusers_folder: Path, tmp_path: Path) -> None:
@@ -104,9 +104,9 @@ def test_the_null_caption_of_published_diffusers_folders_is_taken(diffusers_fold
 
 
 def test_weights_of_another_uniform_say_what_they_were_trained_on(tmp_path: Path) -> None:
-    facts = replace(FACTS, identity={"spec.fps": "17", "video codec": "dct 1"})
-    save_model(tmp_path / "m.safetensors", uniform(), facts)
-    here = replace(facts, diffusion={"objective": "flow"}, identity={"spec.fps": "17", "video codec": "other 2"})
+    metadata = replace(METADATA, identity={"spec.fps": "17", "video codec": "dct 1"})
+    save_model(tmp_path / "m.safetensors", uniform(), metadata)
+    here = replace(metadata, diffusion={"objective": "flow"}, identity={"spec.fps": "17", "video codec": "other 2"})
 
     report = initialise_from(uniform(), tmp_path / "m.safetensors", here)
     assert report.notes == ["video codec was dct 1, and is other 2 here", "objective was epsilon, and is flow here"]
@@ -180,7 +180,7 @@ def test_micro_conditions_of_large_pixart_are_named_in_the_report(tmp_path: Path
     report = initialise_from(uniform(), tmp_path / "pixart.pth")
 
     assert "csize_embedder.mlp.0.weight" in report.unused
-    assert any("picture sizes" in note for note in report.notes)
+    assert any("image sizes" in note for note in report.notes)
 
 
 def test_opensora_stdit3_loads_whole_into_uniform(tmp_path: Path) -> None:
@@ -244,13 +244,13 @@ def test_a_pickle_with_code_is_refused_without_running_it(tmp_path: Path) -> Non
     assert not (tmp_path / "ran").exists()
 
 
-def test_saved_model_comes_back_bit_for_bit_with_its_facts(tmp_path: Path) -> None:
+def test_a_saved_model_loads_bit_for_bit_with_its_metadata(tmp_path: Path) -> None:
     model = UniForm(CONFIG, SPEC.video_latent, SPEC.audio_latent, seed=5)
 
-    save_model(tmp_path / "model.safetensors", model, FACTS)
-    loaded, facts = load_model(tmp_path / "model.safetensors")
+    save_model(tmp_path / "model.safetensors", model, METADATA)
+    loaded, metadata = load_model(tmp_path / "model.safetensors")
 
-    assert facts == FACTS
+    assert metadata == METADATA
     assert all(torch.equal(value, loaded.state_dict()[key]) for key, value in model.state_dict().items())
     assert not loaded.training
 
@@ -266,11 +266,12 @@ def training_folder(run: Path, step: int, seed: int) -> UniForm:
         "identity": {},
         "step": step,
     }
-    (folder / "checkpoint.json").write_text(json.dumps(values))
     model = UniForm(CONFIG, SPEC.video_latent, SPEC.audio_latent, seed=seed)
     averaged = UniForm(CONFIG, SPEC.video_latent, SPEC.audio_latent, seed=seed + 1)
     save_file(model.state_dict(), folder / "model.safetensors")
     save_file(averaged.state_dict(), folder / "ema.safetensors")
+    values["files"] = {file.name: file.stat().st_size for file in folder.iterdir()}
+    (folder / "checkpoint.json").write_text(json.dumps(values))
     return averaged
 
 
@@ -278,10 +279,10 @@ def test_a_run_gives_its_newest_averaged_weights(tmp_path: Path) -> None:
     training_folder(tmp_path, 50, seed=0)
     newest = training_folder(tmp_path, 100, seed=2)
 
-    averaged, facts = load_model(tmp_path)
+    averaged, metadata = load_model(tmp_path)
     raw, _ = load_model(tmp_path, ema=False)
 
-    assert (facts.step, facts.diffusion, facts.codecs) == (100, {"objective": "v"}, {"video": {"name": "dct"}})
+    assert (metadata.step, metadata.diffusion, metadata.codecs) == (100, {"objective": "v"}, {"video": {"name": "dct"}})
     wanted = newest.state_dict()["task_embedder.weight"]
     assert torch.equal(averaged.state_dict()["task_embedder.weight"], wanted)
     assert not torch.equal(raw.state_dict()["task_embedder.weight"], wanted)
@@ -291,23 +292,26 @@ def test_weights_of_another_layout_are_refused(tmp_path: Path) -> None:
     training_folder(tmp_path, 50, seed=0)
     folder = tmp_path / "checkpoints" / "step-00000050"
     save_file(uniform(layout="tokens").state_dict(), folder / "ema.safetensors")
+    values = json.loads((folder / "checkpoint.json").read_text())
+    values["files"]["ema.safetensors"] = (folder / "ema.safetensors").stat().st_size
+    (folder / "checkpoint.json").write_text(json.dumps(values))
 
     with pytest.raises(CheckpointError, match="missing, unknown or of another shape"):
         load_model(tmp_path)
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_path_without_checkpoint_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors")
 
     with pytest.raises(CheckpointError, match="neither"):
         load_model(tmp_path)
-    with pytest.raises(CheckpointError, match="no facts"):
+    with pytest.raises(CheckpointError, match="no metadata"):
         load_model(tmp_path / "a.safetensors")
 
 
 def test_a_cut_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    save_model(path, uniform(), FACTS)
+    save_model(path, uniform(), METADATA)
     path.write_bytes(path.read_bytes()[:-100])
 
     with pytest.raises(CheckpointError):

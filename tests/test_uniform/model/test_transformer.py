@@ -1,4 +1,4 @@
-"""The network: STDiT3 number for number, UniForm's additions, and what must not leak."""
+"""The network: STDiT3 equals the original, UniForm's additions work, and masked inputs have no influence."""
 
 import json
 from dataclasses import replace
@@ -13,7 +13,7 @@ from tests.support.standin import stand_in_input, stand_in_state
 from uniform.errors import ConfigError, InputError
 from uniform.model.backbone import FinalLayer
 from uniform.model.blocks import modulate
-from uniform.model.config import SIZES, ModelConfig, size_by_name
+from uniform.model.config import SIZES, ModelConfig
 from uniform.model.stdit3 import STDiT3
 from uniform.model.transformer import UniForm
 from uniform.pair import Pair
@@ -42,10 +42,10 @@ def apart(found: Tensor, wanted: Tensor) -> float:
     return float((found - wanted).abs().max() / wanted.abs().max())
 
 
-def tiny(config: ModelConfig = TINY, *, awake: bool = True) -> UniForm:
+def tiny(config: ModelConfig = TINY, *, filled: bool = True) -> UniForm:
     """A network whose zero-initialised layers are filled, so that every input reaches the output."""
     model = UniForm(config, VIDEO, AUDIO)
-    if awake:
+    if filled:
         generator = torch.Generator().manual_seed(5)
         with torch.no_grad():
             for parameter in model.parameters():
@@ -83,7 +83,7 @@ def test_stdit3_equals_the_original_at_256_pixels(stdit3: STDiT3, reference: dic
 def test_stdit3_with_clean_frames_equals_the_original(
     stdit3: STDiT3, reference: dict[str, Tensor], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Everywhere that the original's output is used; and in its clean frames too, once they are normalised twice."""
+    """Equal wherever the original's output is used; equal in its clean frames too if they are normalised twice."""
 
     def twice(self: FinalLayer, x: Tensor, times: Tensor, level: Tensor) -> Tensor:
         (s, c), (s0, c0) = ((self.scale_shift_table + times[:, i, None])[:, None, None].unbind(-2) for i in (0, 1))
@@ -149,29 +149,29 @@ def test_patching_the_parts_equals_patching_the_joined_grid() -> None:
 
     parts = model._embed(noisy, task) - model.position
 
-    width = model.layout.video.grid[1]
+    width = model.layout.video_part.grid[1]
     wanted = torch.cat([joined[..., :width, :].flatten(2, 3), joined[..., width:, :].flatten(2, 3)], dim=2)
     assert torch.allclose(parts, wanted, atol=1e-5)
 
 
 @pytest.mark.parametrize("share", ["shared", "split"])
 @torch.no_grad()
-def test_sound_reaches_the_picture_and_the_picture_the_sound(share: str) -> None:
+def test_audio_changes_the_video_and_video_changes_the_audio(share: str) -> None:
     model = tiny(replace(TINY, share=share))
     noisy, *rest = inputs()
 
-    other_sound = model(Pair(noisy.video, noisy.audio + 1), *rest)
-    other_picture = model(Pair(noisy.video + 1, noisy.audio), *rest)
+    changed_audio = model(Pair(noisy.video, noisy.audio + 1), *rest)
+    changed_video = model(Pair(noisy.video + 1, noisy.audio), *rest)
     out = model(noisy, *rest)
 
-    assert (other_sound.video - out.video).abs().max() > 1e-3
-    assert (other_picture.audio - out.audio).abs().max() > 1e-3
+    assert (changed_audio.video - out.video).abs().max() > 1e-3
+    assert (changed_video.audio - out.audio).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("layout", ["grid", "tokens"])
 @torch.no_grad()
-def test_blind_network_hears_nothing_of_the_picture(layout: str) -> None:
-    model = tiny(replace(TINY, layout=layout, blind=True))
+def test_with_a_cross_modal_mask_the_video_does_not_change_the_audio(layout: str) -> None:
+    model = tiny(replace(TINY, layout=layout, cross_modal_mask=True))
     noisy, *rest = inputs()
 
     out, other = model(noisy, *rest), model(Pair(noisy.video + 1, noisy.audio), *rest)
@@ -182,14 +182,14 @@ def test_blind_network_hears_nothing_of_the_picture(layout: str) -> None:
 
 @torch.no_grad()
 def test_each_modality_is_modulated_by_its_own_time() -> None:
-    model = tiny(replace(TINY, blind=True))  # blind, so that a time can only act through modulation
+    model = tiny(replace(TINY, cross_modal_mask=True))  # so that a time can only act through modulation
     noisy, time, *rest = inputs()
 
     out = model(noisy, time, *rest)
-    clean_sound = model(noisy, Pair(time.video, torch.zeros(2)), *rest)
+    clean_audio = model(noisy, Pair(time.video, torch.zeros(2)), *rest)
 
-    assert torch.allclose(out.video, clean_sound.video, atol=1e-5)
-    assert (out.audio - clean_sound.audio).abs().max() > 1e-3
+    assert torch.allclose(out.video, clean_audio.video, atol=1e-5)
+    assert (out.audio - clean_audio.audio).abs().max() > 1e-3
 
 
 @torch.no_grad()
@@ -221,7 +221,7 @@ def test_padding_of_a_caption_is_not_read() -> None:
 
 
 @torch.no_grad()
-def test_dropped_caption_leaves_no_trace() -> None:
+def test_a_dropped_caption_does_not_change_the_output() -> None:
     model = tiny()
     noisy, time, task, text, mask = inputs()
     drop = torch.tensor([True, True])
@@ -233,14 +233,14 @@ def test_dropped_caption_leaves_no_trace() -> None:
 
 
 @torch.no_grad()
-def test_remembered_text_gives_the_same_answer() -> None:
+def test_a_text_cache_gives_the_same_output_as_the_text() -> None:
     model = tiny()
     noisy, time, task, text, mask = inputs()
     drop = torch.tensor([False, True])
 
-    memory = model.remember(text, mask, drop)
+    cache = model.cache_text(text, mask, drop)
 
-    assert torch.equal(model(noisy, time, task, memory).video, model(noisy, time, task, text, mask, None, drop).video)
+    assert torch.equal(model(noisy, time, task, cache).video, model(noisy, time, task, text, mask, None, drop).video)
 
 
 @torch.no_grad()
@@ -259,13 +259,13 @@ def test_bfloat16_autocast_stays_near_float32() -> None:
 
 def test_times_stay_in_float32_under_autocast() -> None:
     model = tiny()
-    seen = []
-    model.t_block.register_forward_hook(lambda module, given, out: seen.append(out.dtype))
+    dtypes = []
+    model.t_block.register_forward_hook(lambda module, given, out: dtypes.append(out.dtype))
 
     with torch.autocast("cpu", torch.bfloat16):
         model(*inputs())
 
-    assert seen == [torch.float32]
+    assert dtypes == [torch.float32]
 
 
 def test_same_seed_same_network_and_the_global_generator_is_left_alone() -> None:
@@ -280,7 +280,7 @@ def test_same_seed_same_network_and_the_global_generator_is_left_alone() -> None
 
 @torch.no_grad()
 def test_fresh_temporal_blocks_are_the_identity_and_fresh_output_is_zero() -> None:
-    model = tiny(awake=False)
+    model = tiny(filled=False)
     noisy, time, task, text, mask = inputs()
     calls: list[tuple[Tensor, Tensor]] = []
     for block in model.temporal_blocks:
@@ -303,20 +303,20 @@ def test_every_parameter_learns() -> None:
     assert idle == []
 
 
-def test_inputs_of_another_spec_are_refused() -> None:
+def test_latents_of_another_spec_and_text_of_another_width_are_refused() -> None:
     model = tiny()
     noisy, time, task, text, mask = inputs()
 
     with pytest.raises(InputError, match=r"latents are \(4, 2, 4, 4\) .* made for \(4, 3, 4, 4\)"):
         model(Pair(noisy.video[:, :, :2], noisy.audio), time, task, text, mask)
-    with pytest.raises(InputError, match="7 numbers per token, this model reads 8"):
+    with pytest.raises(InputError, match="7 dimensions per token, this model reads 8"):
         model(noisy, time, task, text[..., :7], mask)
 
 
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"width": 130, "heads": 4}, "a head would have 32.5 numbers"),
+        ({"width": 130, "heads": 4}, "a head would have 32.5 dimensions"),
         ({"width": 30, "heads": 3}, "multiple of 4"),
         ({"depth": 0}, "model.depth is 0"),
         ({"patch": (2, 0)}, r"model.patch is \(2, 0\)"),
@@ -326,17 +326,13 @@ def test_inputs_of_another_spec_are_refused() -> None:
         ({"layout": "tokens", "share": "split"}, "separate embedders"),
     ],
 )
-def test_config_that_cannot_be_is_refused(changes: dict[str, int], what: str) -> None:
+def test_an_invalid_config_is_refused(changes: dict[str, int], what: str) -> None:
     with pytest.raises(ConfigError, match=what):
         ModelConfig(**changes)
 
 
-def test_unknown_size_lists_the_known() -> None:
-    with pytest.raises(ConfigError, match="XL/2"):
-        size_by_name("XXL")
-
-
 def test_every_named_size_fits_the_paper_and_the_toy_spec() -> None:
+    assert len(SIZES) >= 5
     for config in SIZES.values():
         for spec in (PAPER, TOY):
             with torch.device("meta"):

@@ -1,4 +1,4 @@
-"""The sampling core: seeds decide, neighbours do not, what is given stays, and training makes it better."""
+"""Sampling: depends on the seed and not on the batch, keeps the conditioning modality, and improves with training."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -48,10 +48,13 @@ def latents(clips: int) -> Pair:
     return Pair(torch.randn(clips, *VIDEO, generator=generator), torch.randn(clips, *AUDIO, generator=generator))
 
 
-def test_guidance_by_the_given_modality_costs_a_task_without_one_nothing(model: UniForm) -> None:
+def test_guidance_by_the_conditioning_modality_costs_nothing_in_t2av(model: UniForm) -> None:
     calls = []
-    handle = model.register_forward_hook(lambda module, given, out: calls.append(len(out.video)))
-    for guidance in (Guidance(video=1.0, audio=1.0, given=1.0), Guidance(video=1.0, audio=1.0, given=3.0)):
+    handle = model.register_forward_hook(lambda module, arguments, out: calls.append(len(out.video)))
+    for guidance in (
+        Guidance(video=1.0, audio=1.0, conditioning=1.0),
+        Guidance(video=1.0, audio=1.0, conditioning=3.0),
+    ):
         generate(model, OBJECTIVE, task=Task.T2AV, seeds=[1], solver="ddim", steps=1, guidance=guidance)
     handle.remove()
 
@@ -59,7 +62,7 @@ def test_guidance_by_the_given_modality_costs_a_task_without_one_nothing(model: 
 
 
 @pytest.mark.parametrize("solver", ["ancestral", "ddim", "dpm++"])
-def test_a_sample_does_not_depend_on_its_neighbours(model: UniForm, solver: str) -> None:
+def test_a_sample_does_not_depend_on_its_batch(model: UniForm, solver: str) -> None:
     text, mask = texts(3)
     options = {"task": Task.T2AV, "solver": solver, "steps": 4, "guidance": Guidance(video=3.0, audio=2.0)}
 
@@ -77,7 +80,7 @@ def test_same_seed_same_bytes(model: UniForm) -> None:
     assert not torch.allclose(first.video, other.video, atol=1e-2)
 
 
-def test_noise_of_a_seed_is_standard_normal_and_apart_for_picture_and_sound() -> None:
+def test_noise_of_a_seed_is_standard_normal_and_differs_between_video_and_audio() -> None:
     noise = noise_source([1, 2], ((4, 5000), (4, 5000)), torch.device("cpu"))()
 
     for x in noise:
@@ -87,25 +90,33 @@ def test_noise_of_a_seed_is_standard_normal_and_apart_for_picture_and_sound() ->
 
 
 @pytest.mark.parametrize(("task", "which"), [(Task.A2V, "audio"), (Task.V2A, "video")])
-def test_what_is_given_comes_back_bit_for_bit(model: UniForm, task: Task, which: str) -> None:
-    given = latents(2)
+def test_the_conditioning_modality_is_returned_bit_for_bit(model: UniForm, task: Task, which: str) -> None:
+    media = latents(2)
     text, mask = texts(2)
 
     found = generate(
-        model, OBJECTIVE, task=task, seeds=[1, 2], text=text, text_mask=mask, given=given, steps=3, guidance=Guidance()
+        model,
+        OBJECTIVE,
+        task=task,
+        seeds=[1, 2],
+        text=text,
+        text_mask=mask,
+        conditioning=media,
+        steps=3,
+        guidance=Guidance(),
     )
 
     other = "video" if which == "audio" else "audio"
-    assert torch.equal(found.of(which), given.of(which))
-    assert not torch.equal(found.of(other), given.of(other))
+    assert torch.equal(found.of(which), media.of(which))
+    assert not torch.equal(found.of(other), media.of(other))
 
 
-def test_one_given_latent_serves_all_seeds(model: UniForm) -> None:
-    given = latents(1)
+def test_one_conditioning_latent_serves_all_seeds(model: UniForm) -> None:
+    media = latents(1)
 
-    found = generate(model, OBJECTIVE, task=Task.V2A, seeds=[1, 2, 3], given=given, steps=2)
+    found = generate(model, OBJECTIVE, task=Task.V2A, seeds=[1, 2, 3], conditioning=media, steps=2)
 
-    assert torch.equal(found.video, given.video.expand(3, *VIDEO))
+    assert torch.equal(found.video, media.video.expand(3, *VIDEO))
     assert not torch.equal(found.audio[0], found.audio[1])
 
 
@@ -122,22 +133,30 @@ def test_a_clip_without_text_is_the_same_as_a_row_without_tokens(model: UniForm)
 
 def test_each_guidance_scale_acts(model: UniForm) -> None:
     text, mask = texts(1)
-    given = latents(1)
+    media = latents(1)
 
-    def sound(**scales: float) -> torch.Tensor:
+    def sample_audio(**scales: float) -> torch.Tensor:
         scale = Guidance(**{"video": 1.0, "audio": 1.0, **scales})
         return generate(
-            model, OBJECTIVE, task=Task.V2A, seeds=[1], text=text, text_mask=mask, given=given, steps=2, guidance=scale
+            model,
+            OBJECTIVE,
+            task=Task.V2A,
+            seeds=[1],
+            text=text,
+            text_mask=mask,
+            conditioning=media,
+            steps=2,
+            guidance=scale,
         ).audio
 
-    plain = sound()
-    assert (sound(audio=5.0) - plain).abs().max() > 1e-3
-    assert (sound(given=5.0) - plain).abs().max() > 1e-3
+    plain = sample_audio()
+    assert (sample_audio(audio=5.0) - plain).abs().max() > 1e-3
+    assert (sample_audio(conditioning=5.0) - plain).abs().max() > 1e-3
 
 
 def test_batches_cost_one_network_call_per_step(model: UniForm) -> None:
     calls: list[int] = []
-    hook = model.register_forward_hook(lambda module, given, out: calls.append(len(out.video)))
+    hook = model.register_forward_hook(lambda module, arguments, out: calls.append(len(out.video)))
     text, mask = texts(2)
 
     generate(
@@ -148,17 +167,19 @@ def test_batches_cost_one_network_call_per_step(model: UniForm) -> None:
     assert calls == [4, 4, 4]
 
 
-def test_missing_or_misshapen_condition_is_refused(model: UniForm) -> None:
-    with pytest.raises(InputError, match="task a2v needs a given audio"):
+def test_a_missing_or_misshapen_conditioning_latent_is_refused(model: UniForm) -> None:
+    with pytest.raises(InputError, match="task a2v needs the audio latent as condition"):
         generate(model, OBJECTIVE, task=Task.A2V, seeds=[1], steps=1)
     wrong = Pair(torch.zeros(1, 4, 2, 4, 4), torch.zeros(1, *AUDIO))
-    with pytest.raises(InputError, match=r"the given video latent is \(1, 4, 2, 4, 4\), wanted \(1, 4, 3, 4, 4\)"):
-        generate(model, OBJECTIVE, task=Task.V2A, seeds=[1], given=wrong, steps=1)
+    with pytest.raises(
+        InputError, match=r"the conditioning video latent is \(1, 4, 2, 4, 4\), wanted \(1, 4, 3, 4, 4\)"
+    ):
+        generate(model, OBJECTIVE, task=Task.V2A, seeds=[1], conditioning=wrong, steps=1)
 
 
 @pytest.mark.parametrize("kind", ["v", "flow"])
 def test_a_little_training_over_fits_two_clips(kind: str) -> None:
-    """The whole chain learns: loss down to a quarter, and the sound that belongs to a picture is found."""
+    """The loss falls to a quarter, and sampling reproduces the audio that belongs to each video."""
     torch.manual_seed(0)
     objective = make_objective(DiffusionConfig(objective=kind), learned_variance=False)
     model = UniForm(replace(CONFIG, learned_variance=False), VIDEO, AUDIO)
@@ -178,7 +199,13 @@ def test_a_little_training_over_fits_two_clips(kind: str) -> None:
         losses.append(loss.item())
 
     found = generate(
-        model, objective, task=Task.V2A, seeds=[1, 2], given=clean, solver="ddim" if kind == "v" else "heun", steps=12
+        model,
+        objective,
+        task=Task.V2A,
+        seeds=[1, 2],
+        conditioning=clean,
+        solver="ddim" if kind == "v" else "heun",
+        steps=12,
     )
 
     assert sum(losses[-10:]) < sum(losses[:10]) / 4

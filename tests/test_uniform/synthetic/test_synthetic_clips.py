@@ -1,4 +1,4 @@
-"""The AV world: clips are pure functions of their seed, and their truth is what they show and play."""
+"""The synthetic world: clips are pure functions of their seed, and their truth is exact."""
 
 import itertools
 
@@ -7,9 +7,9 @@ import pytest
 
 from uniform.errors import ConfigError
 from uniform.spec import PAPER, TOY
-from uniform.synthetic.audio import play
+from uniform.synthetic.audio import render_audio
 from uniform.synthetic.scene import FLIGHT_S, PITCH_OF_COLOUR, Truth
-from uniform.synthetic.video import GROUND, RADIUS, REACH, View, height_of, paint
+from uniform.synthetic.video import GROUND, RADIUS, REACH, View, height_of, render_video
 from uniform.synthetic.worlds import WORLDS, draw_scene, make_clip
 
 
@@ -41,7 +41,7 @@ def test_paper_geometry_has_the_papers_shape() -> None:
 
 
 @pytest.mark.parametrize("world", list(WORLDS))
-def test_truth_survives_json(world: str) -> None:
+def test_truth_is_equal_after_json(world: str) -> None:
     truth = make_clip(world, 3, TOY).truth
 
     assert Truth.from_json(truth.to_json()) == truth
@@ -53,7 +53,7 @@ def test_worlds_do_not_share_their_draws() -> None:
     assert len(set(impacts)) == 3
 
 
-def test_unknown_world_is_refused_with_the_known_ones() -> None:
+def test_an_unknown_world_is_refused_with_the_known_names() -> None:
     with pytest.raises(ConfigError, match=r"'w9'.*w1, w2"):
         make_clip("w9", 0, TOY)
 
@@ -81,13 +81,13 @@ def test_ball_touches_the_floor_at_its_impacts_and_nowhere_else() -> None:
     assert GROUND - RADIUS - REACH - RADIUS > 0.03  # the highest ball is inside the picture
 
 
-def test_colour_decides_the_pitch_in_every_world_with_balls() -> None:
+def test_colour_determines_the_pitch_in_every_world_with_balls() -> None:
     for world, seed in itertools.product(("w1", "w2", "w4", "w5", "w6"), range(20)):
         for ball in make_clip(world, seed, TOY).truth.balls:
             assert ball.pitch in (None, PITCH_OF_COLOUR.get(ball.colour))
 
 
-def test_captions_say_what_is_to_be_seen_and_heard() -> None:
+def test_captions_name_what_video_and_audio_show() -> None:
     for world in ("w1", "w2", "w4", "w5", "w6"):
         for seed in range(10):
             scene = draw_scene(world, seed, 2.0)
@@ -109,25 +109,25 @@ def test_a_longer_recording_holds_the_same_clip() -> None:
     scene = draw_scene("w1", 4, 2.0)
     early = View(height_px=64, width_px=64, fps=17.0, frames=17 + TOY.frames, start_s=-1.0)
 
-    frames = paint(scene, early)[17:]
-    sound = play(scene, rate_hz=16_000, samples=48_000, start_s=-1.0)[16_000:]
+    frames = render_video(scene, early)[17:]
+    sound = render_audio(scene, rate_hz=16_000, samples=48_000, start_s=-1.0)[16_000:]
 
-    np.testing.assert_array_equal(frames, paint(scene, View.of(TOY)))
-    np.testing.assert_allclose(sound, play(scene, rate_hz=16_000, samples=32_000), atol=1e-6)
+    np.testing.assert_array_equal(frames, render_video(scene, View.of(TOY)))
+    np.testing.assert_allclose(sound, render_audio(scene, rate_hz=16_000, samples=32_000), atol=1e-6)
 
 
 def test_a_wider_view_has_the_clip_in_its_middle() -> None:
     scene = draw_scene("w2", 4, 2.0)
     wide = View(height_px=64, width_px=96, fps=17.0, frames=34)
 
-    np.testing.assert_array_equal(paint(scene, wide)[:, :, 16:80], paint(scene, View.of(TOY)))
+    np.testing.assert_array_equal(render_video(scene, wide)[:, :, 16:80], render_video(scene, View.of(TOY)))
 
 
 def test_ghost_and_glass_look_the_same() -> None:
-    """Only the text may tell them apart, so the picture must not depend on the sound."""
+    """Only the text distinguishes them, so the video must not depend on the audio."""
     from dataclasses import replace
 
     scene = next(scene for scene in (draw_scene("w4", seed, 2.0) for seed in range(20)) if scene.balls[0].pitch)
     ghost = replace(scene, balls=(replace(scene.balls[0], pitch=None),))
 
-    np.testing.assert_array_equal(paint(scene, View.of(TOY)), paint(ghost, View.of(TOY)))
+    np.testing.assert_array_equal(render_video(scene, View.of(TOY)), render_video(ghost, View.of(TOY)))

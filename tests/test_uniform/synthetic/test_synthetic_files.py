@@ -10,7 +10,7 @@ from uniform.synthetic.worlds import WORLDS, make_clip
 
 @pytest.mark.parametrize("spec", [TOY, PAPER], ids=lambda spec: spec.name)
 @pytest.mark.parametrize("world", list(WORLDS))
-def test_a_normalised_clip_of_the_world_is_visually_lossless_and_its_sound_exact(
+def test_a_normalised_clip_of_the_world_is_visually_lossless_with_exact_audio(
     world: str, spec: Spec, tmp_path: Path
 ) -> None:
     clip = make_clip(world, 3, spec)

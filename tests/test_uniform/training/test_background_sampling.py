@@ -103,7 +103,7 @@ def test_a_run_asked_to_stop_does_not_wait_for_samples(tmp_path: Path, prompts: 
     assert [child.ended for child in children] == ["terminated"]
 
 
-def test_a_missing_file_of_prompts_is_told_before_the_run(tmp_path: Path) -> None:
+def test_a_missing_file_of_prompts_is_refused_before_the_run(tmp_path: Path) -> None:
     result = runner.invoke(
         app, ["train", "toy", *tiny_overrides(tmp_path, "run"), "--samples", str(tmp_path / "none.txt")]
     )

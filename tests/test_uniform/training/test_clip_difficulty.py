@@ -77,7 +77,7 @@ def test_all_rows_can_be_kept_as_a_table(tmp_path: Path) -> None:
     assert pq.read_table(tmp_path / "hard.parquet")["clip_id"].to_pylist() == [row.clip_id for row in found]
 
 
-def test_a_run_without_losses_of_samples_is_told_how_to_keep_them(tmp_path: Path) -> None:
+def test_the_error_for_a_run_without_sample_losses_names_the_key_that_keeps_them(tmp_path: Path) -> None:
     write_shard_folder(tmp_path / "shards", clips=4)
 
     with pytest.raises(InputError, match=r"log\.sample_losses=true"):

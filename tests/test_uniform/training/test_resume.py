@@ -15,16 +15,17 @@ from safetensors.torch import load_file
 
 from tests.support.paths import ROOT
 from tests.support.tiny_run import losses, tiny_config, tiny_overrides
-from uniform.errors import CheckpointError, TrainingError
-from uniform.training.saving import checkpoints, saver
-from uniform.training.saving.checkpoints import (
+from uniform import checkpoint_format
+from uniform.checkpoint_format import (
     Snapshot,
     find_checkpoints,
     prune,
-    read_facts,
+    read_metadata,
     read_tensors,
     write_checkpoint,
 )
+from uniform.errors import CheckpointError, TrainingError
+from uniform.training.saving import saver
 from uniform.training.saving.run_folder import MetricsLog, read_metrics_log
 from uniform.training.settings.config import CheckpointConfig
 from uniform.training.trainer import train
@@ -69,7 +70,7 @@ def wait_for_steps(out: Path, steps: int, process: subprocess.Popen[bytes]) -> N
         time.sleep(0.02)
 
 
-def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(tmp_path: Path) -> None:
+def test_a_killed_run_resumes_from_its_last_checkpoint_bit_for_bit(tmp_path: Path) -> None:
     changes = ("steps=30", "checkpoint.every=4", "log.every=1")
     whole = train(tiny_config(tmp_path, "whole", *changes))
     process = start(tmp_path, "killed", *changes)
@@ -83,7 +84,7 @@ def test_a_killed_run_goes_on_from_its_last_checkpoint_bit_for_bit(tmp_path: Pat
     assert same_files(whole.checkpoint, resumed.checkpoint)
 
 
-def test_a_run_asked_to_end_saves_its_last_step_and_exits_well(tmp_path: Path) -> None:
+def test_a_run_stopped_by_sigterm_saves_its_last_step_and_exits_with_0(tmp_path: Path) -> None:
     process = start(tmp_path, "asked", "steps=100000", "log.every=1")
     wait_for_steps(tmp_path / "asked", 2, process)
     process.send_signal(signal.SIGTERM)
@@ -92,16 +93,16 @@ def test_a_run_asked_to_end_saves_its_last_step_and_exits_well(tmp_path: Path) -
     assert process.returncode == 0, errors.decode()
     assert b"stopped by signal" in errors
     last = read_metrics_log(tmp_path / "asked", "step")[-1]["step"]
-    assert read_facts(find_checkpoints(tmp_path / "asked" / "checkpoints")[-1])["step"] == last
+    assert read_metadata(find_checkpoints(tmp_path / "asked" / "checkpoints")[-1])["step"] == last
     assert (tmp_path / "asked" / "curve.png").exists()
 
 
 def snapshot(step: int) -> Snapshot:
     tensors = {"weight": torch.full((4, 4), float(step))}
-    return Snapshot(facts={"step": step}, tensors={"model": tensors, "ema": tensors, "optimiser": {}})
+    return Snapshot(metadata={"step": step}, tensors={"model": tensors, "ema": tensors, "optimiser": {}})
 
 
-def test_a_checkpoint_that_was_cut_is_not_picked(tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_skipped(tmp_path: Path) -> None:
     for step in (1, 2, 3):
         write_checkpoint(tmp_path, snapshot(step))
     (tmp_path / "step-00000003" / "ema.safetensors").write_bytes(b"cut")
@@ -117,8 +118,8 @@ def test_a_full_disk_leaves_the_checkpoints_before_it(tmp_path: Path, monkeypatc
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
-    with pytest.raises(TrainingError, match=r"step-00000002: .*No space left on device.*make room"):
+    monkeypatch.setattr(checkpoint_format, "save_file", full)
+    with pytest.raises(TrainingError, match=r"step-00000002: .*No space left on device.*free some disk space"):
         write_checkpoint(tmp_path, snapshot(2))
     assert [path.name for path in tmp_path.iterdir()] == ["step-00000001"]
 
@@ -127,12 +128,12 @@ def test_a_full_disk_ends_a_run_that_writes_in_the_background(tmp_path: Path, mo
     def full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(checkpoints, "save_file", full)
+    monkeypatch.setattr(checkpoint_format, "save_file", full)
     with pytest.raises(TrainingError, match="No space left on device"):
         train(tiny_config(tmp_path, "run", "steps=6", "checkpoint.every=2"))
 
 
-def test_a_checkpoint_is_told_of_as_soon_as_it_is_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_checkpoint_is_announced_as_soon_as_it_is_complete(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     go_on = threading.Event()
 
     def slow(folder: Path, kept: Snapshot) -> Path:
@@ -151,7 +152,7 @@ def test_a_checkpoint_is_told_of_as_soon_as_it_is_whole(tmp_path: Path, monkeypa
     at_work.close()
 
 
-def test_old_checkpoints_leave_but_for_those_to_keep(tmp_path: Path) -> None:
+def test_old_checkpoints_are_removed_except_those_to_keep(tmp_path: Path) -> None:
     for step in range(1, 8):
         write_checkpoint(tmp_path, snapshot(step))
     (tmp_path / ".tmp-dead-step-00000008").mkdir()
@@ -160,19 +161,19 @@ def test_old_checkpoints_leave_but_for_those_to_keep(tmp_path: Path) -> None:
     assert [int(path.name[5:]) for path in sorted(tmp_path.iterdir())] == [2, 3, 6, 7]
 
 
-def test_a_damaged_file_is_named_with_the_way_back(tmp_path: Path) -> None:
+def test_a_damaged_file_is_named_with_what_to_do(tmp_path: Path) -> None:
     path = write_checkpoint(tmp_path, snapshot(5))
     content = bytearray((path / "model.safetensors").read_bytes())
     content[:8] = b"\xff" * 8
     (path / "model.safetensors").write_bytes(bytes(content))
 
-    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read .* Remove the folder step-00000005"):
+    with pytest.raises(CheckpointError, match=r"model\.safetensors: cannot be read .* Move the folder step-00000005"):
         read_tensors(path, "model")
     with pytest.raises(CheckpointError, match="not a checkpoint folder"):
-        read_facts(tmp_path)
+        read_metadata(tmp_path)
 
 
-def test_the_journal_forgets_steps_that_were_lost(tmp_path: Path) -> None:
+def test_the_metrics_log_drops_steps_after_the_checkpoint(tmp_path: Path) -> None:
     metrics_log = MetricsLog(tmp_path, 0)
     for step in range(1, 6):
         metrics_log.write({"kind": "step", "step": step, "loss": float(step)})
@@ -184,16 +185,16 @@ def test_the_journal_forgets_steps_that_were_lost(tmp_path: Path) -> None:
     assert [line["step"] for line in read_metrics_log(tmp_path)] == [1, 2, 3]
 
 
-def test_a_full_disk_under_the_journal_is_told_in_words(tmp_path: Path) -> None:
+def test_a_full_disk_under_the_metrics_log_ends_with_a_message(tmp_path: Path) -> None:
     metrics_log = MetricsLog(tmp_path, 0)
-    metrics_log._file = Path("/dev/full").open("w")  # noqa: SIM115 - closed by the journal
+    metrics_log._file = Path("/dev/full").open("w")  # noqa: SIM115 - closed by the log
     metrics_log.write({"kind": "step", "step": 1, "loss": float("inf")})
 
     with pytest.raises(TrainingError, match=r"metrics\.jsonl: cannot be written \(No space left on device\)"):
         metrics_log.flush()
 
 
-def test_a_lost_folder_of_checkpoints_begins_anew(tmp_path: Path) -> None:
+def test_a_run_without_its_checkpoints_starts_from_step_0(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "run", "steps=2"))
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     train(tiny_config(tmp_path, "run", "steps=3"))

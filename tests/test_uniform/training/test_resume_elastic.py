@@ -1,4 +1,4 @@
-"""One run on any number of processes: the same batches, the same losses, resumed on other numbers at will."""
+"""One run on any number of processes: the same batches, the same losses, resumed on any other number."""
 
 import math
 import os
@@ -54,7 +54,7 @@ def gather_and_compare() -> None:
         assert float(processes.sum(torch.tensor(processes.rank + 1.0))) == 3
 
 
-def test_processes_tell_each_other_what_they_found() -> None:
+def test_processes_gather_objects_and_flags_from_each_other() -> None:
     run_in_processes(2, gather_and_compare)
 
 

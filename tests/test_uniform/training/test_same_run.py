@@ -18,16 +18,16 @@ def test_a_checkpoint_of_another_configuration_is_refused_with_the_difference(tm
         train(tiny_config(tmp_path, "run", "steps=4", "model.depth=2"))
     with pytest.raises(SpecMismatchError, match=r"tasks\.text_drop +0\.1 +0\.5"):
         train(tiny_config(tmp_path, "run", "steps=4", "tasks.text_drop=0.5"))
-    assert train(tiny_config(tmp_path, "run", "steps=4", "tasks.text_drop=0.5"), accepted=["tasks"]).step == 4
+    assert train(tiny_config(tmp_path, "run", "steps=4", "tasks.text_drop=0.5"), allowed_changes=["tasks"]).step == 4
 
 
 def test_a_checkpoint_from_before_an_option_had_its_default(tmp_path: Path) -> None:
-    facts = train(tiny_config(tmp_path, "run", "steps=2")).checkpoint / "checkpoint.json"
-    values = json.loads(facts.read_text())
+    metadata = train(tiny_config(tmp_path, "run", "steps=2")).checkpoint / "checkpoint.json"
+    values = json.loads(metadata.read_text())
     younger = ("diffusion.independent_timesteps", "data.sources.0 texts", "data.sources.0 order and content")
     for name in younger:
         del values["fixed"][name]
-    facts.write_text(json.dumps(values))
+    metadata.write_text(json.dumps(values))
 
     with pytest.raises(SpecMismatchError, match=r"diffusion\.independent_timesteps +False +True"):
         train(tiny_config(tmp_path, "run", "steps=3", "diffusion.independent_timesteps=true"))

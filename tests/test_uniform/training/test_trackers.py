@@ -76,7 +76,7 @@ def words(root: Path) -> list[str]:
     return [f"validation.sources=[{source}]", "validation.every=4", "validation.batches=1"]
 
 
-def test_both_get_the_numbers_of_the_journal(
+def test_both_trackers_get_the_numbers_of_the_metrics_log(
     tmp_path: Path, trackers: FakeTrackers, capsys: pytest.CaptureFixture[str]
 ) -> None:
     train(tiny_config(tmp_path, "run", "steps=8", 'log.trackers=["wandb", "trackio"]', *words(tmp_path)))
@@ -131,9 +131,9 @@ def test_a_tracker_that_fails_does_not_end_the_run(
         return run
 
     monkeypatch.setattr(trackers, "_begin", begin_failing)
-    outcome = train(tiny_config(tmp_path, "run", "steps=12", 'log.trackers=["wandb"]'))
+    result = train(tiny_config(tmp_path, "run", "steps=12", 'log.trackers=["wandb"]'))
 
-    assert outcome.finished
+    assert result.finished
     assert caplog.text.count("wandb: no route to host; it gets no more numbers") == 1
 
 
@@ -144,7 +144,7 @@ def test_a_tracker_that_is_not_installed_names_its_extra(tmp_path: Path, monkeyp
         train(tiny_config(tmp_path, "run", "steps=4", 'log.trackers=["wandb"]'))
 
 
-def test_a_tracker_that_does_not_begin_is_told_in_words(
+def test_a_tracker_that_does_not_start_ends_with_a_message(
     tmp_path: Path, trackers: FakeTrackers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def no_login(name: str, config: dict[str, Any]) -> FakeRun:

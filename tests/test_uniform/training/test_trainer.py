@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from tests.support.shard_folder import codec_card, write_shard_folder
 from tests.support.tiny_run import losses, tiny_config
+from uniform.checkpoint_format import find_checkpoints
 from uniform.errors import ConfigError, SpecMismatchError, TrainingError
 from uniform.latents.loader import loader
 from uniform.model.checkpoint import load_model
@@ -23,23 +24,22 @@ from uniform.spec import TOY
 from uniform.training import trainer
 from uniform.training.reporting.observer import Progress
 from uniform.training.reporting.sample_losses import read_sample_losses
-from uniform.training.saving.checkpoints import find_checkpoints
 from uniform.training.saving.run_folder import locked, read_metrics_log
 from uniform.training.trainer import train
 
 
 class Notes:
-    """An observer that keeps what it is told."""
+    """An observer that keeps all events."""
 
     def __init__(self) -> None:
-        self.facts: dict[str, Any] = {}
+        self.metadata: dict[str, Any] = {}
         self.windows: list[Progress] = []
         self.validations: list[tuple[int, Mapping[str, float]]] = []
         self.paths: list[Path] = []
         self.end = ""
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        self.facts = dict(facts)
+    def started(self, summary: Mapping[str, Any]) -> None:
+        self.metadata = dict(summary)
 
     def progressed(self, progress: Progress) -> None:
         self.windows.append(progress)
@@ -59,15 +59,15 @@ def _one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def test_a_run_writes_down_what_it_did(tmp_path: Path) -> None:
+def test_a_run_writes_its_logs_and_checkpoint(tmp_path: Path) -> None:
     notes = Notes()
-    outcome = train(tiny_config(tmp_path, "run", "steps=8", "log.tensorboard=true"), [notes])
+    result = train(tiny_config(tmp_path, "run", "steps=8", "log.tensorboard=true"), [notes])
 
     out = tmp_path / "run"
-    assert (outcome.step, outcome.finished, notes.end) == (8, True, "finished")
+    assert (result.step, result.finished, notes.end) == (8, True, "finished")
     assert [line["step"] for line in read_metrics_log(out, "step")] == list(range(1, 9))
     assert [progress.step for progress in notes.windows] == [4, 8]
-    assert outcome.checkpoint == out / "checkpoints" / "step-00000008"
+    assert result.checkpoint == out / "checkpoints" / "step-00000008"
     assert (out / "curve.png").read_bytes()[:8] == b"\x89PNG\r\n\x1a\n"
     assert json.loads((out / "config.json").read_bytes())["model"]["depth"] == 1
     assert {"train/loss", "speed/tokens_per_s", "speed/mfu", "losses/v2a/audio_mse"} <= scalars(out / "tensorboard")
@@ -150,8 +150,8 @@ def test_states_on_the_cpu_give_the_same_curve(tmp_path: Path) -> None:
 
 
 def test_bf16_autocast_trains_float32_weights(tmp_path: Path) -> None:
-    outcome = train(tiny_config(tmp_path, "run", "steps=3", "compute.precision=bf16"))
-    model, _ = load_model(outcome.checkpoint)
+    result = train(tiny_config(tmp_path, "run", "steps=3", "compute.precision=bf16"))
+    model, _ = load_model(result.checkpoint)
 
     assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
     train(tiny_config(tmp_path, "fp32", "steps=3"))
@@ -159,17 +159,17 @@ def test_bf16_autocast_trains_float32_weights(tmp_path: Path) -> None:
     assert losses(tmp_path / "run") != losses(tmp_path / "fp32")
 
 
-def test_the_checkpoint_opens_for_sampling_with_its_facts(tmp_path: Path) -> None:
+def test_the_checkpoint_opens_for_sampling_with_its_metadata(tmp_path: Path) -> None:
     config = tiny_config(tmp_path, "run", "steps=3")
-    outcome = train(config)
-    averaged, facts = load_model(outcome.checkpoint)
+    result = train(config)
+    averaged, metadata = load_model(result.checkpoint)
     raw, _ = load_model(tmp_path / "run", ema=False)
 
-    assert facts.model == config.model
-    assert facts.step == 3
-    assert facts.diffusion["objective"] == "flow"
-    assert facts.codecs["video"]["fingerprint"] == codec_card("dct", 4).fingerprint
-    assert "video codec" in facts.identity
+    assert metadata.model == config.model
+    assert metadata.step == 3
+    assert metadata.diffusion["objective"] == "flow"
+    assert metadata.codecs["video"]["fingerprint"] == codec_card("dct", 4).fingerprint
+    assert "video codec" in metadata.identity
     assert any(not torch.equal(a, b) for a, b in zip(averaged.parameters(), raw.parameters(), strict=True))
 
 
@@ -266,14 +266,14 @@ def test_two_trainers_in_one_folder_are_refused(tmp_path: Path) -> None:
     train(tiny_config(tmp_path, "run", "steps=2"))
 
 
-def test_the_network_is_told_the_frame_rate_of_its_shards(tmp_path: Path) -> None:
+def test_the_network_gets_the_frame_rate_of_its_shards(tmp_path: Path) -> None:
     write_shard_folder(tmp_path / "slow", clips=8, spec=replace(TOY, fps=16))
     shards = f'data.sources=[{{folder="{tmp_path / "slow"}"}}]'
     run = train(tiny_config(tmp_path, "run", "steps=1", shards, "model.layout=tokens", "model.share=shared"))
     seen: list[float] = []
-    model, facts = load_model(run.checkpoint)
+    model, metadata = load_model(run.checkpoint)
     model.fps_embedder.register_forward_pre_hook(lambda module, given: seen.extend(given[0].tolist()))
-    noisy = Pair(torch.zeros(1, *facts.spec.video_latent), torch.zeros(1, *facts.spec.audio_latent))
+    noisy = Pair(torch.zeros(1, *metadata.spec.video_latent), torch.zeros(1, *metadata.spec.audio_latent))
 
     model(noisy, Pair(torch.ones(1), torch.ones(1)), torch.zeros(1, dtype=torch.long), torch.zeros(1, 1, 64))
 

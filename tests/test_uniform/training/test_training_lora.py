@@ -34,10 +34,10 @@ def test_adapters_change_their_targets_and_nothing_else(base: Path, tmp_path: Pa
 def test_a_run_with_adapters_resumes_bit_for_bit(base: Path, tmp_path: Path) -> None:
     for name, stops in (("whole", (6,)), ("parts", (2, 6))):
         for steps in stops:
-            outcome = train(tiny_config(tmp_path, name, f"steps={steps}", f'init="{base}"', *LORA))
+            result = train(tiny_config(tmp_path, name, f"steps={steps}", f'init="{base}"', *LORA))
 
     assert losses(tmp_path / "parts") == losses(tmp_path / "whole")
-    assert outcome.step == 6
+    assert result.step == 6
     one, other = (load_model(tmp_path / name)[0].state_dict() for name in ("whole", "parts"))
     assert all(torch.equal(one[key], other[key]) for key in one)
 

@@ -2,11 +2,11 @@
 
 import torch
 
+from uniform.checkpoint_format import MODEL, OPTIMISER
 from uniform.model.transformer import UniForm
 from uniform.spec import TOY
 from uniform.training.optimiser.ema import Ema
 from uniform.training.optimiser.optimiser import Optimiser
-from uniform.training.saving.checkpoints import MODEL, OPTIMISER
 from uniform.training.settings.presets import load_config
 from uniform.training.state import State
 

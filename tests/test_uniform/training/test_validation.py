@@ -6,9 +6,9 @@ import pytest
 
 from tests.support.shard_folder import write_shard_folder
 from tests.support.tiny_run import tiny_config
+from uniform.checkpoint_format import find_checkpoints
 from uniform.errors import ConfigError, ShardError
 from uniform.training.plan import plan_run
-from uniform.training.saving.checkpoints import find_checkpoints
 from uniform.training.saving.run_folder import read_metrics_log
 from uniform.training.trainer import train
 from uniform.training.validation import Validation

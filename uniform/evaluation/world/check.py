@@ -1,7 +1,7 @@
-"""Gate A: proof, before any training, that detectors and road can be trusted to judge timing.
+"""Check, before any training, that detectors, media files and codecs keep the timing of events.
 
-The ceiling must be high (truth against the detectors), a sound that is 80 ms late must score nothing, and clips with
-exchanged partners must lie where chance lies. It runs on clips as made, on files, and after a codec.
+The ceiling must be high (detectors against truth), audio that is 80 ms late must score near 0, and clips with exchanged
+partners must score at the chance level. It runs on generated clips, on files, and after a codec.
 """
 
 from collections.abc import Iterable
@@ -20,34 +20,34 @@ LATE_S = 0.08
 LATE_MOST = 0.05
 CHANCE_RANGE = (0.15, 0.30)
 _PARTNERS = 4
-"""Each picture is also judged with the sounds of this many other clips."""
+"""Number of other clips whose audio is paired with the video of each clip."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class GateReport:
-    """Mean event F1 of w1 clips; `passes` says whether the clips can serve as a measure."""
+class CheckReport:
+    """Mean event F1 of w1 clips; `passes` is True where the clips can be used as a measure."""
 
     clips: int
     audio: float
-    """Sound against the truth."""
+    """Audio against truth."""
     video: float
-    """Picture against the truth."""
+    """Video against truth."""
     joint: float
-    """Sound against picture."""
+    """Audio against video."""
     late: float
-    """Sound 80 ms late, against the truth."""
+    """Audio 80 ms late, against truth."""
     late_joint: float
-    """Sound 80 ms late, against the picture."""
+    """Audio 80 ms late, against video."""
     shuffled: float
-    """The picture of one clip against the sound of another: chance."""
+    """Video of one clip against audio of another: the chance level."""
     colour: float
-    """Share of right colours."""
+    """Share of correct colours."""
     pitch: float
-    """Share of right pitches."""
+    """Share of correct pitches."""
 
     @property
     def failures(self) -> list[str]:
-        """What is not as it must be, in words and numbers."""
+        """One message per bound that is not met."""
         low, high = CHANCE_RANGE
         claims = [
             *((name, getattr(self, name), ">=", CEILING_LEAST) for name in ("audio", "video", "joint")),
@@ -63,12 +63,12 @@ class GateReport:
 
     @property
     def passes(self) -> bool:
-        """True where every claim holds."""
+        """True where all bounds are met."""
         return not self.failures
 
 
-def gate(clips: Iterable[tuple[np.ndarray, np.ndarray, Truth]], spec: Spec) -> GateReport:
-    """Judge clips of world w1.
+def check_clips(clips: Iterable[tuple[np.ndarray, np.ndarray, Truth]], spec: Spec) -> CheckReport:
+    """Check clips of world w1.
 
     Args:
         clips: (frames uint8 (T, H, W, 3), waveform float32 (S,), truth), at the rates of `spec`.
@@ -77,31 +77,31 @@ def gate(clips: Iterable[tuple[np.ndarray, np.ndarray, Truth]], spec: Spec) -> G
     """
     late_samples = round(LATE_S * spec.rate_hz)
     truths: list[Truth] = []
-    seen: list[Observation] = []
+    observed: list[Observation] = []
     late_s: list[np.ndarray] = []
     for frames, waveform, truth in clips:
         if truth.world != "w1":
-            raise InputError(f"the gate judges clips of world w1; clip {truth.seed} is of {truth.world}")
+            raise InputError(f"the check needs clips of world w1; clip {truth.seed} is of {truth.world}")
         truths.append(truth)
-        seen.append(observe("w1", frames, waveform, spec))
+        observed.append(observe("w1", frames, waveform, spec))
         late = np.concatenate([np.zeros(late_samples, np.float32), waveform[:-late_samples]])
         late_s.append(observe("w1", frames[:1], late, spec).sounds_s)
-    if len(seen) <= _PARTNERS + 1:
-        raise InputError(f"the gate was given {len(seen)} clips; it needs {_PARTNERS + 2} or more")
-    scores = [score_clip(truth, clip, spec) for truth, clip in zip(truths, seen, strict=True)]
+    if len(observed) <= _PARTNERS + 1:
+        raise InputError(f"the check got {len(observed)} clips; it needs {_PARTNERS + 2} or more")
+    scores = [score_clip(truth, clip, spec) for truth, clip in zip(truths, observed, strict=True)]
     true_s = [np.array(truth.balls[0].sounds_s) for truth in truths]
-    return GateReport(
-        clips=len(seen),
+    return CheckReport(
+        clips=len(observed),
         audio=_mean(score["audio_f1"] for score in scores),
         video=_mean(score["video_f1"] for score in scores),
         joint=_mean(score["joint_f1"] for score in scores),
         late=_mean(f1_of_times(true, late, spec) for true, late in zip(true_s, late_s, strict=True)),
         late_joint=_mean(
-            f1_of_times(clip.balls[0].impacts_s, late, spec) for clip, late in zip(seen, late_s, strict=True)
+            f1_of_times(clip.balls[0].impacts_s, late, spec) for clip, late in zip(observed, late_s, strict=True)
         ),
         shuffled=_mean(
-            f1_of_times(clip.balls[0].impacts_s, seen[(index + step) % len(seen)].sounds_s, spec)
-            for index, clip in enumerate(seen)
+            f1_of_times(clip.balls[0].impacts_s, observed[(index + step) % len(observed)].sounds_s, spec)
+            for index, clip in enumerate(observed)
             for step in range(1, _PARTNERS + 1)
         ),
         colour=_mean(score["colour"] for score in scores),

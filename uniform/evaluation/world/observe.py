@@ -1,4 +1,4 @@
-"""Read a clip of the AV world, real or generated, with the detectors of `uniform.evaluation`: no truth is used here."""
+"""Run the detectors of `uniform.evaluation` on a clip of the synthetic world, without the truth."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from uniform.evaluation.audio_events import audio_events, band_levels, loudness, pitch_energies
-from uniform.evaluation.video_events import Side, nearest_colour, turning_speed, video_events, watch
+from uniform.evaluation.video_events import Region, nearest_colour, track_ball, turning_speed, video_events
 from uniform.spec import Spec
 from uniform.synthetic.scene import COLOURS, PITCHES_HZ
 from uniform.synthetic.video import HUB
@@ -15,8 +15,8 @@ _TWO_BALL_WORLDS = ("w2", "w5")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SeenBall:
-    """A ball as the detectors see it."""
+class DetectedBall:
+    """A detected ball."""
 
     colour: str
     """A key of COLOURS, or "grey"."""
@@ -25,20 +25,20 @@ class SeenBall:
 
 @dataclass(frozen=True, kw_only=True)
 class Observation:
-    """What the detectors find in one clip."""
+    """Results of all detectors on one clip."""
 
-    balls: tuple[SeenBall, ...]
-    """One, or the left and the right one in worlds with two; empty in w3."""
+    balls: tuple[DetectedBall, ...]
+    """One ball, or the left and the right one in worlds with two; empty in w3."""
     sounds_s: np.ndarray
-    """Begin of every sound."""
+    """Onset of every sound."""
     sounds_of_pitch_s: Mapping[str, np.ndarray]
-    """Begin of the sounds in the band of each pitch class."""
+    """Onsets of sounds in the band of each pitch class."""
     pitch: str | None
-    """The class with the most energy after the begins; None without any sound."""
+    """The class with the most energy after the onsets; None without any sound."""
     level_db: float
     """The loudest 60 ms, dB relative to full scale."""
     loudness: np.ndarray
-    """(T,) about each frame, full scale 1."""
+    """(T,) around each frame, full scale 1."""
     speed_hz: np.ndarray
     """(T,) turns per second, in w3; else empty."""
 
@@ -47,21 +47,21 @@ def observe(world: str, frames: np.ndarray, waveform: np.ndarray, spec: Spec) ->
     """Run the detectors of `world`.
 
     Args:
-        world: tells whether one or two balls or a motor are looked for.
+        world: determines whether to detect one or two balls or a motor.
         frames: uint8 (T, H, W, 3), RGB, at spec.fps.
         waveform: float32 (S,), in [-1, 1], at spec.rate_hz.
         spec: the clip's rates.
     """
-    sides: tuple[Side, ...] = ("left", "right") if world in _TWO_BALL_WORLDS else ("whole",)
-    balls: list[SeenBall] = []
+    regions: tuple[Region, ...] = ("left", "right") if world in _TWO_BALL_WORLDS else ("whole",)
+    balls: list[DetectedBall] = []
     speed = np.empty(0)
-    for side in sides:
-        sight = watch(frames, side)
+    for region in regions:
+        track = track_ball(frames, region)
         if world == "w3":
             middle = frames.shape[2] / frames.shape[1] / 2
-            speed = turning_speed(sight, spec.fps, (middle, HUB))
+            speed = turning_speed(track, spec.fps, (middle, HUB))
         else:
-            balls.append(SeenBall(colour=nearest_colour(sight, COLOURS), impacts_s=video_events(sight, spec.fps)))
+            balls.append(DetectedBall(colour=nearest_colour(track, COLOURS), impacts_s=video_events(track, spec.fps)))
     levels = band_levels(waveform, spec.rate_hz)
     sounds = audio_events(levels)
     loud = loudness(waveform, spec.rate_hz, spec.fps, len(frames))

@@ -7,7 +7,7 @@ from typing import Any
 
 from uniform.atomic import write_bytes
 from uniform.evaluation.html import STYLE, policy, relative_url, render
-from uniform.evaluation.world.judge import Measure, as_json
+from uniform.evaluation.world.sample_scores import Measure, as_json
 from uniform.tasks import Task
 
 PLAYERS = 12

@@ -1,6 +1,6 @@
-"""How well one clip's sound and picture fit the truth, the caption and each other; one number per question.
+"""Scores of one clip: audio and video against the truth, the caption and each other.
 
-A score that does not apply to a clip is absent, never 0: a silent ghost has no audio F1.
+A score that does not apply to a clip is absent, never 0: a silent ghost ball has no audio F1.
 """
 
 from collections.abc import Sequence
@@ -10,72 +10,74 @@ from scipy.ndimage import uniform_filter1d
 from scipy.stats import rankdata
 
 from uniform.evaluation.event_f1 import EventScore, event_f1, match_times
-from uniform.evaluation.world.observe import Observation, SeenBall
+from uniform.evaluation.world.observe import DetectedBall, Observation
 from uniform.spec import Spec
 from uniform.synthetic.scene import PITCH_OF_COLOUR, Truth
 
 Times = Sequence[float] | np.ndarray
 """Seconds, ascending."""
 BORDER_S = 0.12
-"""Events nearer to the begin or end of a clip are not judged: two frames are needed on both sides of an impact."""
+"""Events nearer to the start or end of a clip do not count: an impact needs two frames on both sides."""
 _LONGEST_DELAY_S = 0.2
-"""World w6: a sound later than this belongs to no impact."""
+"""World w6: a sound later than this has no impact."""
 _LONGEST_LAG_FRAMES = 4
 _SMOOTH_FRAMES = 5
-"""World w3: the speed changes below 1 Hz, so 0.3 s of averaging takes away noise and leaves the curve."""
+"""World w3: the speed changes below 1 Hz, so averaging over 0.3 s removes noise and keeps the curve."""
 
 
 def compare_times(true_s: Times, found_s: Times, spec: Spec) -> EventScore:
-    """Events against events with a tolerance of one frame, judged away from the borders."""
+    """Match events with a tolerance of one frame, without those near the borders."""
     inside = (BORDER_S, spec.duration_s - BORDER_S)
     return event_f1(np.asarray(true_s), np.asarray(found_s), 1 / spec.fps, inside)
 
 
 def f1_of_times(true_s: Times, found_s: Times, spec: Spec) -> float:
-    """Event F1 of `compare_times`; 0 where there is no event at all, for every clip of a world with balls has some."""
+    """Event F1 of `compare_times`; 0 without any event, since every clip of a world with balls has some."""
     score = compare_times(true_s, found_s, spec)
     return score.f1 if score.matched + score.missed + score.false else 0.0
 
 
-def score_audio(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
-    """The sound against the truth.
+def score_audio(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
+    """Score the audio against the truth.
 
     Returns: some of audio_f1 (events), audio_count (found per true event), audio_offset_ms (median distance of matched
-        events), pitch (1 right, 0 wrong), audio_r (w3: correlation of loudness and speed), level_db and sounding (w4),
-        lag_error_s (w6).
+        events), pitch (1 correct, 0 wrong), audio_r (w3: correlation of loudness and speed), level_db and sounding
+        (w4), lag_error_s (w6).
     """
     scores: dict[str, float] = {}
     sounding = [ball for ball in truth.balls if ball.pitch is not None]
     if truth.world == "w3":
-        scores["audio_r"] = correlation(_true_speed(truth, spec), _smooth(seen.loudness))
+        scores["audio_r"] = correlation(_true_speed(truth, spec), _smooth(observed.loudness))
     elif truth.world in ("w2", "w5"):
         scores["audio_f1"] = float(
-            np.mean([f1_of_times(ball.sounds_s, seen.sounds_of_pitch_s[ball.pitch or ""], spec) for ball in sounding])
+            np.mean(
+                [f1_of_times(ball.sounds_s, observed.sounds_of_pitch_s[ball.pitch or ""], spec) for ball in sounding]
+            )
         )
     elif sounding:
-        scores |= _timing("audio", sounding[0].sounds_s, seen.sounds_s, spec)
-        scores["pitch"] = float(seen.pitch == sounding[0].pitch)
+        scores |= _timing("audio", sounding[0].sounds_s, observed.sounds_s, spec)
+        scores["pitch"] = float(observed.pitch == sounding[0].pitch)
     if truth.world == "w4":
-        scores |= {"level_db": seen.level_db, "sounding": float(bool(sounding))}
+        scores |= {"level_db": observed.level_db, "sounding": float(bool(sounding))}
     if truth.world == "w6":
-        lag = median_lag(np.array(truth.balls[0].impacts_s), seen.sounds_s)
+        lag = median_lag(np.array(truth.balls[0].impacts_s), observed.sounds_s)
         scores["lag_error_s"] = _LONGEST_DELAY_S if lag is None else abs(lag - truth.delay_s)
     return scores
 
 
-def score_video(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
-    """The picture against the truth.
+def score_video(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
+    """Score the video against the truth.
 
     Returns: some of video_f1 (events; a ball of a missing colour scores 0), video_count, video_offset_ms, colour (share
-        of right ones), video_r (w3: correlation of the seen and the true speed).
+        of correct ones), video_r (w3: correlation of detected and true speed).
     """
     if truth.world == "w3":
-        return {"video_r": correlation(_true_speed(truth, spec), _smooth(seen.speed_hz))}
-    scores = {"colour": float(np.mean([ball.colour in _colours(seen) for ball in truth.balls]))}
+        return {"video_r": correlation(_true_speed(truth, spec), _smooth(observed.speed_hz))}
+    scores = {"colour": float(np.mean([ball.colour in _colours(observed) for ball in truth.balls]))}
     if len(truth.balls) == 1:
-        scores |= _timing("video", truth.balls[0].impacts_s, seen.balls[0].impacts_s, spec)
+        scores |= _timing("video", truth.balls[0].impacts_s, observed.balls[0].impacts_s, spec)
     else:
-        by_colour = {ball.colour: ball.impacts_s for ball in seen.balls}
+        by_colour = {ball.colour: ball.impacts_s for ball in observed.balls}
         sounding = [ball for ball in truth.balls if ball.pitch is not None]
         scores["video_f1"] = float(
             np.mean(
@@ -88,39 +90,39 @@ def score_video(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]
     return scores
 
 
-def score_joint(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
-    """Sound and picture of one clip against each other; of the truth only the world and what the caption says.
+def score_joint(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
+    """Score audio and video of one clip against each other; of the truth only world and caption are used.
 
     Returns: some of joint_f1 (events), law (the pitch is the colour's), swapped_f1 (two balls, sounds exchanged),
         joint_r and lag_frames (w3), joint_lag_error_s (w6).
     """
     if truth.world == "w3":
-        speed, loud = _smooth(seen.speed_hz), _smooth(seen.loudness)
+        speed, loud = _smooth(observed.speed_hz), _smooth(observed.loudness)
         return {"joint_r": correlation(speed, loud), "lag_frames": float(best_lag(speed, loud))}
     if truth.world in ("w2", "w5"):
-        coloured = [ball for ball in seen.balls if ball.colour in PITCH_OF_COLOUR]
+        coloured = [ball for ball in observed.balls if ball.colour in PITCH_OF_COLOUR]
         if not coloured:
             return {"joint_f1": 0.0}
-        heard = [seen.sounds_of_pitch_s[PITCH_OF_COLOUR[ball.colour]] for ball in coloured]
-        scores = {"joint_f1": _mean_f1(coloured, heard, spec)}
+        audio_events_s = [observed.sounds_of_pitch_s[PITCH_OF_COLOUR[ball.colour]] for ball in coloured]
+        scores = {"joint_f1": _mean_f1(coloured, audio_events_s, spec)}
         if truth.world == "w2" and len(coloured) == 2:
-            scores["swapped_f1"] = _mean_f1(coloured, heard[::-1], spec)
+            scores["swapped_f1"] = _mean_f1(coloured, audio_events_s[::-1], spec)
         return scores
     if truth.balls[0].pitch is None:
         return {}
     scores = {
-        "joint_f1": f1_of_times(seen.balls[0].impacts_s + truth.delay_s, seen.sounds_s, spec),
-        "law": float(seen.pitch is not None and seen.pitch == PITCH_OF_COLOUR.get(seen.balls[0].colour)),
+        "joint_f1": f1_of_times(observed.balls[0].impacts_s + truth.delay_s, observed.sounds_s, spec),
+        "law": float(observed.pitch is not None and observed.pitch == PITCH_OF_COLOUR.get(observed.balls[0].colour)),
     }
     if truth.world == "w6":
-        lag = median_lag(seen.balls[0].impacts_s, seen.sounds_s)
+        lag = median_lag(observed.balls[0].impacts_s, observed.sounds_s)
         scores["joint_lag_error_s"] = _LONGEST_DELAY_S if lag is None else abs(lag - truth.delay_s)
     return scores
 
 
-def score_clip(truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
+def score_clip(truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
     """All scores of a clip."""
-    return score_audio(truth, seen, spec) | score_video(truth, seen, spec) | score_joint(truth, seen, spec)
+    return score_audio(truth, observed, spec) | score_video(truth, observed, spec) | score_joint(truth, observed, spec)
 
 
 def correlation(first: np.ndarray, second: np.ndarray) -> float:
@@ -131,7 +133,7 @@ def correlation(first: np.ndarray, second: np.ndarray) -> float:
 
 
 def best_lag(first: np.ndarray, second: np.ndarray) -> int:
-    """By how many frames `second` comes later than `first`, where they correlate best."""
+    """Lag of `second` behind `first` with the highest correlation, in frames."""
 
     def at(lag: int) -> float:
         size = len(first) - abs(lag)
@@ -141,14 +143,14 @@ def best_lag(first: np.ndarray, second: np.ndarray) -> int:
 
 
 def median_lag(impacts_s: np.ndarray, sounds_s: np.ndarray) -> float | None:
-    """Median of sound minus impact over pairs up to 0.2 s apart, the sound not before; None without any pair."""
+    """Median of sound minus impact over pairs up to 0.2 s apart, the sound not earlier; None without any pair."""
     middle = _LONGEST_DELAY_S / 2 - 0.03
     pairs = match_times(impacts_s + middle, sounds_s, _LONGEST_DELAY_S / 2)
     return float(np.median([sounds_s[j] - impacts_s[i] for i, j in pairs])) if pairs else None
 
 
 def area_under_curve(levels: Sequence[float], positive: Sequence[bool]) -> float:
-    """Chance that a positive has a higher level than a negative (w4). NaN where one kind is absent."""
+    """Probability that a positive has a higher level than a negative (w4). NaN where one kind is absent."""
     marks = np.asarray(positive, bool)
     yes, no = int(marks.sum()), int((~marks).sum())
     if not yes or not no:
@@ -158,7 +160,7 @@ def area_under_curve(levels: Sequence[float], positive: Sequence[bool]) -> float
 
 
 def _timing(name: str, true_s: Times, found_s: Times, spec: Spec) -> dict[str, float]:
-    """F1 of one stream of events, how many were found per true one, and how far off the matched ones are."""
+    """F1 of one kind of events, detected per true event, and median offset of matched ones."""
     score = compare_times(true_s, found_s, spec)
     scores = {
         f"{name}_f1": f1_of_times(true_s, found_s, spec),
@@ -169,13 +171,13 @@ def _timing(name: str, true_s: Times, found_s: Times, spec: Spec) -> dict[str, f
     return scores
 
 
-def _mean_f1(balls: Sequence[SeenBall], heard: Sequence[np.ndarray], spec: Spec) -> float:
-    scores = [f1_of_times(ball.impacts_s, sounds, spec) for ball, sounds in zip(balls, heard, strict=True)]
+def _mean_f1(balls: Sequence[DetectedBall], audio_events_s: Sequence[np.ndarray], spec: Spec) -> float:
+    scores = [f1_of_times(ball.impacts_s, sounds, spec) for ball, sounds in zip(balls, audio_events_s, strict=True)]
     return float(np.mean(scores))
 
 
-def _colours(seen: Observation) -> set[str]:
-    return {ball.colour for ball in seen.balls}
+def _colours(observed: Observation) -> set[str]:
+    return {ball.colour for ball in observed.balls}
 
 
 def _true_speed(truth: Truth, spec: Spec) -> np.ndarray:

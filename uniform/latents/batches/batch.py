@@ -1,4 +1,4 @@
-"""A batch of clips as the trainer gets it. B clips, M tokens, D numbers per token."""
+"""A batch of clips, the input of a training step. B clips, M tokens, D channels."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ Text = npt.NDArray[Any] | Tensor
 
 @dataclass(frozen=True)
 class Batch:
-    """What one process trains on at once; all tensors on the loader's device."""
+    """One micro-batch of a process; all tensors on the loader's device."""
 
     clean: Pair
     """float32, normalised by the codecs' shift and scale."""
@@ -32,7 +32,7 @@ class Batch:
     positions: Positions
     """int64 (B,), global sample numbers: step * global_batch + slot."""
     datasets: list[str]
-    """Data set of each clip, for statistics."""
+    """Dataset of each clip, for statistics."""
     caption_sets: list[str]
     """Caption set that each text is of; empty where the clip has no text."""
 
@@ -40,7 +40,7 @@ class Batch:
         return len(self.clip_ids)
 
     def hold(self) -> None:
-        """Keep the memory from being used again before the current CUDA stream has finished with it."""
+        """Keep the tensors' memory until the current CUDA stream has finished with it."""
         for tensor in (*self.clean, self.text, self.text_mask, self.has_text):
             tensor.record_stream(torch.cuda.current_stream(tensor.device))
 

@@ -44,23 +44,23 @@ class SourceConfig:
     windows: Literal["first", "all"] = "first"
     """Of clips with windows: always the first (paper, 4.1: the first 4 s), or one drawn for each sample."""
     posterior: Literal["mean", "sample"] = "mean"
-    """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of deviations."""
+    """The posterior's mean, or a sample of it, drawn anew each time; that needs the column of standard deviations."""
 
     def __post_init__(self) -> None:
         if not is_url(self.folder):
             object.__setattr__(self, "folder", Path(self.folder))  # as text, it came from a file or a command line
         if self.weight is not None and not (0 < self.weight < float("inf")):
             raise ConfigError(
-                f"data.source '{self.folder}': weight is {self.weight}; it must be above 0. "
+                f"data.sources '{self.folder}': weight is {self.weight}; it must be above 0. "
                 f"To leave a source out, remove its table."
             )
         if self.caption_weights and len(self.caption_weights) != len(self.captions):
             raise ConfigError(
-                f"data.source '{self.folder}': {len(self.caption_weights)} caption_weights for "
+                f"data.sources '{self.folder}': {len(self.caption_weights)} caption_weights for "
                 f"{len(self.captions)} captions; name one weight for each caption set"
             )
         if any(not (0 < weight < float("inf")) for weight in self.caption_weights):
-            raise ConfigError(f"data.source '{self.folder}': caption_weights must all be above 0")
+            raise ConfigError(f"data.sources '{self.folder}': caption_weights must all be above 0")
 
 
 @dataclass(frozen=True)
@@ -81,7 +81,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Plan:
-    """Which clip, caption and source serve each of N samples; every field is (N,)."""
+    """Source, clip, caption and window of each of N samples; every field is (N,)."""
 
     positions: Positions
     source: npt.NDArray[np.int64]
@@ -112,7 +112,7 @@ class Mixture:
             together.
         """
         if not configs:
-            raise ConfigError("data.source is empty; name at least one folder of latent shards")
+            raise ConfigError("data.sources is empty; name at least one folder of latent shards")
         self.seed = seed
         self._blocks: dict[int, Plan] = {}
         self.sources = tuple(_open(config, cache_folder or default_cache_folder()) for config in configs)
@@ -141,7 +141,7 @@ class Mixture:
 
     @property
     def names(self) -> list[str]:
-        """What each source is called: its folder, with split or number where several are of one folder."""
+        """The display name of each source: its folder, with split or number where several are of one folder."""
         forms = [
             (str(source.index.folder), f"{source.index.folder} ({source.config.split})", f"{source.index.folder} #{n}")
             for n, source in enumerate(self.sources)
@@ -158,7 +158,7 @@ class Mixture:
         return source, lap * self.counts[source] + self.before[slot]
 
     def plan(self, positions: Positions) -> Plan:
-        """What serves each of these global positions."""
+        """Source, clip, caption and window of the samples at these global positions."""
         source, cursor = self.slots(positions)
         clip, epoch = np.zeros_like(cursor), np.zeros_like(cursor)
         caption, window = np.full_like(cursor, -1), np.zeros_like(cursor)
@@ -234,7 +234,7 @@ def _open(config: SourceConfig, cache_folder: Path) -> Source:
         if name not in index.texts:
             known = ", ".join(index.texts) or "none"
             raise ConfigError(
-                f"data.source '{config.folder}': there is no caption set '{name}'; the folder has {known}"
+                f"data.sources '{config.folder}': there is no caption set '{name}'; the folder has {known}"
             )
     weights = np.array(config.caption_weights or [1.0] * len(captions), dtype=np.float64)
     per_clip = weights[:, None] * index.has_text(captions)
@@ -264,7 +264,7 @@ def _require_same_text(sources: Sequence[Source]) -> None:
 def _shares(sources: Sequence[Source]) -> npt.NDArray[np.float64]:
     given = [source.config.weight for source in sources]
     if any(weight is None for weight in given) and any(weight is not None for weight in given):
-        raise ConfigError("data.source: give every source a weight, or none (then a source counts by its clips)")
+        raise ConfigError("data.sources: give every source a weight, or none (then a source counts by its clips)")
     weights = [
         float(len(source.index)) if weight is None else weight for source, weight in zip(sources, given, strict=True)
     ]
@@ -285,7 +285,7 @@ def _pattern(
         counts[row] += 1 if counts.sum() < length else -1
     if counts.min() < 1:
         raise ConfigError(
-            f"data.source: a weight is {wanted.min():.2e} of all; "
+            f"data.sources: a weight is {wanted.min():.2e} of all; "
             f"the smallest that can be kept is {1 / MAX_PATTERN:.1e}"
         )
     source = np.repeat(np.arange(len(counts)), counts)

@@ -1,9 +1,9 @@
-"""Which bytes of a remote shard are fetched at once: a whole shard, or what one clip needs of it.
+"""Chooses the byte ranges in which a remote shard is fetched: the whole shard, or the members of one clip.
 
-Order is a random permutation of all clips: a batch of 32 clips lies in up to 32 shards, and a shard is not done with
-before the end of the epoch. Where the cache holds every wanted shard, a piece is a whole shard: few requests, and
-later epochs read local files. Where it does not, a shard that was fetched for one clip would be gone before its next;
-then a piece is the latents of one clip, or one of its texts. N clips.
+The order is a random permutation of all clips: a batch of 32 clips lies in up to 32 shards, and each shard is read
+until the end of the epoch. Where the cache holds every wanted shard, a range is a whole shard: few requests, and later
+epochs read local files. Where it does not, a shard would be removed before its next clip is read; then a range is the
+latents of one clip, or one of its texts. N clips.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,37 +18,39 @@ from uniform.latents.shards.index import Index, Longs, Places
 from uniform.latents.shards.members import std_kind, text_kind
 from uniform.latents.shards.remote import RemoteFolder
 
+RANGES_SUFFIX = ".pieces"
+"""End of the name of a folder with byte ranges of a shard; caches of earlier versions have it."""
 CLOSE_BYTES = 64 << 10
-"""Arrays of one clip are one piece where no more than this lies between them."""
+"""Arrays of one clip are fetched as one range where no more than this lies between them."""
 WORTHWHILE_SHARE = 0.5
-"""Of the bytes of a source's shards that must be wanted for whole shards to be fetched."""
+"""Whole shards are fetched where at least this share of their bytes is wanted."""
 _OFFSET_BITS = 44
-"""A place in a source is one word, shard number and offset: shards up to 16 TiB, half a million of them."""
+"""Bits of the offset in a place code; the bits above are the shard number: 524,288 shards of up to 16 TiB."""
 
 
 @dataclass(frozen=True)
 class ByteRanges:
-    """The piece that holds one kind of member of each clip: three arrays of (N,)."""
+    """The byte range that holds one kind of member of each clip: three arrays of (N,)."""
 
     shard: npt.NDArray[np.int32]
     """Number in `Index.shards`; -1 where the clip has no such member."""
     start: Longs
-    """First byte of the piece in the shard."""
+    """First byte of the range in the shard."""
     length: Longs
-    """Bytes of the piece."""
+    """Bytes of the range."""
 
 
 @dataclass(frozen=True)
-class Fetching:
-    """What the remote sources of a mixture need of the network and of the cache."""
+class RemoteBytes:
+    """Bytes that the remote sources of a mixture download and cache."""
 
     wanted_bytes: int
-    """Of all pieces; each is needed once per epoch."""
-    here_bytes: int
-    """Of them, in the cache now."""
+    """Bytes of all ranges; each is read once per epoch."""
+    cached_bytes: int
+    """Bytes of them that are in the cache now."""
     cache_bytes: int
-    whole: bool
-    """Whole shards, each fetched once; otherwise clips, and of each epoch what the cache does not hold."""
+    whole_shards: bool
+    """True where whole shards are fetched, each once; else single clips, again in each epoch unless cached."""
 
 
 def wanted_members(source: Source) -> dict[str, Places]:
@@ -60,7 +62,7 @@ def wanted_members(source: Source) -> dict[str, Places]:
 
 
 def whole_shard_ranges(index: Index, members: Mapping[str, Places]) -> dict[str, ByteRanges]:
-    """Each member's piece is its shard. `index` is of a remote folder."""
+    """The byte range of each member is its whole shard. `index` is of a remote folder."""
     sizes = shard_sizes(index)
     return {
         kind: ByteRanges(places.shard, np.zeros(len(index), np.int64), np.where(places.present, sizes[places.shard], 0))
@@ -69,7 +71,7 @@ def whole_shard_ranges(index: Index, members: Mapping[str, Places]) -> dict[str,
 
 
 def clip_ranges(members: Mapping[str, Places]) -> dict[str, ByteRanges]:
-    """Each member is a piece of its own, but for a clip's video and audio, or their deviations, that lie together."""
+    """One range for each member; a clip's video and audio (or their stds) share one where they are close."""
     found = {kind: ByteRanges(places.shard, places.offset, places.length) for kind, places in members.items()}
     for one, two in (("video", "audio"), (std_kind("video"), std_kind("audio"))):
         if one in members and two in members:
@@ -98,7 +100,7 @@ def shard_sizes(index: Index) -> Longs:
 
 
 def ranges_of(mixture: Mixture, cache_bytes: int) -> dict[int, dict[str, ByteRanges]]:
-    """By number of each remote source, its pieces: whole shards where the cache holds those of all remote sources."""
+    """Byte ranges by number of each remote source: whole shards where the cache holds those of all."""
     remote = {n: s for n, s in enumerate(mixture.sources) if isinstance(s.index.folder, RemoteFolder)}
     members = {number: wanted_members(source) for number, source in remote.items()}
     shards: dict[tuple[str, str], int] = {}
@@ -120,52 +122,52 @@ def ranges_of(mixture: Mixture, cache_bytes: int) -> dict[int, dict[str, ByteRan
 
 
 def range_path(index: Index, shard: int, start: int, length: int) -> Path:
-    """Where a piece lies in the cache."""
+    """Path of a byte range in the cache."""
     folder, name = index.folder, index.shards[shard]
     assert isinstance(folder, RemoteFolder)
     if (start, length) == (0, folder.size(name)):
         return folder.local / name
-    return folder.local / f"{name}.pieces" / f"{start}-{length}"
+    return folder.local / f"{name}{RANGES_SUFFIX}" / f"{start}-{length}"
 
 
 def clip_bytes(source: Source) -> int:
-    """The most bytes that one clip can need: its latents, their deviations where they are wanted, the longest text."""
+    """The most bytes that one clip can need: its latents, their stds where they are wanted, the longest text."""
     members = wanted_members(source)
     texts = {text_kind(name) for name in source.captions}
-    pieces = clip_ranges({kind: places for kind, places in members.items() if kind not in texts})
-    starts = {int(held.start[0]): int(held.length.max()) for held in pieces.values()}  # a joined piece counts once
+    ranges = clip_ranges({kind: places for kind, places in members.items() if kind not in texts})
+    starts = {int(held.start[0]): int(held.length.max()) for held in ranges.values()}  # a shared range counts once
     return sum(starts.values()) + max(int(members[kind].length.max()) for kind in texts)
 
 
-def words(shard: npt.NDArray[np.int32], offset: Longs) -> Longs:
-    """One number for each place in a source, in the order of shards and offsets; negative where there is none."""
+def place_codes(shard: npt.NDArray[np.int32], offset: Longs) -> Longs:
+    """One integer for each place in a source, ordered by shard and offset; negative where there is none."""
     return (shard.astype(np.int64) << _OFFSET_BITS) | offset
 
 
-def words_of_paths(index: Index, paths: Sequence[str]) -> Longs:
-    """The first place of the pieces with these paths below the source's folder in the cache; -1 for other files."""
+def place_codes_of_paths(index: Index, paths: Sequence[str]) -> Longs:
+    """Place codes of the byte ranges with these paths below the source's folder in the cache; -1 for other files."""
     numbers = {name: number for number, name in enumerate(index.shards)}
     found = np.full(len(paths), -1, dtype=np.int64)
     for slot, path in enumerate(paths):
-        folder, _, piece = path.partition("/")
-        shard, start = numbers.get(folder.removesuffix(".pieces")), piece.partition("-")[0]
-        if shard is not None and (start.isdigit() or not piece):
+        folder, _, name = path.partition("/")
+        shard, start = numbers.get(folder.removesuffix(RANGES_SUFFIX)), name.partition("-")[0]
+        if shard is not None and (start.isdigit() or not name):
             found[slot] = (shard << _OFFSET_BITS) | int(start or 0)
     return found
 
 
-def fetching(mixture: Mixture, cache_bytes: int) -> Fetching | None:
-    """What remains to be fetched before a run; None where all sources are local."""
-    pieces = ranges_of(mixture, cache_bytes)
+def remote_bytes(mixture: Mixture, cache_bytes: int) -> RemoteBytes | None:
+    """The bytes that a run fetches; None where all sources are local."""
+    ranges = ranges_of(mixture, cache_bytes)
     paths: dict[Path, int] = {}
-    for number, kinds in pieces.items():
+    for number, kinds in ranges.items():
         index = mixture.sources[number].index
         for held in kinds.values():
             there = held.shard >= 0
             columns = np.unique(np.stack([held.shard[there], held.start[there], held.length[there]]), axis=1)
             paths |= {range_path(index, *column): column[2] for column in columns.T.tolist()}
-    if not pieces:
+    if not ranges:
         return None
-    here = sum(size for path, size in paths.items() if path.exists())
-    whole = all(path.parent.suffix != ".pieces" for path in paths)
-    return Fetching(sum(paths.values()), here, cache_bytes, whole)
+    cached = sum(size for path, size in paths.items() if path.exists())
+    whole_shards = all(path.parent.suffix != RANGES_SUFFIX for path in paths)
+    return RemoteBytes(sum(paths.values()), cached, cache_bytes, whole_shards)

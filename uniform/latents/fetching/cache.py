@@ -1,11 +1,11 @@
 """A bounded folder of fetched files that the processes of one machine share.
 
     <folder>/<version>/...        one folder per version of a remote folder (uniform/latents/shards/remote.py)
-    <folder>/room.lock            held while room is made; its text is the bytes that are taken, never too few
-    <folder>/locks/00 .. ff       held while a file is fetched, so that two processes do not fetch it both
+    <folder>/room.lock            locked while files are removed; its text is the bytes in use, never too few
+    <folder>/locks/00 .. ff       locked while a file is fetched, so that two processes do not both fetch it
 
-Files appear whole or not at all. A file takes its room before its first byte comes. Who removes a file asks the order
-of the run which one is needed last; a process that has mapped it keeps its bytes. Locks die with their process.
+Files are written atomically. The space of a file is reserved before its first byte arrives. Files that the run needs
+last are removed first; a process that has mapped a file keeps its bytes. Locks end with their process.
 """
 
 import fcntl
@@ -24,7 +24,7 @@ from uniform.errors import RemoteError
 from uniform.latents.format import CARD_NAME, INDEX_NAME
 
 SPARE = 16
-"""When room is made, this part of the bound is freed at once: looking through a folder of many files takes a while."""
+"""Removing files frees 1 / SPARE of the limit at once, because listing a folder of many files is slow."""
 
 NextUse = Callable[[Sequence[str]], npt.NDArray[np.float64]]
 """Paths below a version's folder to the global position at which each is needed next; infinity where it never is."""
@@ -37,25 +37,25 @@ class Cache:
         self.folder, self.limit_bytes = folder, limit_bytes
         self._next_use: list[tuple[Path, NextUse]] = []
 
-    def knows(self, folder: Path, next_use: NextUse) -> None:
-        """Ask `next_use` about the files below `folder` from now on. Files that nobody knows are removed first."""
+    def add_folder(self, folder: Path, next_use: NextUse) -> None:
+        """Order the removal of files below `folder` by `next_use`. Files of other folders are removed first."""
         self._next_use.append((folder, next_use))
 
     def obtain(self, path: Path, size: int, fill: Callable[[IO[bytes]], None]) -> None:
-        """Have `path` in the cache.
+        """Return when `path` is in the cache; fetch it if it is not.
 
         Args:
             path: below the cache's folder.
             size: its bytes.
-            fill: writes them into an open file of that size; called unless the file is there already.
-        Raises: RemoteError where there is no room or the disk is full; whatever `fill` raises.
+            fill: writes the content into an open file of that size; called unless the file exists.
+        Raises: RemoteError where the limit or the disk is too small; whatever `fill` raises.
         """
         stripe = self.folder / "locks" / hashlib.sha256(os.fsencode(path)).hexdigest()[:2]
         try:
-            with _held(stripe), ExitStack() as kept:
+            with _locked(stripe), ExitStack() as kept:
                 if path.exists():
                     return
-                with replacing(path) as temporary:  # still open, and so held, when it gets its name
+                with replacing(path) as temporary:  # still open, and so locked, when it is renamed
                     file = kept.enter_context(self._reserved(temporary, size))
                     fill(file)
                     file.flush()
@@ -66,12 +66,12 @@ class Cache:
             ) from error
 
     def trim(self) -> None:
-        """Remove what dead processes left half done, and whatever is beyond the bound."""
-        with _held(self.folder / "room.lock") as lock:
+        """Remove partial files of dead processes, and files beyond the limit."""
+        with _locked(self.folder / "room.lock") as lock:
             _write_number(lock, self._make_room(0))
 
     def scan(self) -> list[tuple[Path, int]]:
-        """All files that count, and their bytes."""
+        """All files that count towards the limit, with their bytes."""
         found = []
         for folder, _, names in os.walk(self.folder):
             if folder == str(self.folder) or Path(folder) == self.folder / "locks":
@@ -82,15 +82,15 @@ class Cache:
                 path = Path(folder, name)
                 try:
                     found.append((path, path.stat().st_size))
-                except FileNotFoundError:  # it got its name, or was given up, since the folder was read
+                except FileNotFoundError:  # renamed or removed since the folder was read
                     continue
         return found
 
     @contextmanager
     def _reserved(self, temporary: Path, size: int) -> Iterator[IO[bytes]]:
-        """The new file, with its room taken, locked for as long as it is open: so the living are told from the dead."""
+        """The new file with its space reserved, locked while it is open: a file without a lock is of a dead process."""
         with ExitStack() as kept:
-            with _held(self.folder / "room.lock") as lock:
+            with _locked(self.folder / "room.lock") as lock:
                 file = kept.enter_context(temporary.open("w+b"))
                 fcntl.flock(file, fcntl.LOCK_EX)
                 taken = _read_number(lock)
@@ -101,8 +101,8 @@ class Cache:
             yield file
 
     def _make_room(self, size: int) -> int:
-        """Remove files until `size` bytes more fit, those first that are needed last. Returns the bytes that stay."""
-        files = [entry for entry in self.scan() if not _swept(entry[0])]
+        """Remove files until `size` bytes more fit, those needed last first. Returns the bytes that remain."""
+        files = [entry for entry in self.scan() if not _remove_if_dead(entry[0])]
         taken = sum(length for _, length in files)
         if taken + size <= self.limit_bytes:
             return taken
@@ -123,7 +123,7 @@ class Cache:
         return taken
 
     def _needed(self, paths: Sequence[Path]) -> npt.NDArray[np.float64]:
-        """When each file is needed next; infinity where nobody knows it."""
+        """Global position at which each file is needed next; infinity where it is unknown."""
         needed = np.full(len(paths), np.inf)
         for folder, next_use in self._next_use:
             mine = [number for number, path in enumerate(paths) if path.is_relative_to(folder)]
@@ -132,8 +132,8 @@ class Cache:
         return needed
 
 
-def _swept(path: Path) -> bool:
-    """Remove a half-fetched file whose process is dead. True where it was one."""
+def _remove_if_dead(path: Path) -> bool:
+    """Remove a partial file whose process has ended. Returns: True where it was one."""
     if not path.name.startswith(TEMPORARY_PREFIX):
         return False
     try:
@@ -148,10 +148,10 @@ def _swept(path: Path) -> bool:
 
 
 @contextmanager
-def _held(path: Path) -> Iterator[int]:
-    """An open file under an exclusive lock, which ends with the block or with the process."""
+def _locked(path: Path) -> Iterator[int]:
+    """Open a file under an exclusive lock, released at the end of the block or of the process."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+    handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield handle

@@ -1,4 +1,4 @@
-"""Members of remote shards, fetched into the cache ahead of need by threads, and mapped from there."""
+"""Reads members of remote shards: threads fetch byte ranges into the cache in advance, and files are mapped from it."""
 
 import logging
 import mmap
@@ -17,7 +17,13 @@ import numpy.typing as npt
 
 from uniform.errors import RemoteError, ShardError
 from uniform.latents.batches.mixture import Mixture
-from uniform.latents.fetching.byte_ranges import ByteRanges, range_path, wanted_members, words, words_of_paths
+from uniform.latents.fetching.byte_ranges import (
+    ByteRanges,
+    place_codes,
+    place_codes_of_paths,
+    range_path,
+    wanted_members,
+)
 from uniform.latents.fetching.cache import Cache
 from uniform.latents.shards.index import Places
 from uniform.latents.shards.members import Shard, text_kind
@@ -26,31 +32,31 @@ from uniform.latents.shards.remote import RemoteFolder
 logger = logging.getLogger(__name__)
 
 FETCHES_AT_ONCE = 16
-"""Per process; a request to an object store mostly waits."""
+"""Download threads per process; a request to an object store mostly waits."""
 READ_BYTES = 16 << 20
-"""Of a whole shard that are asked for at once, and again after a failure."""
-ARRIVALS = 2
-"""How often a piece is fetched whose bytes have not the checksums of the index."""
-LOOKS = 3
-"""How often a piece is fetched that another process removes before it could be mapped."""
+"""Bytes of a whole shard per request; a failed request is repeated."""
+DOWNLOAD_ATTEMPTS = 2
+"""Downloads of a byte range whose content does not have the checksums of the index."""
+MAP_ATTEMPTS = 3
+"""Downloads of a byte range that another process removes before it is mapped."""
 CLOSING_S = 10.0
-"""What a request in hand is given to end when the run does."""
+"""Seconds that requests in progress get to finish when the run ends."""
 
 
 class FetchedMembers:
-    """`Members` of one remote source. Not for several threads at once; its fetchers are apart."""
+    """`Members` of one remote source. One thread uses it; downloads run in the threads of `Fetchers`."""
 
     def __init__(
-        self, mixture: Mixture, number: int, pieces: Mapping[str, ByteRanges], cache: Cache, fetchers: "Fetchers"
+        self, mixture: Mixture, number: int, ranges: Mapping[str, ByteRanges], cache: Cache, fetchers: "Fetchers"
     ) -> None:
         """
         Args:
             number: of the source in the mixture, whose folder is remote.
-            pieces: of that source (`ranges_of`).
+            ranges: byte ranges of that source (`ranges_of`).
         """
         source = mixture.sources[number]
         assert isinstance(source.index.folder, RemoteFolder)
-        self.mixture, self.number, self.source, self.pieces = mixture, number, source, pieces
+        self.mixture, self.number, self.source, self.ranges = mixture, number, source, ranges
         self.folder: RemoteFolder = source.index.folder
         self.position = 0
         """Global number of the first sample that is not read yet; the loader moves it."""
@@ -58,22 +64,22 @@ class FetchedMembers:
         self._coming: dict[Path, Future[None]] = {}
         self._whole: dict[Path, Shard] = {}
         members = wanted_members(source).values()
-        words_of_members = np.concatenate([words(p.shard, p.offset)[p.present] for p in members])
-        turn = np.argsort(words_of_members)
-        self._members = words_of_members[turn]
+        codes = np.concatenate([place_codes(p.shard, p.offset)[p.present] for p in members])
+        turn = np.argsort(codes)
+        self._members = codes[turn]
         self._lengths = np.concatenate([p.length[p.present] for p in members])[turn]
         self._crcs = np.concatenate([p.crc32[p.present] for p in members])[turn]
         self._users = self._users_of_ranges()
-        cache.knows(self.folder.local, self.next_use)
+        cache.add_folder(self.folder.local, self.next_use)
 
     def find(self, what: str, row: int, shard: int, offset: int) -> tuple[Shard, int]:
-        """See `Members`. Waits for a piece that has not come yet."""
-        held = self.pieces[what]
+        """See `Members`. Waits for a byte range that is still being fetched."""
+        held = self.ranges[what]
         start, length = int(held.start[row]), int(held.length[row])
         path = range_path(self.source.index, shard, start, length)
         if path in self._whole:
             return self._whole[path], offset - start
-        for _ in range(LOOKS):
+        for _ in range(MAP_ATTEMPTS):
             coming = self._coming.pop(path, None)
             if coming is not None:
                 coming.result()
@@ -81,17 +87,17 @@ class FetchedMembers:
                 self._obtain(path, shard, start, length)
             mapped = self._map(path, shard, length)
             if mapped is not None:
-                if start == 0:  # a whole shard stays mapped; pieces of clips are too many for that
+                if start == 0:  # a whole shard stays mapped; there are too many ranges of single clips
                     self._whole[path] = mapped
                 return mapped, offset - start
         raise RemoteError(
-            f"{path}: removed {LOOKS} times before it could be read. The cache is too small for what the processes "
-            f"that share it need at once: raise data.cache_bytes, or give each run a data.cache_folder of its own."
+            f"{path}: removed {MAP_ATTEMPTS} times before it could be read. The cache is too small for the processes "
+            f"that share it: raise data.cache_bytes, or give each run a data.cache_folder of its own."
         )
 
     def prefetch(self, what: str, places: Places, rows: npt.NDArray[np.int64]) -> None:
-        """See `Members`. ByteRanges come in the order in which they are announced."""
-        held = self.pieces[what]
+        """See `Members`. Byte ranges are fetched in the order in which they are announced."""
+        held = self.ranges[what]
         for shard, start, length in zip(
             held.shard[rows].tolist(), held.start[rows].tolist(), held.length[rows].tolist(), strict=True
         ):
@@ -100,13 +106,13 @@ class FetchedMembers:
                 self._coming[path] = self._fetchers.submit(partial(self._obtain, path, shard, start, length))
 
     def close(self) -> None:
-        """Fetch no more."""
+        """Stop fetching."""
         self._fetchers.close()
 
     def next_use(self, paths: Sequence[str]) -> npt.NDArray[np.float64]:
         """For each path below the folder's place in the cache, the global position that needs it next, or infinity."""
         starts, rows, captions = self._users
-        wanted = words_of_paths(self.source.index, paths)
+        wanted = place_codes_of_paths(self.source.index, paths)
         low, high = np.searchsorted(starts, wanted, "left"), np.searchsorted(starts, wanted, "right")
         counts = high - low
         found = np.full(len(paths), np.inf)
@@ -124,22 +130,22 @@ class FetchedMembers:
         return found
 
     def _users_of_ranges(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """First place of each piece, sorted; a clip that it is for; the number of its caption set, -1 for latents."""
+        """Sorted place code of each byte range; a clip that it serves; its caption set's number, -1 for latents."""
         numbers = {text_kind(name): number for number, name in enumerate(self.source.captions)}
         columns = []
-        for kind, held in self.pieces.items():
+        for kind, held in self.ranges.items():
             rows = np.flatnonzero(held.shard >= 0)
             caption = np.full_like(rows, numbers.get(kind, -1))
-            columns.append(np.stack([words(held.shard, held.start)[rows], rows, caption]))
+            columns.append(np.stack([place_codes(held.shard, held.start)[rows], rows, caption]))
         starts, rows, captions = np.unique(np.concatenate(columns, axis=1), axis=1)
         return starts, rows, captions
 
     def _map(self, path: Path, shard: int, length: int) -> Shard | None:
-        """The piece, or None where it was removed or is not whole."""
+        """The mapped byte range, or None where it was removed or is incomplete."""
         try:
             if path.stat().st_size == length:
                 return Shard(path, f"{self.folder}/{self.source.index.shards[shard]}")
-            path.unlink()  # cut by other hands than ours
+            path.unlink()  # cut by another program
         except FileNotFoundError:
             pass
         except ShardError as error:
@@ -151,9 +157,9 @@ class FetchedMembers:
         self._cache.obtain(path, length, partial(self._fill, shard, start, length))
 
     def _fill(self, shard: int, start: int, length: int, file: IO[bytes]) -> None:
-        """Write a piece into an open file, and compare its members with the index."""
+        """Download a byte range into an open file, and compare its members with the index."""
         name, stop = self.source.index.shards[shard], start + length
-        for _ in range(ARRIVALS):
+        for _ in range(DOWNLOAD_ATTEMPTS):
             file.seek(0)
             for begin in range(start, stop, READ_BYTES):
                 file.write(self.folder.read(name, begin, min(begin + READ_BYTES, stop)))
@@ -163,31 +169,31 @@ class FetchedMembers:
                 return
             self.folder.require_unchanged(name)
             logger.warning(
-                "%s/%s: %d members, the first at byte %d, have not the checksums of the index",
+                "%s/%s: %d members, the first at byte %d, do not have the checksums of the index",
                 *(self.folder, name, len(damaged), damaged[0]),
             )
-        # It is damaged there. The store that reads it names the clip, and knows how many such clips the run bears.
+        # The remote copy is damaged. The store that reads it names the clip and counts it against data.max_corrupt.
 
     def _damaged(self, shard: int, start: int, length: int, file: IO[bytes]) -> list[int]:
-        """Offsets in the shard of the members in a piece whose bytes differ from the index's checksums."""
-        edges = words(np.array([shard, shard], np.int32), np.array([start, start + length]))
+        """Offsets in the shard of the members in a byte range whose bytes differ from the index's checksums."""
+        edges = place_codes(np.array([shard, shard], np.int32), np.array([start, start + length]))
         low, high = np.searchsorted(self._members, edges).tolist()
         found = []
         with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            for word, size, crc in zip(
+            for code, size, crc in zip(
                 self._members[low:high].tolist(),
                 self._lengths[low:high].tolist(),
                 self._crcs[low:high].tolist(),
                 strict=True,
             ):
-                begin = word - int(edges[0])
+                begin = code - int(edges[0])
                 if zlib.crc32(view[begin : begin + size]) != crc:
                     found.append(start + begin)
         return found
 
 
 class Fetchers:
-    """Daemon threads that run what they are given, in that order."""
+    """Daemon threads that run submitted tasks in order."""
 
     def __init__(self, threads: int = FETCHES_AT_ONCE) -> None:
         self._queue: SimpleQueue[tuple[Future[None], Callable[[], None]] | None] = SimpleQueue()
@@ -197,13 +203,13 @@ class Fetchers:
             thread.start()
 
     def submit(self, task: Callable[[], None]) -> Future[None]:
-        """Have `task` run; the future gives what it raises."""
+        """Queue `task`; the future holds the exception that it raises."""
         future: Future[None] = Future()
         self._queue.put((future, task))
         return future
 
     def close(self) -> None:
-        """Drop what waits, and give what is in hand `CLOSING_S` seconds to end."""
+        """Drop waiting tasks, and wait `CLOSING_S` seconds for running ones."""
         self._closed.set()
         for _ in self._threads:
             self._queue.put(None)

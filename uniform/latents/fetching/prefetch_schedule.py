@@ -1,4 +1,4 @@
-"""Which steps are announced to the fetchers, and when: as far ahead as the cache has room for."""
+"""The prefetch schedule: which steps are fetched in advance, as many as the cache can hold."""
 
 from collections.abc import Callable, Sequence
 
@@ -10,11 +10,11 @@ from uniform.latents.fetching.byte_ranges import clip_bytes
 from uniform.latents.fetching.residency import DiskStore, Store
 
 STEPS_IN_CACHE = 4
-"""Global batches that the cache must hold at least: what is read, what is announced, and room to remove at once."""
+"""Global batches that the cache must hold at least: those being read, those announced, and a margin for removal."""
 
 
 class PrefetchScheduler:
-    """Announces what remote sources will be asked for. Without such sources, or with resident ones, it does nothing."""
+    """Prefetches the clips of the next steps from remote sources; does nothing for local or resident ones."""
 
     def __init__(
         self, mixture: Mixture, stores: Sequence[Store], global_batch: int, fetch_ahead: int, cache_bytes: int
@@ -35,7 +35,7 @@ class PrefetchScheduler:
         self._ahead = min(fetch_ahead, cache_bytes // (2 * step_bytes))
 
     def at(self, step: int, share: Callable[[int], Plan]) -> None:
-        """Announce what `step` and the steps after it need.
+        """Prefetch the clips of `step` and of the steps after it.
 
         Args:
             share: what this process reads at a step.
@@ -55,7 +55,7 @@ class PrefetchScheduler:
                 store.prefetch(plan.clip[mine], plan.caption[mine])
 
     def close(self) -> None:
-        """Have nothing more fetched."""
+        """Stop fetching."""
         for store in self._stores.values():
             if store.remote is not None:
                 store.remote.close()

@@ -1,8 +1,8 @@
-"""Where latents wait until a batch wants them: in mapped shards on disk, in memory, or on the accelerator.
+"""Stores of latents: in mapped shards on disk, in memory, or on the accelerator.
 
-All stores answer the same questions: the raw latents of some clips, their deviations where the source samples its
-posteriors, and their text features. A window is the part of a long clip that begins at that second
-(`uniform/latents/shards/windows.py`). B clips, M tokens, D numbers per token.
+All stores have the same methods: raw latents of some clips, their stds where the source samples its posteriors, and
+their text features. A window is the part of a long clip that begins at that second
+(`uniform/latents/shards/windows.py`). B clips, M tokens, D channels.
 """
 
 import os
@@ -40,7 +40,7 @@ class Store(Protocol):
         """Write the raw float16 latents of windows of clips `rows` to rows `slots` of `into`. Raises: ShardError."""
         ...
 
-    def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+    def stds(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
         """As `latents`, the standard deviations of the posteriors; only where the source samples them."""
         ...
 
@@ -50,7 +50,7 @@ class Store(Protocol):
 
 
 class DiskStore:
-    """Members copied straight out of memory-mapped shards, or fetched pieces of them: one copy, in any order."""
+    """Copies members out of memory-mapped shards or of fetched byte ranges: one copy, in any order."""
 
     def __init__(self, source: Source, members: Members, verify: Verify) -> None:
         index = source.index
@@ -65,14 +65,14 @@ class DiskStore:
 
     @property
     def remote(self) -> FetchedMembers | None:
-        """Where the members come from, if that is the network."""
+        """The members of a remote source; None for a local one."""
         return self.members if isinstance(self.members, FetchedMembers) else None
 
     def latents(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
         self.copy("video", rows, windows, into.video, slots)
         self.copy("audio", rows, windows, into.audio, slots)
 
-    def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+    def stds(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
         self.copy(std_kind("video"), rows, windows, into.video, slots)
         self.copy(std_kind("audio"), rows, windows, into.audio, slots)
 
@@ -80,7 +80,7 @@ class DiskStore:
         return [self._text(row, caption) for row, caption in zip(rows.tolist(), captions.tolist(), strict=True)]
 
     def prefetch(self, rows: Rows, captions: Rows | None = None) -> None:
-        """Have the latents of `rows` ready soon, and their texts in the sets with these numbers (-1 for none)."""
+        """Prefetch the latents of `rows`, and their texts in the sets with these numbers (-1 for none)."""
         for what, places in self.places.items():
             self.members.prefetch(what, places, rows)
         for number in () if captions is None else sorted(set(captions[captions >= 0].tolist())):
@@ -97,26 +97,26 @@ class DiskStore:
         same_length = bool((part.length == begin + size).all())
         whole: set[Shard] = set()
         find = self.members.find
-        pieces: list[slice | None] = [None] * len(rows)
+        cut_steps: list[slice | None] = [None] * len(rows)
         if windows is not None and not cut.single:
-            pieces = [cut.steps(window) for window in windows.tolist()]
+            cut_steps = [cut.steps(window) for window in windows.tolist()]
         for row, slot, shard, offset, steps in zip(
-            rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), pieces, strict=True
+            rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), cut_steps, strict=True
         ):
             opened, at = find(what, row, shard, offset)
             if opened not in whole:
-                opened.require_whole()
+                opened.require_full_length()
                 whole.add(opened)
             if not same_length or opened.map[at : at + begin] != header:
-                self._array(what, places, row)  # says what is wrong with it
+                self._array(what, places, row)  # raises with the reason
             if self.verify != "never":
                 self._check(what, places, row, opened, at)
             if steps is None:
                 target[slot] = opened.bytes[at + begin : at + begin + size]
             else:
                 content = opened.bytes[at + begin : at + begin + size]
-                piece = content.reshape(*cut.flat[:2], -1)[:, steps]
-                target[slot].reshape(piece.shape)[:] = piece
+                part_of_clip = content.reshape(*cut.flat[:2], -1)[:, steps]
+                target[slot].reshape(part_of_clip.shape)[:] = part_of_clip
 
     def _header(self, what: str, places: Places, row: int) -> tuple[bytes, int]:
         """The .npy header that every member of this kind begins with, and the bytes after it."""
@@ -177,7 +177,7 @@ class ResidentStore:
         self.cuts = {what: disk.cuts[what] for what in disk.places}
         if source.windows == 1:
             self.cuts = {what: Cut(cut.window, cut.window, cut.stride) for what, cut in self.cuts.items()}
-        _require_room(source, self.cuts, device)
+        _require_memory(source, self.cuts, device)
         self.held = {what: self._held(disk, what, source.windows == 1) for what in self.cuts}
         self._texts = [_pack(disk, source, number, device) for number in range(len(source.captions))]
 
@@ -197,7 +197,7 @@ class ResidentStore:
         self._gather("video", rows, windows, into.video, slots)
         self._gather("audio", rows, windows, into.audio, slots)
 
-    def deviations(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
+    def stds(self, rows: Rows, windows: Rows, into: Pair, slots: Rows) -> None:
         self._gather(std_kind("video"), rows, windows, into.video, slots)
         self._gather(std_kind("audio"), rows, windows, into.audio, slots)
 
@@ -234,7 +234,7 @@ def _pack(disk: DiskStore, source: Source, caption: int, device: torch.device) -
     return packed if device.type == "cpu" else torch.from_numpy(packed).to(device), starts
 
 
-def _require_room(source: Source, held: Mapping[str, Cut], device: torch.device) -> None:
+def _require_memory(source: Source, held: Mapping[str, Cut], device: torch.device) -> None:
     index = source.index
     wanted = sum(int(index.texts[name].length.sum()) for name in source.captions)
     wanted += len(index) * sum(2 * prod(cut.whole) for cut in held.values())
@@ -253,11 +253,11 @@ def open_stores(
     mixture: Mixture, residency: Literal["disk", "ram", "gpu"], verify: Verify, device: torch.device, cache: Cache
 ) -> list[Store]:
     """A store for each source. Fetched members are compared with the index once at least, whatever `verify` says."""
-    pieces = ranges_of(mixture, cache.limit_bytes)
-    fetchers = Fetchers() if pieces else None
+    ranges = ranges_of(mixture, cache.limit_bytes)
+    fetchers = Fetchers() if ranges else None
     found: dict[int, Members] = {}
     if fetchers is not None:
-        found |= {n: FetchedMembers(mixture, n, held, cache, fetchers) for n, held in pieces.items()}
+        found |= {n: FetchedMembers(mixture, n, held, cache, fetchers) for n, held in ranges.items()}
         cache.trim()
     stores: list[Store] = []
     for number, source in enumerate(mixture.sources):

@@ -1,7 +1,7 @@
 """Latent shards to batches: the global batch at step s is a pure function of (mixture, seed, s).
 
 Each process takes its slice of the global batch, so every number of processes sees the same batches and every process
-makes the same number of steps. To resume is to begin at another step. B clips, M tokens, D numbers per token.
+makes the same number of steps. Resuming starts at another step. B clips, M tokens, D channels.
 """
 
 import logging
@@ -36,7 +36,7 @@ class LoaderConfig:
     global_batch: int = 32
     """Clips per step, over all processes (paper, 4.1: 32)."""
     residency: Literal["disk", "ram", "gpu"] = "disk"
-    """Where latents wait: in mapped shards, in memory, or on the accelerator (each process holds all of them)."""
+    """Where latents are held: in mapped shards, in memory, or on the accelerator (each process holds all of them)."""
     read_ahead: int = 2
     """Steps that a thread prepares in advance; 0 reads in the training loop."""
     verify: Verify = "first"
@@ -82,7 +82,7 @@ class Loader:
             rank: number of this process, of `processes`.
             micro_batches: parts that this process's slice of a global batch is cut into (gradient accumulation).
             device: where batches are wanted; None is the CPU.
-        Raises: ConfigError where the global batch cannot be split so, is larger than the data set, or than the cache.
+        Raises: ConfigError where the global batch cannot be split so, is larger than the dataset, or than the cache.
         """
         parts = processes * micro_batches
         if config.global_batch % parts:
@@ -102,13 +102,13 @@ class Loader:
         """Damaged clips that were replaced: clip id to error."""
         cache = Cache(config.cache_folder or default_cache_folder(), config.cache_bytes)
         self._stores = open_stores(mixture, config.residency, config.verify, self.device, cache)
-        self._lookout = PrefetchScheduler(
+        self._prefetch_schedule = PrefetchScheduler(
             mixture, self._stores, config.global_batch, config.fetch_ahead, config.cache_bytes
         )
         self._lock = threading.Lock()
-        self._scales = {name: self._card_numbers(name) for name in ("video", "audio")}
+        self._scales = {name: self._card_statistics(name) for name in ("video", "audio")}
         self._raw: Pair | None = None
-        self._deviations: Pair | None = None
+        self._stds: Pair | None = None
         self._samples = any(source.config.posterior == "sample" for source in mixture.sources)
         self._cut = False
         self._stream = _side_stream(self.device)
@@ -129,7 +129,7 @@ class Loader:
         Raises: ShardError where a member is damaged and the tolerance is used up, or a shard is gone; RemoteError.
         """
         with self._lock, torch.cuda.stream(self._stream):
-            self._lookout.at(step, self._share)
+            self._prefetch_schedule.at(step, self._share)
             share = self.config.global_batch // self.processes
             size = share // self.micro_batches
             first = step * self.config.global_batch + self.rank * share
@@ -152,10 +152,10 @@ class Loader:
 
     def close(self) -> None:
         """Stop fetching. Only remote sources need it; the loader is not read again."""
-        self._lookout.close()
+        self._prefetch_schedule.close()
 
     def prefetch(self, step: int) -> None:
-        """Tell the kernel which bytes this process reads at `step`."""
+        """Start reading the bytes that this process needs at `step` from disk."""
         plan = self._share(step)
         for number, store in enumerate(self._stores):
             if isinstance(store, DiskStore) and not store.remote:
@@ -227,17 +227,17 @@ class Loader:
         clean = self.raw(plan).map(lambda mean: mean.to(self.device, torch.float32))
         if not self._samples:
             return clean
-        if self._deviations is None or len(self._deviations.video) != len(plan.positions):
-            self._deviations = self._buffers(len(plan.positions))
-        for tensor in self._deviations:
-            tensor.zero_()  # a source that keeps to its means has none
+        if self._stds is None or len(self._stds.video) != len(plan.positions):
+            self._stds = self._buffers(len(plan.positions))
+        for tensor in self._stds:
+            tensor.zero_()  # a source that uses its posterior means has none
         for number, store in enumerate(self._stores):
             slots = np.flatnonzero(plan.source == number)
             if len(slots) and self.mixture.sources[number].config.posterior == "sample":
-                store.deviations(plan.clip[slots], plan.window[slots], self._deviations, slots)
+                store.stds(plan.clip[slots], plan.window[slots], self._stds, slots)
         noise = draws.noise(self.mixture.seed, plan.positions, clean, draws.Stream.POSTERIOR)
-        for mean, deviation, standard in zip(clean, self._deviations, noise, strict=True):
-            mean.addcmul_(deviation.to(self.device, torch.float32), standard)
+        for mean, std, standard in zip(clean, self._stds, noise, strict=True):
+            mean.addcmul_(std.to(self.device, torch.float32), standard)
         return clean
 
     def _sound(self, plan: Plan) -> tuple[Plan, Pair]:
@@ -301,7 +301,7 @@ class Loader:
                 return int(store.texts(clips[:1], captions[:1])[0].shape[-1])
         raise ShardError(f"{self.mixture.first.folder}: no clip of the mixture has a text. Name another caption set.")
 
-    def _card_numbers(self, modality: Literal["video", "audio"]) -> tuple[Tensor, Tensor]:
+    def _card_statistics(self, modality: Literal["video", "audio"]) -> tuple[Tensor, Tensor]:
         card, spec = self.mixture.first.card, self.mixture.first.spec
         codec = card.video if modality == "video" else card.audio
         channels, *rest = spec.video_latent if modality == "video" else spec.audio_latent

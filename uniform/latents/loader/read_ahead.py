@@ -1,4 +1,4 @@
-"""A thread that prepares the next steps while the current one is trained."""
+"""Prepares the next steps in a thread while the current one is trained."""
 
 import queue
 import threading
@@ -15,7 +15,7 @@ def read_ahead(
 
     Args:
         read: makes the item of a step; runs in the thread.
-        announce: told one step in advance which step will be read; runs in the thread.
+        announce: called with the next step before the current one is read; runs in the thread.
         stop: first step that is not wanted; None goes on for ever.
         depth: finished items that may wait, 1 or more.
     Raises: whatever `read` or `announce` raises, in the caller, at the step that it belongs to.
@@ -56,7 +56,7 @@ def read_ahead(
 
 
 class _Failed:
-    """What ended the thread, on its way to the caller."""
+    """The exception that ended the thread, to be raised in the caller."""
 
     def __init__(self, error: BaseException) -> None:
         self.error = error

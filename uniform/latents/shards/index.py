@@ -48,7 +48,7 @@ class Places:
 
 @dataclass(frozen=True, kw_only=True)
 class Index:
-    """Everything that a loader must know of a folder of shards; N clips."""
+    """The index of a folder of shards as arrays, for a loader; N clips."""
 
     folder: Path | RemoteFolder
     """As the user named it: a remote folder prints as its URL."""
@@ -63,13 +63,13 @@ class Index:
     texts: dict[str, Places]
     """By caption set."""
     stdev: dict[str, Places]
-    """Of "video" and "audio": the posterior's deviation; empty where it was not asked for."""
+    """Of "video" and "audio": the posterior's std; empty where it was not requested."""
 
     def __len__(self) -> int:
         return len(self.clip_ids)
 
     def content_digest(self, captions: Sequence[str]) -> str:
-        """Of the clips in their order, and of every byte that these caption sets make one read: 16 hex digits."""
+        """Digest of the clips in their order and of every byte read with these caption sets: 16 hex digits."""
         found = hashlib.sha256("\n".join(self.clip_ids.tolist()).encode())
         for places in (self.video, self.audio, *self.stdev.values(), *(self.texts[name] for name in captions)):
             found.update(np.where(places.present, places.crc32.astype(np.int64), -1).tobytes())
@@ -86,7 +86,7 @@ def open_index(folder: Path | RemoteFolder, split: str | None = None, *, stdev: 
     Args:
         folder: holds index.parquet, card.json and the shards.
         split: keep only the clips of this split; None keeps all.
-        stdev: the optional column of deviations is wanted too.
+        stdev: read the optional column of posterior stds too.
     Raises: ShardError where the index is missing, empty, of another shape or of another number of clips than the card
         says, or names bytes that are not there.
     """
@@ -211,17 +211,17 @@ def _check_members(index: Index, path: Path) -> None:
 
 
 def _check_bytes(index: Index, path: Path) -> None:
-    """Every shard is there, and every range ends inside it."""
+    """Raise ShardError unless every shard exists and every range ends inside its shard."""
     for name in index.shards:
         if Path(name).name != name:
             raise ShardError(f"{path}: shard '{name}' is not a file name of this folder; the index cannot be trusted.")
     if isinstance(index.folder, RemoteFolder):
-        index.folder.survey(index.shards)
+        index.folder.fetch_properties(index.shards)
         sizes = np.array([index.folder.size(name) for name in index.shards], dtype=np.int64)
     else:
         sizes = np.array([_size(index.folder, name) for name in index.shards], dtype=np.int64)
     members = {"video": index.video, "audio": index.audio} | {f"text '{k}'": v for k, v in index.texts.items()}
-    members |= {f"{name} deviation": places for name, places in index.stdev.items()}
+    members |= {f"{name} std": places for name, places in index.stdev.items()}
     for what, places in members.items():
         rows = np.flatnonzero(places.present)
         ends = places.offset[rows] + places.length[rows]

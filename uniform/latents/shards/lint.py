@@ -1,4 +1,4 @@
-"""Do the shards of a folder say the truth? Every byte that the index names is read and compared.
+"""Checks a folder of shards: every byte that the index names is read and compared.
 
 Checked: the card is of this format and its spec makes sense; the index has the contract's columns and names each clip
 once; every tar is whole and holds plain files only; each member lies where the index says, with the sum that it says;
@@ -133,7 +133,7 @@ def _card_problems(card: Card, index: pa.Table, frames: int) -> Iterator[Problem
     if card.ids_digest != ids_digest(ids):
         yield Problem("card.json", f"its digest of the clip ids is {card.ids_digest}, the index's is {ids_digest(ids)}")
     if list(card.datasets) != sorted(set(index["dataset"].to_pylist())):
-        yield Problem("card.json", f"names the data sets {', '.join(card.datasets)}; the index has others")
+        yield Problem("card.json", f"names the datasets {', '.join(card.datasets)}; the index has others")
     found = {text["set"] for texts in index["texts"].to_pylist() for text in texts or ()}
     if found != set(card.texts):
         yield Problem("card.json", f"names the caption sets {sorted(card.texts)}; the index has {sorted(found)}")
@@ -146,7 +146,7 @@ def _card_problems(card: Card, index: pa.Table, frames: int) -> Iterator[Problem
 
 
 def _members_of(index: pa.Table) -> dict[str, dict[str, _Wanted]]:
-    """Shard -> member -> what the index says of it."""
+    """Shard -> member -> its entry in the index."""
     found: dict[str, dict[str, _Wanted]] = {}
 
     def add(clip_id: str, field: str, place: Mapping[str, Any] | None) -> None:
@@ -171,7 +171,7 @@ def _shard_problems(path: Path, members: Mapping[str, _Wanted], spec: Spec, card
             if not _MEMBER.fullmatch(entry.name):
                 yield Problem(where, "is no <clip id>.<field>")
             if entry.name in seen:
-                yield Problem(where, "stands in the shard twice")
+                yield Problem(where, "is in the shard twice")
             seen.add(entry.name)
             if entry.name in members:
                 yield from _member_problems(where, entry, members[entry.name], spec, card)
@@ -205,7 +205,7 @@ def _member_problems(where: str, entry: Entry, wanted: _Wanted, spec: Spec, card
     elif not np.isfinite(array).all():
         yield Problem(where, f"holds {int((~np.isfinite(array)).sum())} values that are NaN or infinite")
     elif field in _STDEV_PLACES.values() and (array < 0).any():
-        yield Problem(where, f"holds {int((array < 0).sum())} deviations below 0")
+        yield Problem(where, f"holds {int((array < 0).sum())} standard deviations below 0")
     yield from _shape_problems(where, field, array.shape, wanted, latent_shapes(spec, card.windows), spec.name)
 
 
@@ -225,28 +225,27 @@ def _shape_problems(
 
 def _meta_problems(where: str, entry: Entry, card: Card) -> Iterator[Problem]:
     try:
-        facts = json.load(io.BytesIO(entry.content))
+        metadata = json.load(io.BytesIO(entry.content))
     except ValueError as error:
         yield Problem(where, f"is not JSON ({error})")
         return
-    if not isinstance(facts, dict):
+    if not isinstance(metadata, dict):
         yield Problem(where, "is not a JSON table")
         return
-    if facts.get("windows", 1) != card.windows:
-        text = f"has {facts.get('windows', 1)} windows; the card says {card.windows}"
+    if metadata.get("windows", 1) != card.windows:
+        text = f"has {metadata.get('windows', 1)} windows; the card says {card.windows}"
         yield Problem(where, text, other_spec=True)
-    codecs = facts.get("codecs")
-    for kind, told in (codecs if isinstance(codecs, dict) else {}).items():
+    codecs = metadata.get("codecs")
+    for kind, fingerprint in (codecs if isinstance(codecs, dict) else {}).items():
         known = getattr(card, kind, None)
-        if isinstance(known, Mapping) and told != known.get("fingerprint"):
-            yield Problem(
-                where, f"was made by the {kind} codec {told}; the card says {known.get('fingerprint')}", other_spec=True
-            )
+        if isinstance(known, Mapping) and fingerprint != known.get("fingerprint"):
+            text = f"was made by the {kind} codec {fingerprint}; the card says {known.get('fingerprint')}"
+            yield Problem(where, text, other_spec=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Info:
-    """What a folder of shards holds, in numbers."""
+    """Counts and sizes of a folder of shards."""
 
     card: Card
     splits: Mapping[str, int]

@@ -44,7 +44,7 @@ def parse_header(start: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 class Shard:
-    """One memory-mapped tar, or a piece of one that was fetched.
+    """One memory-mapped tar, or a fetched byte range of one.
 
     Raises: ShardError where the file cannot be mapped.
     """
@@ -53,7 +53,7 @@ class Shard:
         """Map a file.
 
         Args:
-            origin: where a fetched file came from, for errors; None is a shard that lies where it was made.
+            origin: where a fetched file came from, for errors; None for a local shard.
         """
         self.path, self.origin = path, origin
         try:
@@ -63,8 +63,8 @@ class Shard:
             raise ShardError(f"{path}: cannot be read ({error}). Copy the shard again.") from error
         self.bytes = np.frombuffer(self.map, dtype=np.uint8)
 
-    def require_whole(self) -> None:
-        """Raise ShardError where the file has become shorter since it was mapped: its lost pages would kill us."""
+    def require_full_length(self) -> None:
+        """Raise ShardError where the file became shorter since it was mapped: reading lost pages ends the process."""
         size = self.map.size()
         if size < len(self.bytes):
             raise ShardError(f"{self.path}: had {len(self.bytes)} bytes when the run began, has {size} now.")
@@ -83,19 +83,18 @@ class Shard:
             if begin + count * dtype.itemsize != length:
                 raise ValueError(f"header says {shape} {dtype}, the index says {length} bytes")
         except ValueError as error:
-            raise ShardError(f"{self.path}: {what} at byte {offset}: {error}. The index or the shard lies.") from error
+            raise ShardError(f"{self.path}: {what} at byte {offset}: {error}. Index and shard do not match.") from error
         return np.frombuffer(self.map, dtype, count, offset + begin).reshape(shape)
 
     def require_crc(self, offset: int, length: int, crc32: int, what: str) -> None:
         """Raise ShardError where the member's bytes do not have the index's checksum."""
         found = zlib.crc32(memoryview(self.map)[offset : offset + length])
         if found != crc32:
-            mend = f"Copy the shard again, or run `uniform shards lint {self.path.parent}`."
+            fix = f"Copy the shard again, or run `uniform shards lint {self.path.parent}`."
             if self.origin is not None:
-                mend = f"It came from {self.origin}; once that is mended, remove the file and it is fetched again."
+                fix = f"It came from {self.origin}; fix it there, then remove this file: it is fetched again."
             raise ShardError(
-                f"{self.path}: {what} at byte {offset} is damaged (crc32 {found:08x}, the index has {crc32:08x}). "
-                f"{mend}"
+                f"{self.path}: {what} at byte {offset} is damaged (crc32 {found:08x}, the index has {crc32:08x}). {fix}"
             )
 
     def prefetch(self, offset: int, length: int) -> None:
@@ -113,7 +112,7 @@ def _header_length(start: bytes) -> int:
 
 
 class Members(Protocol):
-    """Where the members of a source's clips are found, wherever the shards are."""
+    """Finds the members of a source's clips, in local or remote shards."""
 
     def find(self, what: str, row: int, shard: int, offset: int) -> tuple[Shard, int]:
         """The mapped file that holds a member, and the member's first byte in it.
@@ -128,13 +127,13 @@ class Members(Protocol):
         ...
 
     def prefetch(self, what: str, places: Places, rows: npt.NDArray[np.int64]) -> None:
-        """Have these members ready soon."""
+        """Start reading these members in advance."""
         ...
 
 
 def std_kind(modality: str) -> str:
-    """Kind of member of the posterior's deviations of a modality."""
-    return f"{modality} deviation"
+    """Kind of member of the posterior's std of a modality."""
+    return f"{modality} std"
 
 
 def text_kind(caption_set: str) -> str:

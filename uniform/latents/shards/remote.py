@@ -1,8 +1,8 @@
 """A folder of latent shards on an object store, a hub or a web server, read through fsspec.
 
-Any URL that fsspec knows: s3://, gs://, az://, hf://, https://, file://, memory://. The drivers are libraries of their
-own (extra `remote`); they take credentials from the environment, and a URL that carries one is refused. Everything is
-read by byte range, so no failure costs more than the range in hand.
+Any URL that fsspec reads: s3://, gs://, az://, hf://, https://, file://, memory://. The drivers are separate
+libraries (extra `remote`); they take credentials from the environment, and a URL that carries one is refused. Files
+are read by byte range, so a failure costs no more than the current range.
 """
 
 import hashlib
@@ -27,29 +27,29 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ATTEMPTS = 5
-"""Of one request, before the run stops."""
+"""Attempts of one request before the run stops."""
 FIRST_PAUSE_S = 0.5
-"""After the first failure; doubled after each, so that five attempts wait 7.5 s together."""
+"""Pause after the first failure; doubled after each, so that five attempts wait 7.5 s in all."""
 LARGEST_BYTES = {INDEX_NAME: 4 << 30, CARD_NAME: 64 << 20}
-"""Of files that are read whole into memory."""
-QUESTIONS_AT_ONCE = 16
+"""Size limits of files that are read into memory."""
+SIZE_REQUESTS_AT_ONCE = 16
 """Requests for the size of a file, where the store cannot list the folder."""
 VERSION_KEYS = ("ETag", "etag", "generation", "blob_id", "md5", "LastModified", "last_modified", "mtime", "created")
-"""What drivers call the mark by which a file is told from its later versions."""
+"""Names that drivers use for the version of a file."""
 
 
-class _UnansweredError(RemoteError):
-    """Every attempt failed: nothing is known of the file."""
+class _NoAnswerError(RemoteError):
+    """Every attempt failed."""
 
 
 @dataclass(frozen=True)
-class Facts:
-    """What a store says of a file."""
+class FileProperties:
+    """Size and version of a file on a store."""
 
     size: int
     """Bytes."""
     version: str = ""
-    """The mark by which the store tells the file from its later versions; empty where it has none."""
+    """Differs between versions of the file; empty where the store has none."""
 
 
 def is_url(folder: str | Path) -> bool:
@@ -58,7 +58,7 @@ def is_url(folder: str | Path) -> bool:
 
 
 def default_cache_folder() -> Path:
-    """Where fetched shards go if nothing else is said: $XDG_CACHE_HOME/uniform/shards, or ~/.cache/uniform/shards."""
+    """Default cache of fetched shards: $XDG_CACHE_HOME/uniform/shards, or ~/.cache/uniform/shards."""
     home = os.environ.get("XDG_CACHE_HOME")
     return (Path(home) if home else Path.home() / ".cache") / "uniform" / "shards"
 
@@ -70,18 +70,18 @@ class RemoteFolder:
         """Open a folder and fetch its index and card.
 
         Args:
-            cache_folder: receives them in `<16 hex of URL, index and card>/`, so that a folder that was made again is
-                never mixed up with what was fetched from it before.
+            cache_folder: receives them in `<16 hex of URL, index and card>/`, so that files of an earlier
+                version of the folder are not used.
         Raises: ConfigError for a URL that carries a credential or needs a missing driver; RemoteError.
         """
         self.url = url.rstrip("/")
         self._files, self._path = _connect(self.url)
-        self._facts: dict[str, Facts] = {}
+        self._properties: dict[str, FileProperties] = {}
         self._listed: set[str] = set()
         contents = {name: self._whole(name) for name in (INDEX_NAME, CARD_NAME)}
         marks = [hashlib.sha256(content).hexdigest() for content in contents.values()]
         self.local = cache_folder / digest([self.url, *marks])
-        """Holds index.parquet, card.json and what else was fetched."""
+        """Local folder of index.parquet, card.json and everything fetched."""
         try:
             for name, content in contents.items():
                 write_bytes(self.local / name, content)
@@ -91,34 +91,36 @@ class RemoteFolder:
     def __str__(self) -> str:
         return self.url
 
-    def survey(self, names: Sequence[str]) -> None:
-        """Learn the sizes and versions of these files. Raises: RemoteError where one is not there."""
+    def fetch_properties(self, names: Sequence[str]) -> None:
+        """Get the sizes and versions of these files. Raises: RemoteError where one is missing."""
         try:
             self._listed = set(self._listing()) & set(names)
-        except Exception as error:  # a web server, for one, may show no listing
-            logger.info("%s: no listing (%s); asking for each file", self.url, _reason(error))
-        self._facts = self._look(names)
+        except Exception as error:  # a web server, for instance, may have no listing
+            logger.warning("%s: no listing (%s); requesting each file", self.url, _reason(error))
+        self._properties = self._read_properties(names)
 
-    def _look(self, names: Sequence[str]) -> dict[str, Facts]:
-        """Facts of files, from one listing where `survey` had them from it: a driver may word the two differently."""
-        asked = [name for name in names if name not in self._listed]
-        with ThreadPoolExecutor(QUESTIONS_AT_ONCE) as pool:
-            facts = dict(zip(asked, pool.map(self._ask, asked), strict=True))
-        if len(asked) < len(names):
+    def _read_properties(self, names: Sequence[str]) -> dict[str, FileProperties]:
+        """Properties of files, from one listing where `fetch_properties` used it too: a driver may report the two
+        differently.
+        """
+        requested = [name for name in names if name not in self._listed]
+        with ThreadPoolExecutor(SIZE_REQUESTS_AT_ONCE) as pool:
+            properties = dict(zip(requested, pool.map(self._request_properties, requested), strict=True))
+        if len(requested) < len(names):
             listing = _retried(self.url, self._listing)
-            gone = [name for name in names if name not in facts and name not in listing]
+            gone = [name for name in names if name not in properties and name not in listing]
             if gone:
-                raise RemoteError(f"{self.url}/{gone[0]}: not there any more. Start the run again when it is.")
-            facts |= {name: listing[name] for name in names if name not in facts}
-        return facts
+                raise RemoteError(f"{self.url}/{gone[0]}: no longer there. Restore it, then start the run again.")
+            properties |= {name: listing[name] for name in names if name not in properties}
+        return properties
 
-    def _listing(self) -> dict[str, Facts]:
+    def _listing(self) -> dict[str, FileProperties]:
         entries = self._files.ls(self._path, detail=True)
-        return {Path(entry["name"]).name: _facts(entry) for entry in entries if entry.get("size") is not None}
+        return {Path(entry["name"]).name: _file_properties(entry) for entry in entries if entry.get("size") is not None}
 
     def size(self, name: str) -> int:
-        """Bytes of a file, as `survey` found it."""
-        return self._facts[name].size
+        """Bytes of a file, as `fetch_properties` found it."""
+        return self._properties[name].size
 
     def read(self, name: str, start: int, stop: int) -> bytes:
         """Bytes `start` to `stop` of a file.
@@ -129,36 +131,36 @@ class RemoteFolder:
         def once() -> bytes:
             content: bytes = self._files.cat_file(f"{self._path}/{name}", start=start, end=stop)
             if len(content) != stop - start:
-                raise OSError(f"bytes {start} to {stop} were asked for, {len(content)} bytes came")
+                raise OSError(f"bytes {start} to {stop} were requested, {len(content)} bytes arrived")
             return content
 
         try:
             return _retried(f"{self.url}/{name}", once)
         except RemoteError as error:
-            if name in self._facts and not isinstance(error.__cause__, FileNotFoundError | PermissionError):
-                with suppress(_UnansweredError):
-                    self.require_unchanged(name)  # says what it is, where that is the reason
+            if name in self._properties and not isinstance(error.__cause__, FileNotFoundError | PermissionError):
+                with suppress(_NoAnswerError):
+                    self.require_unchanged(name)  # raises where a change is the reason
             raise
 
     def require_unchanged(self, name: str) -> None:
-        """Raise RemoteError where a file is no longer what `survey` found."""
+        """Raise RemoteError where a file is no longer what `fetch_properties` found."""
         self._files.invalidate_cache()
-        now, then = self._look([name])[name], self._facts[name]
+        now, then = self._read_properties([name])[name], self._properties[name]
         if now != then:
             raise RemoteError(
                 f"{self.url}/{name}: changed since the run opened it, from {then.size:,} bytes ({then.version}) to "
-                f"{now.size:,} bytes ({now.version}). Start the run again: it reads the new index, and goes on only if "
+                f"{now.size:,} bytes ({now.version}). Start the run again: it reads the new index, and resumes only if "
                 f"the clips are the same."
             )
 
-    def _ask(self, name: str) -> Facts:
-        def once() -> Facts:
-            return _facts(self._files.info(f"{self._path}/{name}"))
+    def _request_properties(self, name: str) -> FileProperties:
+        def once() -> FileProperties:
+            return _file_properties(self._files.info(f"{self._path}/{name}"))
 
         return _retried(f"{self.url}/{name}", once)
 
     def _whole(self, name: str) -> bytes:
-        size, limit = self._ask(name).size, LARGEST_BYTES[name]
+        size, limit = self._request_properties(name).size, LARGEST_BYTES[name]
         if size > limit:
             raise RemoteError(
                 f"{self.url}/{name}: {size:,} bytes; no more than {limit:,} are read. Is it the right file?"
@@ -173,8 +175,8 @@ def _connect(url: str) -> tuple[Any, str]:
     parts = urlsplit(url)
     if parts.username or parts.password or parts.query:
         raise ConfigError(
-            f"data source '{parts.scheme}://...{parts.path}': the URL carries a credential or a query, and would "
-            f"stand in every checkpoint. Give credentials to the driver in its environment variables."
+            f"data source '{parts.scheme}://...{parts.path}': the URL holds a credential or a query, which "
+            f"every checkpoint would contain. Give credentials to the driver in its environment variables."
         )
     try:
         files, path = url_to_fs(url)
@@ -182,19 +184,19 @@ def _connect(url: str) -> tuple[Any, str]:
         raise ConfigError(f"{url}: {error}. The drivers are an extra: pip install 'uniform-toolkit[remote]'") from error
     except Exception as error:
         raise ConfigError(f"{url}: fsspec cannot open this URL ({_reason(error)})") from error
-    files.invalidate_cache()  # fsspec hands out one file system per store, with what it listed before
+    files.invalidate_cache()  # fsspec caches one file system per store, with its listings
     return files, str(path).rstrip("/")
 
 
-def _facts(entry: dict[str, Any]) -> Facts:
+def _file_properties(entry: dict[str, Any]) -> FileProperties:
     if entry.get("size") is None:
-        raise OSError("the store does not say how large it is")
+        raise OSError("the store does not report its size")
     mark = next((f"{key} {entry[key]}" for key in VERSION_KEYS if entry.get(key)), "")
-    return Facts(int(entry["size"]), mark)
+    return FileProperties(int(entry["size"]), mark)
 
 
 def _retried(what: str, function: Callable[[], T]) -> T:
-    """`function()`, again after a growing pause where it fails for a reason that may pass."""
+    """`function()`, repeated after a growing pause where the failure may be temporary."""
     for attempt in range(1, ATTEMPTS + 1):
         try:
             return function()
@@ -204,11 +206,11 @@ def _retried(what: str, function: Callable[[], T]) -> T:
             ) from error
         except Exception as error:  # each driver has errors of its own
             if isinstance(error, FileNotFoundError) and not _may_pass(error):
-                raise RemoteError(f"{what}: not there. Check the URL; a finished folder of shards has it.") from error
+                raise RemoteError(f"{what}: not found. Check the URL; a finished folder of shards has it.") from error
             if attempt == ATTEMPTS:
-                raise _UnansweredError(
+                raise _NoAnswerError(
                     f"{what}: {ATTEMPTS} attempts failed, the last with {_reason(error)}. When the store can be "
-                    f"reached again, the same command goes on from the newest checkpoint."
+                    f"reached again, the same command resumes from the newest checkpoint."
                 ) from error
             pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1)
             logger.warning("%s: attempt %d of %d failed (%s)", what, attempt, ATTEMPTS, _reason(error))
@@ -217,13 +219,13 @@ def _retried(what: str, function: Callable[[], T]) -> T:
 
 
 def _may_pass(error: FileNotFoundError) -> bool:
-    """True where a driver says "not found" of a request that failed otherwise; the one for the web does."""
-    told = error.__cause__
-    return told is not None and not isinstance(told, LookupError) and getattr(told, "status", None) not in (404, 410)
+    """True where a driver reports "not found" for another failure, as the driver for HTTP does."""
+    cause = error.__cause__
+    return cause is not None and not isinstance(cause, LookupError) and getattr(cause, "status", None) not in (404, 410)
 
 
 def _reason(error: BaseException) -> str:
-    """An error in words, without the signed part that stores put into the URLs of their messages."""
+    """An error as text, without the signed query of URLs in it."""
     if isinstance(error, FileNotFoundError) and error.__cause__ is not None:
         error = error.__cause__
     return re.sub(r"\?\S+", "?...", f"{type(error).__name__}: {error}")

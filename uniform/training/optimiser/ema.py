@@ -9,7 +9,7 @@ from uniform.training.settings.config import EmaConfig
 
 
 class Ema:
-    """A shadow of a model's trained parameters that follows them slowly. They may be plain or sharded."""
+    """Exponential moving average of a model's trained parameters, which may be sharded."""
 
     def __init__(self, model: nn.Module, config: EmaConfig) -> None:
         self.config = config

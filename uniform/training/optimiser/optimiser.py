@@ -1,4 +1,4 @@
-"""AdamW as HybridAdam computes it, Muon as an option, the learning-rate schedule, and states that live on the CPU.
+"""AdamW as HybridAdam computes it, Muon as an option, the learning-rate schedule, and states that are kept on the CPU.
 
 HybridAdam is Adam's arithmetic with decoupled decay in float32; "hybrid" is only where the states live. So on one
 device torch's fused AdamW is the same update, and `offload` keeps the master copy and both moments in the CPU's memory.
@@ -76,7 +76,7 @@ class Optimiser:
         self.drop_gradients()
 
     def drop_gradients(self) -> None:
-        """Forget all gradients."""
+        """Drop all gradients."""
         for part, _ in self.parts:
             part.zero_grad(set_to_none=True)
         for parameter in self.named.values():
@@ -89,7 +89,7 @@ class Optimiser:
         }
 
     def load_state(self, state: State) -> None:
-        """Go on from moments that `state` gave. Tensors are copied to where the parameter lives."""
+        """Load moments that `state` returned. Tensors are copied to where the parameter lives."""
         owners = {p: part for part, _ in self.parts for group in part.param_groups for p in group["params"]}
         for name, moments in state.items():
             parameter = self.masters[name]

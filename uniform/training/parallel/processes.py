@@ -1,4 +1,4 @@
-"""The processes of a run: one, or many started by torchrun or Ray Train. Everything else asks here."""
+"""The processes of a run: one, or many started by torchrun or Ray Train."""
 
 import json
 import os
@@ -17,7 +17,7 @@ from uniform.training.settings.config import ComputeConfig
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among all."""
+    """Rank of this process."""
 
     rank: int
     count: int
@@ -45,7 +45,7 @@ class Processes:
         return bool(value.item())
 
     def gather(self, value: Any) -> list[Any]:
-        """`value` of every process, in the order of ranks, in every process. JSON travels, for nothing is pickled."""
+        """`value` of every process, in the order of ranks, in every process. Sent as JSON; nothing is pickled."""
         if self.count == 1:
             return [value]
         text = torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
@@ -57,14 +57,14 @@ class Processes:
         return [json.loads(bytes(part[: int(length)].tolist())) for part, length in zip(texts, lengths, strict=True)]
 
     def wait(self) -> None:
-        """Return when all processes have come here."""
+        """Return when all processes have called this."""
         if self.count > 1:
             dist.barrier(group=self.control)
 
 
 @contextmanager
 def join_processes(config: ComputeConfig) -> Iterator[Processes]:
-    """Find the other processes (torchrun's environment, or a group that is there), and part from them at the end.
+    """Join the other processes (torchrun's environment, or an existing group), and leave the group at the end.
 
     Raises: TrainingError where the wanted device is not there.
     """
@@ -75,7 +75,7 @@ def join_processes(config: ComputeConfig) -> Iterator[Processes]:
     if count == 1:
         yield Processes(0, 1, device)
         return
-    if not dist.is_initialized():  # Ray Train has done it
+    if not dist.is_initialized():  # Ray Train has initialised it
         dist.init_process_group("nccl" if device.type == "cuda" else "gloo")
     control = dist.new_group(backend="gloo")
     try:

@@ -1,4 +1,4 @@
-"""Many processes, one model: a copy in each (DDP) or shards (FSDP2), and whole tensors out of either and back."""
+"""Distributes one model over processes: a copy in each (DDP) or shards (FSDP2)."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -14,8 +14,8 @@ from uniform.model.transformer import UniForm
 from uniform.training.parallel.processes import Processes
 
 
-def spread(model: UniForm, parallel: Literal["ddp", "fsdp"], processes: Processes) -> nn.Module:
-    """What the trainer calls instead of `model`; the gradients of its parameters are averaged over the processes.
+def shard(model: UniForm, parallel: Literal["ddp", "fsdp"], processes: Processes) -> nn.Module:
+    """The module to call instead of `model`; its gradients are averaged over the processes.
 
     FSDP2 shards `model` in place: its parameters, and whatever is made like them, become DTensors.
     """
@@ -39,12 +39,12 @@ def without_sync(model: nn.Module, last: bool) -> AbstractContextManager[Any]:
     return nullcontext()
 
 
-def whole(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU, shards put together. All processes must call it together.
+def gather(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Copies on the CPU, shards gathered. All processes must call it together.
 
     Args:
-        copies: what earlier calls for the same tensors made, empty at first. They are written over and returned again:
-            on a CPU, fresh memory takes four times as long as the copy itself.
+        copies: results of earlier calls for the same tensors, empty at first. They are overwritten and returned: on a
+            CPU, allocating takes four times as long as copying.
     """
     for name, tensor in tensors.items():
         full = _full(tensor).detach()
@@ -55,15 +55,15 @@ def whole(tensors: Mapping[str, Tensor], copies: dict[str, Tensor]) -> dict[str,
     return {name: copies[name] for name in tensors}
 
 
-def like(value: Tensor, target: Tensor) -> Tensor:
-    """A whole tensor `value` as a part of whatever `target` is: on its device, sharded as it is."""
+def distribute_like(value: Tensor, target: Tensor) -> Tensor:
+    """A gathered tensor `value` on the device of `target`, sharded as it is."""
     if isinstance(target, DTensor):
         return distribute_tensor(value.to(target.device), target.device_mesh, target.placements)
     return value.to(target.device)
 
 
-def plain(value: Tensor) -> Tensor:
-    """A result that may be spread over processes, as a plain tensor."""
+def to_local(value: Tensor) -> Tensor:
+    """A result that may be sharded over processes, as a local tensor."""
     return _full(value)
 
 

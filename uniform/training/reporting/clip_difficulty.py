@@ -1,4 +1,4 @@
-"""Which clips are hard to learn, and which captions stand in the way: sample losses, joined with the clips of a folder.
+"""Clip difficulty: sample losses joined with the clips of a folder, to find hard clips and mismatched captions.
 
 A loss says little by itself, for tasks and diffusion times differ more than clips. So each loss is compared with the
 usual one of its task, modality and time: excess 0 is usual, 1 is e times as much. A clip that is hard with and without
@@ -43,7 +43,7 @@ class ClipDifficulty:
 
 
 def explain_losses(shards: Path, run: Path, since: int | None = None) -> list[ClipDifficulty]:
-    """The clips of a folder of shards by how hard a run found them, the hardest first.
+    """The clips of a folder of shards by their excess loss in a run, the highest first.
 
     Args:
         shards: folder with index.parquet.
@@ -53,9 +53,7 @@ def explain_losses(shards: Path, run: Path, since: int | None = None) -> list[Cl
     """
     table = read_sample_losses(run)
     if table is None:
-        raise InputError(
-            f"{run}: keeps no losses of single samples. Train with log.sample_losses=true, then ask again."
-        )
+        raise InputError(f"{run}: has no per-sample losses. Train with log.sample_losses=true, then run this again.")
     steps = table["step"].to_numpy()
     first = int(steps.max()) // 2 + 1 if since is None else since
     known = np.isin(np.array(table["clip_id"].to_pylist()), open_index(shards).clip_ids)

@@ -1,4 +1,4 @@
-"""What a run costs before it is run: tokens, arithmetic, memory, and what a device can do at best."""
+"""Estimates the cost of a run: tokens, compute, memory, and the peak compute of a device."""
 
 import time
 
@@ -51,7 +51,7 @@ def state_bytes(parameters: int, processes: int, sharded: bool) -> float:
 def activation_bytes(
     config: ModelConfig, tokens: int, clips: int, checkpointing: Checkpointing, bytes_per_number: int
 ) -> float:
-    """Rough memory for what the backward pass needs of `clips` clips.
+    """Rough memory of the activations that the backward pass of `clips` clips needs.
 
     Per token and block about 18 + 3 mlp_ratio vectors of the width are kept, 6 + mlp_ratio with selective
     checkpointing, 1 with full checkpointing (and one block's worth while it is computed again).
@@ -63,7 +63,7 @@ def activation_bytes(
 
 
 def peak_flops(device: torch.device, precision: torch.dtype | None) -> float | None:
-    """Arithmetic per second that `device` can do at best; None for an unknown accelerator.
+    """Peak FLOP/s of `device`; None for an unknown accelerator.
 
     CUDA devices by the table, half of it for float32 (TF32); the CPU by a measured product.
     """

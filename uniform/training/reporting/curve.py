@@ -1,4 +1,4 @@
-"""The curves of a run as one picture, from its metrics.jsonl: no server, no display."""
+"""Draws the curves of a run as one image from its metrics.jsonl, without a display."""
 
 from pathlib import Path
 from typing import Any

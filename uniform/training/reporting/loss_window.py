@@ -1,4 +1,4 @@
-"""Statistics of a window of steps: losses told apart by task, modality and diffusion time."""
+"""Statistics of a window of steps: losses by task, modality and diffusion time."""
 
 import torch
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What a trainer tells whoever watches: the console, TensorBoard, a test."""
+"""The events of a training run, and their observers: the console, TensorBoard, trackers, tests."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
-    """Where the run is, once per window of steps."""
+    """Progress of the run, once per window of steps."""
 
     step: int
     steps: int
@@ -26,7 +26,7 @@ class Progress:
     mfu: float | None
     """Share of the device's peak arithmetic; None where the peak is unknown."""
     epochs: Mapping[str, float]
-    """Epochs that each folder has given."""
+    """Epochs of each folder so far."""
     losses: Mapping[str, float]
     """Means by task and part (`v2a/audio_mse`) and by modality and time bin (`audio/time_3`)."""
     skipped: int
@@ -36,10 +36,10 @@ class Progress:
 
 
 class Observer(Protocol):
-    """Called in the first process only. What it raises ends the run."""
+    """Called in the first process only; an exception ends the run."""
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        """The run begins or goes on: parameters, clips, step, device."""
+    def started(self, summary: Mapping[str, Any]) -> None:
+        """The run starts or resumes: parameters, clips, step, device."""
         ...
 
     def progressed(self, progress: Progress) -> None:
@@ -51,7 +51,7 @@ class Observer(Protocol):
         ...
 
     def saved(self, path: Path) -> None:
-        """A checkpoint is whole on disk."""
+        """A checkpoint was written."""
         ...
 
     def ended(self, step: int, why: str) -> None:
@@ -67,8 +67,8 @@ class TensorBoard:
 
         self.writer = SummaryWriter(str(folder / "tensorboard"))
 
-    def started(self, facts: Mapping[str, Any]) -> None:
-        self.writer.add_text("run", "\n\n".join(f"{key}: {value}" for key, value in facts.items()))
+    def started(self, summary: Mapping[str, Any]) -> None:
+        self.writer.add_text("run", "\n\n".join(f"{key}: {value}" for key, value in summary.items()))
 
     def progressed(self, progress: Progress) -> None:
         numbers = {

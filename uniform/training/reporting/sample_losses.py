@@ -1,4 +1,4 @@
-"""Each sample's loss by clip id, in Parquet: clips whose caption lies, or whose sound is another's, show high losses.
+"""Each sample's loss by clip id, in Parquet: clips with a mismatched caption or audio have high losses.
 
     <run>/losses/steps-00000001-00000250-0.parquet     steps 1 to 250, seen by process 0
 
@@ -17,7 +17,7 @@ import torch
 from uniform.atomic import replacing
 from uniform.latents.batches.batch import Batch
 from uniform.tasks import Task
-from uniform.training.saving.run_folder import telling
+from uniform.training.saving.run_folder import write_errors
 from uniform.training.step import ClipLosses
 
 FOLDER_NAME = "losses"
@@ -26,17 +26,17 @@ _TASKS = np.array([str(task) for task in Task])
 
 
 class SampleLosses:
-    """The losses of this process's samples since the last part."""
+    """Collects the losses of this process's samples and writes them as parts."""
 
     def __init__(self, out: Path, rank: int, step: int) -> None:
-        """Go on after `step` finished steps: parts that hold later ones are of a run that was lost.
+        """Open the folder of a run with `step` finished steps; parts with later steps are removed, they are done again.
 
         The first process takes all of them away, for that run may have had more processes. Make it before the first
         step, which no process can end alone.
         """
         self.folder, self.rank = out / FOLDER_NAME, rank
         self._rows: list[dict[str, Any]] = []
-        with telling(self.folder):
+        with write_errors(self.folder):
             self.folder.mkdir(parents=True, exist_ok=True)
             for path in self.folder.iterdir() if rank == 0 else ():
                 match = _NAME.fullmatch(path.name)
@@ -46,8 +46,8 @@ class SampleLosses:
     def add(self, step: int, batch: Batch, losses: ClipLosses) -> None:
         """Keep the losses of one batch; `step` counts finished steps, this one included."""
         drawn = losses.drawn
-        facts = [drawn.task.float(), *drawn.time, drawn.drop_text.float()]
-        task, time, audio_time, dropped, *parts = torch.stack([*facts, *losses.parts.values()]).cpu().numpy()
+        drawn_values = [drawn.task.float(), *drawn.time, drawn.drop_text.float()]
+        task, time, audio_time, dropped, *parts = torch.stack([*drawn_values, *losses.parts.values()]).cpu().numpy()
         columns = dict(zip(losses.parts, parts, strict=True))
         self._rows.append(
             {
@@ -65,7 +65,7 @@ class SampleLosses:
         )
 
     def close_part(self) -> Path | None:
-        """Write what was kept as one file, whole or not at all. Raises: TrainingError where the disk does not take it.
+        """Write the collected losses atomically as one file. Raises: TrainingError where the file cannot be written.
 
         Returns: its path; None where there is nothing.
         """
@@ -74,14 +74,14 @@ class SampleLosses:
         columns = {name: np.concatenate([row[name] for row in self._rows]) for name in self._rows[0]}
         first, last = int(columns["step"].min()), int(columns["step"].max())
         path = self.folder / f"steps-{first:08d}-{last:08d}-{self.rank}.parquet"
-        with telling(path), replacing(path) as temporary:
+        with write_errors(path), replacing(path) as temporary:
             pq.write_table(pa.table(columns), temporary, compression="zstd")
         self._rows = []
         return path
 
 
 def read_sample_losses(out: Path) -> pa.Table | None:
-    """All parts of a run as one table, in the order of positions; None where the run kept none."""
+    """All parts of a run as one table, in the order of positions; None where the run has none."""
     parts = sorted((out / FOLDER_NAME).glob("steps-*.parquet"))
     if not parts:
         return None

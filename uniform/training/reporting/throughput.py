@@ -1,4 +1,4 @@
-"""How fast a run is, and what it waits for. All times come from a clock that never jumps."""
+"""Throughput and data wait of a run, measured with a monotonic clock."""
 
 import resource
 import time
@@ -15,7 +15,7 @@ from uniform.training.settings.config import TrainConfig
 
 
 class Speeds(TypedDict):
-    """The fields of `Progress` that time gives."""
+    """The fields of `Progress` that are measured times."""
 
     clips_per_s: float
     tokens_per_s: float
@@ -26,7 +26,7 @@ class Speeds(TypedDict):
 
 
 class ThroughputTimer:
-    """Clocks of the time between two `read` calls; what is `paused` counts as neither training nor waiting."""
+    """Measures the time between two `read` calls; time inside `paused` counts as neither training nor waiting."""
 
     def __init__(
         self, model: UniForm, config: TrainConfig, processes: Processes, precision: torch.dtype | None
@@ -43,11 +43,11 @@ class ThroughputTimer:
         self._waited = self._paused = 0.0
 
     def got_data(self) -> None:
-        """The loop was handed its next batches; it had asked when `step_ended` (or `start`) was called."""
+        """The loop has its next batches; it has waited since `step_ended` (or `start`)."""
         self._waited += time.monotonic() - self._last
 
     def step_ended(self) -> None:
-        """The loop will now ask for its next batches."""
+        """The loop starts to wait for its next batches."""
         self._last = time.monotonic()
 
     @contextmanager

@@ -23,17 +23,17 @@ from uniform.training.settings.presets import as_json, flatten
 
 logger = logging.getLogger(__name__)
 IDS_NAME = "trackers.json"
-"""In the run's folder: the name by which each tracker knows this run, so that a resumed run goes on in the same one."""
+"""In the run's folder: the id of this run in each tracker, so that a resumed run continues it."""
 PLACES = ("out", "init", "data.sources", "validation.sources")
-"""Keys of the configuration that say where things are; an address could hold a secret."""
+"""Keys of the configuration that hold paths or addresses, which could hold a secret."""
 
 WANDB_SETTINGS = {"console": "off", "disable_code": True, "disable_git": True, "x_disable_meta": True}
-"""No output, no code, and nothing of the command line, where an address may stand."""
+"""No output, no code, and no command line, which may hold an address."""
 
 
 @dataclass(frozen=True)
 class TrackerRun:
-    """What is called of a tracker once its run has begun."""
+    """The functions of a tracker's run."""
 
     log: Callable[..., Any]
     """log(numbers, step=step)."""
@@ -41,13 +41,13 @@ class TrackerRun:
 
 
 class Tracker:
-    """Sends what metrics.jsonl says of windows and validations. A tracker that fails later is let go, not the run."""
+    """Sends the metrics of windows and validations. A tracker that fails later is closed; the run continues."""
 
     def __init__(self, name: str, run: TrackerRun) -> None:
         self._name, self._run = name, run
         self._works = True
 
-    def started(self, facts: Mapping[str, Any]) -> None:
+    def started(self, summary: Mapping[str, Any]) -> None:
         pass
 
     def progressed(self, progress: Progress) -> None:
@@ -80,7 +80,7 @@ class Tracker:
 
 
 def open_trackers(config: TrainConfig) -> list[Tracker]:
-    """The trackers of `log.trackers`, each in the run that this folder had before, if any.
+    """The trackers of `log.trackers`, each continuing the tracker run of this folder, if any.
 
     Raises: TrainingError where one is not installed or does not begin.
     """
@@ -101,7 +101,7 @@ def _open(name: str, config: TrainConfig) -> TrackerRun:
             return begin(module, config, _run_id(config.out, name))
     except Exception as error:  # a service's client may raise anything
         raise TrainingError(
-            f"log.trackers: {name} did not begin ({type(error).__name__}: {error}). Log in as its documentation says, "
+            f"log.trackers: {name} did not start ({type(error).__name__}: {error}). Log in (see its documentation), "
             f"work offline (WANDB_MODE=offline), or leave it out of log.trackers."
         ) from error
 

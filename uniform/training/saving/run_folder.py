@@ -1,4 +1,4 @@
-"""The folder of a run: one trainer at a time, and the lines that it writes down.
+"""The folder of a run: its lock, config.json and metrics.jsonl.
 
 <run>/config.json  metrics.jsonl  tensorboard/  curve.png  checkpoints/  run.lock
 """
@@ -18,18 +18,17 @@ from uniform.errors import TrainingError
 LOCK_NAME = "run.lock"
 CONFIG_NAME = "config.json"
 METRICS_NAME = "metrics.jsonl"
-CHECKPOINTS_NAME = "checkpoints"
 
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a run's folder. The lock dies with the process, however that ends.
+    """Lock a run's folder for one trainer. The operating system releases the lock when the process ends.
 
     Raises: TrainingError where another trainer holds it, or it cannot be written.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(folder / LOCK_NAME, os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise TrainingError(f"{folder}: cannot be written ({error.strerror}). Choose another `out`.") from error
     try:
@@ -49,48 +48,48 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def write_config(folder: Path, config: Mapping[str, Any]) -> None:
-    """Write down every value that the run goes on with, for people; checkpoints hold what they were made with."""
+    """Write all values of the run's configuration to config.json, for people to read; resuming uses checkpoint.json."""
     path = folder / CONFIG_NAME
-    with telling(path):
+    with write_errors(path):
         write_bytes(path, f"{json.dumps(config, indent=2, sort_keys=True)}\n".encode())
 
 
 class MetricsLog:
-    """metrics.jsonl: one JSON line per step and per window. A line is written whole; a cut last line is dropped."""
+    """metrics.jsonl: one JSON line per step and per window; a line cut short by a kill is dropped when it is opened."""
 
     def __init__(self, folder: Path, step: int) -> None:
-        """Go on after `step` finished steps: lines of later steps are of a run that was lost, and leave."""
+        """Open the log of a run that has finished `step` steps; lines of later steps are removed."""
         self.path = folder / METRICS_NAME
         lines = [json.dumps(line, sort_keys=True) for line in read_metrics_log(folder) if line["step"] <= step]
-        with telling(self.path):
+        with write_errors(self.path):
             write_bytes(self.path, "".join(f"{line}\n" for line in lines).encode())
             self._file = self.path.open("a", encoding="utf-8")
 
     def write(self, line: dict[str, Any]) -> None:
         """Add a line; it has "kind" and "step". A number that is not finite becomes null. Raises: TrainingError."""
-        sound = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
-        with telling(self.path):
-            self._file.write(json.dumps(sound, sort_keys=True) + "\n")
+        finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in line.items()}
+        with write_errors(self.path):
+            self._file.write(json.dumps(finite, sort_keys=True) + "\n")
 
     def flush(self) -> None:
-        """Hand what was written to the operating system. Raises: TrainingError."""
-        with telling(self.path):
+        """Flush buffered lines to the file. Raises: TrainingError."""
+        with write_errors(self.path):
             self._file.flush()
 
     def close(self) -> None:
-        """Write what is left. Raises: TrainingError."""
-        with telling(self.path):
+        """Write buffered lines and close the file. Raises: TrainingError."""
+        with write_errors(self.path):
             self._file.close()
 
 
 @contextmanager
-def telling(path: Path) -> Iterator[None]:
-    """Say in words what the operating system has against writing `path`."""
+def write_errors(path: Path) -> Iterator[None]:
+    """Turn an OSError of writing `path` into a TrainingError with the reason."""
     try:
         yield
     except OSError as error:
         raise TrainingError(
-            f"{path}: cannot be written ({error.strerror}). Make room, then start the same command again."
+            f"{path}: cannot be written ({error.strerror}). Free some disk space, then start the same command again."
         ) from error
 
 

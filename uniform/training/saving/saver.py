@@ -1,9 +1,9 @@
-"""Checkpoints written by a thread while training goes on."""
+"""Writes checkpoints in a thread while training continues."""
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from uniform.training.saving.checkpoints import Snapshot, checkpoint_path, find_checkpoints, prune, write_checkpoint
+from uniform.checkpoint_format import Snapshot, checkpoint_path, newest_checkpoint, prune, step_of, write_checkpoint
 from uniform.training.settings.config import CheckpointConfig
 
 
@@ -13,19 +13,19 @@ class Saver:
     def __init__(self, folder: Path, config: CheckpointConfig) -> None:
         self.folder, self.config = folder, config
         found = self.newest()
-        self.step: int | None = None if found is None else int(found.name.removeprefix("step-"))
-        """Step of the last snapshot that was handed over; a run that resumed begins with the one it came from."""
+        self.step: int | None = None if found is None else step_of(found)
+        """Step of the last snapshot handed over; after a resume, of the checkpoint that was loaded."""
         self._pool = ThreadPoolExecutor(max_workers=1, thread_name_prefix="checkpoint")
         self._writing: Future[Path] | None = None
 
     def save(self, snapshot: Snapshot) -> list[Path]:
-        """Begin to write. Returns: checkpoints that have become whole since the last call. Raises: TrainingError."""
+        """Begin to write. Returns: checkpoints finished since the last call. Raises: TrainingError."""
         done = self.wait()
         self._writing = self._pool.submit(self._write, snapshot)
         return done if self.config.background else [*done, *self.wait()]
 
     def finished(self) -> list[Path]:
-        """As `wait`, without waiting: nothing while a write goes on."""
+        """As `wait`, without waiting: an empty list during a write."""
         return self.wait() if self._writing is not None and self._writing.done() else []
 
     def wait(self) -> list[Path]:
@@ -36,13 +36,12 @@ class Saver:
         return [writing.result()]
 
     def close(self) -> None:
-        """Let the write in hand finish and end the thread."""
+        """Finish the current write and end the thread."""
         self._pool.shutdown(wait=True)
 
     def newest(self) -> Path | None:
-        """The newest whole checkpoint on disk."""
-        found = find_checkpoints(self.folder)
-        return found[-1] if found else None
+        """The newest intact checkpoint on disk."""
+        return newest_checkpoint(self.folder)
 
     def path(self, step: int) -> Path:
         """Where the checkpoint after `step` steps lies."""
@@ -50,6 +49,6 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> Path:
         path = write_checkpoint(self.folder, snapshot)
-        best = snapshot.facts.get("best")
+        best = snapshot.metadata.get("best")
         prune(self.folder, self.config.keep_last, self.config.keep_every, keep=None if best is None else best[1])
         return path

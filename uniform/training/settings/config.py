@@ -106,9 +106,9 @@ class CheckpointConfig:
     every: int = 1000
     """Steps between checkpoints; the last step and a stop by signal are always saved."""
     keep_last: int = 2
-    """Newest checkpoints that stay; the one with the lowest validation loss stays too."""
+    """Newest checkpoints to keep; the one with the lowest validation loss is kept too."""
     keep_every: int | None = None
-    """Checkpoints at multiples of this many steps stay for ever; None keeps only the newest."""
+    """Checkpoints at multiples of this many steps are always kept; None keeps only the newest."""
     background: bool = True
     """Write files while training goes on; the pause is one copy in memory."""
 
@@ -120,19 +120,19 @@ class CheckpointConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LogConfig:
-    """What is shown while it runs."""
+    """Logging of a run."""
 
     every: int = 50
     """Steps per line of the console and window of the statistics. Each step's loss is always written."""
     time_bins: int = 10
-    """Diffusion-time bins in which the loss is told apart."""
+    """Diffusion-time bins of the loss statistics."""
     tensorboard: bool = True
     trackers: tuple[Literal["wandb", "trackio"], ...] = ()
-    """Services that get the numbers too; each is an extra of the toolkit."""
+    """Services that receive the metrics too; each is an extra of the toolkit."""
     project: str = "uniform"
-    """What the trackers call the group of runs."""
+    """Name of the group of runs in trackers."""
     sample_losses: bool = False
-    """Write each sample's loss by clip id to Parquet: bad captions show."""
+    """Write each sample's loss by clip id to Parquet, for `uniform shards difficulty`."""
 
     def __post_init__(self) -> None:
         for name in ("every", "time_bins"):
@@ -144,7 +144,7 @@ class ValidationConfig:
     """The loss on fixed clips with fixed tasks, times and noise, so that two checkpoints can be compared."""
 
     every: int | None = None
-    """Steps between validations; None makes none."""
+    """Steps between validations; None runs none."""
     sources: tuple[SourceConfig, ...] = ()
     """Folders, usually with `split = "valid"`; must be given where `every` is."""
     batches: int = 4

@@ -21,12 +21,15 @@ def preset_names() -> list[str]:
     return sorted(item.name.removesuffix(".toml") for item in folder.iterdir() if item.name.endswith(".toml"))
 
 
-def load_config(what: str, overrides: Sequence[str] = ()) -> TrainConfig:
+def load_config(
+    what: str, overrides: Sequence[str] = (), values_by_key: Mapping[str, Any] | None = None
+) -> TrainConfig:
     """The configuration called `what`, with overrides.
 
     Args:
         what: a preset's name or the path of a TOML file; the file may name a preset that it changes.
         overrides: `key=value`, the key dotted, the value as in TOML (a bare word is text).
+        values_by_key: values by dotted key, set after the overrides.
     Raises: ConfigError that names file, line and key, and the nearest known key or preset.
     """
     document = _document(what)
@@ -34,8 +37,10 @@ def load_config(what: str, overrides: Sequence[str] = ()) -> TrainConfig:
     for text in overrides:
         key, value = _override(text)
         _set(values, key.split("."), value, text)
-    if overrides:
-        document = Document(Path(f"{document.path} {' '.join(overrides)}"), document.text, values)
+    for key, value in (values_by_key or {}).items():
+        _set(values, key.split("."), value, key)
+    if overrides or values_by_key:
+        document = Document(Path(" ".join([str(document.path), *overrides])), document.text, values)
     return build(TrainConfig, values, document)
 
 

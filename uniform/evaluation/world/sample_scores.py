@@ -1,7 +1,7 @@
-"""Judge a folder of samples against a world: per task, each score with its interval and with what chance would give.
+"""Score a folder of samples against a world: per task, each score with its interval and chance level.
 
-A2V and V2A samples are judged against the truth of the clip whose sound or picture they were given; T2AV samples in
-time by their own two streams, and in what they show by their caption.
+A2V and V2A samples are scored against the truth of their conditioning clip; T2AV samples are scored in time by their
+own audio and video, and in content by their caption.
 """
 
 import json
@@ -23,18 +23,18 @@ from uniform.synthetic.write import LISTING_NAME
 from uniform.tasks import Task
 
 PARTNERS = 4
-"""Chance: each sample is judged as if it belonged to this many other clips."""
+"""Chance level: each sample is scored as if it belonged to this many other clips."""
 _OF_T2AV = ("joint_f1", "swapped_f1", "joint_r", "lag_frames", "joint_lag_error_s", "law", "colour", "pitch")
-"""Scores that need no clip's times, for a caption tells none; and what a caption does tell."""
+"""Scores that need no times of a clip, since a caption names none."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sample:
-    """A generated clip as the detectors see it, and what it should have been."""
+    """A generated clip: detector results, and the truth to compare with."""
 
     task: Task
     truth: Truth
-    seen: Observation
+    observed: Observation
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,14 +46,14 @@ class Measure:
     """The 95% interval of the mean, by bootstrap over samples."""
     high: float
     chance: float
-    """The same score with exchanged partners."""
+    """Chance level: the same score with exchanged partners."""
     clips: int
 
 
 def read_samples(folder: Path, world: Path, spec: Spec) -> list[Sample]:
-    """The samples of a folder that `uniform sample` or the benchmark wrote, with the truth from `world`'s listing.
+    """Read the samples of a folder that `uniform sample` or the benchmark wrote, with the truth from `world`'s listing.
 
-    Raises: InputError where there is no sample, or one belongs to no clip or caption of the world.
+    Raises: InputError where there is no sample, or a sample has no clip or caption in the world.
     """
     listing = world / LISTING_NAME
     if not listing.is_file():
@@ -61,12 +61,12 @@ def read_samples(folder: Path, world: Path, spec: Spec) -> list[Sample]:
     lines = [json.loads(line) for line in listing.read_text().splitlines()]
     by_file = {(Path(line["path"]).name, int(line["start_ms"])): Truth.from_json(line["truth"]) for line in lines}
     by_caption = {truth.caption: truth for truth in by_file.values()}
-    facts = sorted(path for path in folder.glob("*.json") if path.with_suffix(".mp4").is_file())
-    if not facts:
+    metadata_files = sorted(path for path in folder.glob("*.json") if path.with_suffix(".mp4").is_file())
+    if not metadata_files:
         raise InputError(f"{folder} holds no finished sample (NAME.mp4 with NAME.json)")
     samples = []
     with MediaSandbox() as sandbox:
-        for path in facts:
+        for path in metadata_files:
             request = json.loads(path.read_bytes())["request"]
             task = Task(request["task"])
             truth = (
@@ -80,36 +80,38 @@ def read_samples(folder: Path, world: Path, spec: Spec) -> list[Sample]:
             loaded = sandbox.load(path.with_suffix(".mp4"), spec)
             assert loaded.frames is not None
             assert loaded.waveform is not None
-            seen = observe(truth.world, loaded.frames, loaded.waveform, spec)
-            samples.append(Sample(task=task, truth=truth, seen=seen))
+            observed = observe(truth.world, loaded.frames, loaded.waveform, spec)
+            samples.append(Sample(task=task, truth=truth, observed=observed))
     return samples
 
 
-def judge(samples: Sequence[Sample], spec: Spec) -> dict[Task, dict[str, Measure]]:
-    """Every score of each task that the samples hold."""
+def score_samples(samples: Sequence[Sample], spec: Spec) -> dict[Task, dict[str, Measure]]:
+    """All scores of each task among the samples."""
     result: dict[Task, dict[str, Measure]] = {}
     for task in Task:
         chosen = [sample for sample in samples if sample.task is task]
         if chosen:
-            result[task] = _judge_task(task, chosen, spec)
+            result[task] = _score_task(task, chosen, spec)
     return result
 
 
-def as_json(judged: Mapping[Task, Mapping[str, Measure]]) -> dict[str, Any]:
-    """JSON-ready."""
+def as_json(scored: Mapping[Task, Mapping[str, Measure]]) -> dict[str, Any]:
+    """The scores, JSON-ready."""
     return {
-        str(task): {name: asdict(measure) for name, measure in measures.items()} for task, measures in judged.items()
+        str(task): {name: asdict(measure) for name, measure in measures.items()} for task, measures in scored.items()
     }
 
 
-def _judge_task(task: Task, samples: Sequence[Sample], spec: Spec) -> dict[str, Measure]:
-    own = [_scores(task, sample.truth, sample.seen, spec) for sample in samples]
+def _score_task(task: Task, samples: Sequence[Sample], spec: Spec) -> dict[str, Measure]:
+    own = [_scores(task, sample.truth, sample.observed, spec) for sample in samples]
     count = len(samples)
     strangers = [
         _scores(
             task,
             samples[(index + step) % count].truth,
-            _with_sound_of(sample.seen, samples[(index + step) % count].seen) if task is Task.T2AV else sample.seen,
+            _with_audio_of(sample.observed, samples[(index + step) % count].observed)
+            if task is Task.T2AV
+            else sample.observed,
             spec,
         )
         for index, sample in enumerate(samples)
@@ -130,21 +132,23 @@ def _judge_task(task: Task, samples: Sequence[Sample], spec: Spec) -> dict[str, 
     return measures
 
 
-def _scores(task: Task, truth: Truth, seen: Observation, spec: Spec) -> dict[str, float]:
+def _scores(task: Task, truth: Truth, observed: Observation, spec: Spec) -> dict[str, float]:
     if task is Task.V2A:
-        return score_audio(truth, seen, spec)
+        return score_audio(truth, observed, spec)
     if task is Task.A2V:
-        return score_video(truth, seen, spec)
-    scores = score_audio(truth, seen, spec) | score_video(truth, seen, spec) | score_joint(truth, seen, spec)
+        return score_video(truth, observed, spec)
+    scores = (
+        score_audio(truth, observed, spec) | score_video(truth, observed, spec) | score_joint(truth, observed, spec)
+    )
     return {name: scores[name] for name in (*_OF_T2AV, "level_db", "sounding") if name in scores}
 
 
-def _with_sound_of(picture: Observation, sound: Observation) -> Observation:
+def _with_audio_of(video: Observation, audio: Observation) -> Observation:
     return replace(
-        picture,
-        sounds_s=sound.sounds_s,
-        sounds_of_pitch_s=sound.sounds_of_pitch_s,
-        pitch=sound.pitch,
-        level_db=sound.level_db,
-        loudness=sound.loudness,
+        video,
+        sounds_s=audio.sounds_s,
+        sounds_of_pitch_s=audio.sounds_of_pitch_s,
+        pitch=audio.pitch,
+        level_db=audio.level_db,
+        loudness=audio.loudness,
     )

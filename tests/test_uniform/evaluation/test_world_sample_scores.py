@@ -1,4 +1,4 @@
-"""Judging samples: perfect ones score as the truth does, wrong ones do not, chance stands beside them."""
+"""Scores of samples: perfect samples score as the truth, wrong ones do not, with the chance level beside them."""
 
 import json
 from pathlib import Path
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from uniform.errors import InputError
-from uniform.evaluation.world.judge import as_json, judge, read_samples
+from uniform.evaluation.world.sample_scores import as_json, read_samples, score_samples
 from uniform.media.clip_file import write_clip
 from uniform.spec import TOY
 from uniform.synthetic.scene import Truth
@@ -53,40 +53,40 @@ def bounce(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
 def test_perfect_samples_score_one_and_chance_does_not(bounce: tuple[Path, Path]) -> None:
     world, samples = bounce
 
-    judged = judge(read_samples(samples, world, TOY), TOY)
+    scored = score_samples(read_samples(samples, world, TOY), TOY)
 
     for task, name in ((Task.V2A, "audio_f1"), (Task.A2V, "video_f1"), (Task.T2AV, "joint_f1")):
-        measure = judged[task][name]
+        measure = scored[task][name]
         assert measure.mean >= 0.98
         assert measure.low <= measure.mean <= measure.high
         assert 0.1 <= measure.chance <= 0.35
         assert measure.clips == CLIPS
-    assert judged[Task.V2A]["pitch"].mean == judged[Task.A2V]["colour"].mean == 1.0
-    assert set(judged[Task.T2AV]) == {"joint_f1", "law", "colour", "pitch"}
+    assert scored[Task.V2A]["pitch"].mean == scored[Task.A2V]["colour"].mean == 1.0
+    assert set(scored[Task.T2AV]) == {"joint_f1", "law", "colour", "pitch"}
 
 
-def test_late_sound_scores_nothing_in_time_and_everything_in_pitch(bounce: tuple[Path, Path], tmp_path: Path) -> None:
+def test_late_audio_scores_0_in_time_and_1_in_pitch(bounce: tuple[Path, Path], tmp_path: Path) -> None:
     world, _ = bounce
     lines = [json.loads(line) for line in (world / "listing.jsonl").read_text().splitlines()]
     for task in (Task.V2A, Task.T2AV):
         _write_samples(tmp_path, world, lines, task, late_samples=1440)
 
-    judged = judge(read_samples(tmp_path, world, TOY), TOY)
+    scored = score_samples(read_samples(tmp_path, world, TOY), TOY)
 
-    assert judged[Task.V2A]["audio_f1"].mean <= 0.05
-    assert judged[Task.T2AV]["joint_f1"].mean <= 0.05
-    assert judged[Task.V2A]["pitch"].mean == judged[Task.T2AV]["pitch"].mean == 1.0
+    assert scored[Task.V2A]["audio_f1"].mean <= 0.05
+    assert scored[Task.T2AV]["joint_f1"].mean <= 0.05
+    assert scored[Task.V2A]["pitch"].mean == scored[Task.T2AV]["pitch"].mean == 1.0
 
 
-def test_ghosts_are_judged_by_their_levels(tmp_path: Path) -> None:
+def test_ghosts_are_scored_by_their_audio_levels(tmp_path: Path) -> None:
     world, samples = tmp_path / "world", tmp_path / "samples"
     samples.mkdir()
     _write_samples(samples, world, _world(world, "w4"), Task.V2A)
 
-    judged = judge(read_samples(samples, world, TOY), TOY)
+    scored = score_samples(read_samples(samples, world, TOY), TOY)
 
-    assert judged[Task.V2A]["ghost_auc"].mean == 1.0
-    assert json.loads(json.dumps(as_json(judged)))["v2a"]["ghost_auc"]["chance"] == 0.5
+    assert scored[Task.V2A]["ghost_auc"].mean == 1.0
+    assert json.loads(json.dumps(as_json(scored)))["v2a"]["ghost_auc"]["chance"] == 0.5
 
 
 def test_samples_of_another_world_are_refused(bounce: tuple[Path, Path], tmp_path: Path) -> None:

@@ -1,17 +1,17 @@
-"""Does UniForm learn the joint law of sound and picture? The whole road on generated clips, judged by exact truth.
+"""Train UniForm end to end on a synthetic world, and score samples against the exact truth.
 
     write a world -> manifest -> latent shards -> train -> sample each task on held-out clips -> detectors -> table
 
-    python benchmarks/av_world.py --minutes 30 --seeds 0 1 2                the toy preset
-    python benchmarks/av_world.py --minutes 30 --blind                      control: modalities hidden from each other
-    python benchmarks/av_world.py --minutes 30 --tasks v2a                  a single-task model
-    python benchmarks/av_world.py --minutes 30 --objective epsilon          the paper's objective
-    python benchmarks/av_world.py --minutes 30 --layout tokens              another layout
-    python benchmarks/av_world.py --world w2 --minutes 30                   another world
-    python benchmarks/av_world.py --summary                                 all runs so far, one line each
+    python benchmarks/synthetic_world.py --minutes 30 --seeds 0 1 2          the toy preset
+    python benchmarks/synthetic_world.py --minutes 30 --cross-modal-mask     control: modalities masked from each other
+    python benchmarks/synthetic_world.py --minutes 30 --tasks v2a            a single-task model
+    python benchmarks/synthetic_world.py --minutes 30 --objective epsilon    the paper's objective
+    python benchmarks/synthetic_world.py --minutes 30 --layout tokens        another layout
+    python benchmarks/synthetic_world.py --world w2 --minutes 30             another world
+    python benchmarks/synthetic_world.py --summary                           all runs so far, one line each
 
-Every step is kept in --out and not done again. Each row of the table stands beside chance (exchanged partners) and the
-ceiling (truth through files and codecs, judged in the same way).
+Finished steps are kept in --out and not repeated. Each row of the table has the chance level (exchanged partners) and
+the ceiling (the truth after files and codecs, scored in the same way).
 """
 
 import argparse
@@ -36,8 +36,8 @@ from uniform import atomic
 from uniform.codecs.base import open_audio_codec, open_video_codec
 from uniform.diffusion.objective import make_objective
 from uniform.diffusion.solver import SOLVERS, check_solver
-from uniform.evaluation.world.judge import Measure, Sample, as_json, judge, read_samples
 from uniform.evaluation.world.observe import observe
+from uniform.evaluation.world.sample_scores import Measure, Sample, as_json, read_samples, score_samples
 from uniform.sampling.gallery import write_gallery
 from uniform.sampling.open import open_sampler, sample_config
 from uniform.sampling.request import Request
@@ -99,23 +99,23 @@ def main() -> None:
             check_solver(arguments.solver, objective, arguments.sampling_steps or 1)
         if not (run / "finished.json").exists():
             stopwatch = Stopwatch(run.with_name(f"{run.name}-time.json"))
-            outcome = train(config, [stopwatch])
-            facts = {"steps": outcome.step, "loss": outcome.loss, **stopwatch.read()}
-            (run / "finished.json").write_text(json.dumps(facts))
+            result = train(config, [stopwatch])
+            finished = {"steps": result.step, "loss": result.loss, **stopwatch.read()}
+            (run / "finished.json").write_text(json.dumps(finished))
         rows[f"seed {seed}"] = {
             "training": json.loads((run / "finished.json").read_text()),
-            **_sample_and_judge(arguments, run, world, seed),
+            **_sample_and_score(arguments, run, world, seed),
         }
-    facts = {"arguments": {k: str(v) for k, v in vars(arguments).items()}, "machine": _machine(), "rows": rows}
-    result = "-".join([_label(arguments), *_sampling(arguments)])
-    (arguments.out / f"{result}.json").write_text(json.dumps(facts, indent=1))
+    report = {"arguments": {k: str(v) for k, v in vars(arguments).items()}, "machine": _machine(), "rows": rows}
+    name = "-".join([_label(arguments), *_sampling(arguments)])
+    (arguments.out / f"{name}.json").write_text(json.dumps(report, indent=1))
     print(_table(rows, arguments))
 
 
 class Stopwatch(Observer):
-    """Time of a training that may be stopped and go on.
+    """Time of a training run that can be stopped and resumed.
 
-    Kept at each checkpoint, since what came after the last one is done again.
+    Written at each checkpoint, since steps after the last one are repeated.
     """
 
     def __init__(self, path: Path) -> None:
@@ -124,7 +124,7 @@ class Stopwatch(Observer):
         self.began, self.began_cpu = time.monotonic(), time.process_time()
 
     def read(self) -> dict[str, float]:
-        """By the clock and by the processor, with what the checkpoint that this part began with had cost."""
+        """Wall-clock and processor minutes, including those before the checkpoint that this run resumed from."""
         return {
             "minutes": self.before["minutes"] + (time.monotonic() - self.began) / 60,
             "core_minutes": self.before["core_minutes"] + (time.process_time() - self.began_cpu) / 60,
@@ -135,7 +135,7 @@ class Stopwatch(Observer):
 
 
 class Ticks(Observer):
-    """When each window of steps was over."""
+    """End time of each window of steps."""
 
     def __init__(self) -> None:
         self.stamps: list[float] = []
@@ -153,27 +153,27 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--steps", type=int, help="Training steps, instead of --minutes.")
     parser.add_argument("--objective", choices=list(OBJECTIVES), help="Default: the preset's.")
     parser.add_argument("--layout", choices=list(LAYOUTS), help="Default: the preset's.")
-    parser.add_argument("--blind", action="store_true", help="Control: hide the modalities from each other.")
+    parser.add_argument("--cross-modal-mask", action="store_true", help="Control: mask the modalities from each other.")
     parser.add_argument("--tasks", nargs="+", default=[str(task) for task in Task], help="Train these tasks only.")
     parser.add_argument("--init", type=Path, help="Begin with the weights of this run.")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="Further changes to the preset.")
     parser.add_argument("--preset", default="toy")
-    parser.add_argument("--recipe", default=str(ROOT / "benchmarks" / "av_world_recipe.toml"))
+    parser.add_argument("--recipe", default=str(ROOT / "benchmarks" / "synthetic_world_recipe.toml"))
     parser.add_argument("--clips", type=int, default=2048, help="Training clips.")
     parser.add_argument("--test-clips", type=int, default=96, help="Held-out clips per task and row.")
-    parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS), help="What the samples are told.")
+    parser.add_argument("--rows", choices=ROWS, nargs="+", default=list(ROWS), help="Text of the samples.")
     parser.add_argument("--guidance", type=float, default=2.0, help="Text guidance of the guided rows.")
     parser.add_argument("--solver", choices=SOLVERS, help="Default: the objective's usual one.")
     parser.add_argument("--sampling-steps", type=int, help="Default: the solver's usual number.")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--out", type=Path, default=Path("bench/av_world"))
+    parser.add_argument("--out", type=Path, default=Path("bench/synthetic_world"))
     return parser.parse_args()
 
 
 def _label(arguments: argparse.Namespace) -> str:
     parts = [arguments.world, arguments.preset]
     parts += [value for value in (arguments.objective, arguments.layout) if value]
-    parts += ["blind"] if arguments.blind else []
+    parts += ["cross_modal_mask"] if arguments.cross_modal_mask else []
     parts += [] if len(arguments.tasks) == len(Task) else ["only", *arguments.tasks]
     parts += [f"from_{arguments.init.name}"] if arguments.init else []
     parts.append(f"{arguments.steps}steps" if arguments.steps else f"{arguments.minutes:g}min")
@@ -182,7 +182,7 @@ def _label(arguments: argparse.Namespace) -> str:
 
 
 def _sampling(arguments: argparse.Namespace) -> list[str]:
-    """What was chosen about sampling, for names."""
+    """The chosen sampling options, for file names."""
     return [str(choice) for choice in (arguments.solver, arguments.sampling_steps) if choice is not None]
 
 
@@ -194,7 +194,7 @@ def _config(arguments: argparse.Namespace, shards: Path, run: Path, seed: int) -
         *OBJECTIVES.get(arguments.objective, ()),
         *LAYOUTS.get(arguments.layout, ()),
         *(f"tasks.{task}={float(str(task) in arguments.tasks)}" for task in Task),
-        f"model.blind={str(arguments.blind).lower()}",
+        f"model.cross_modal_mask={str(arguments.cross_modal_mask).lower()}",
         *([f"init={json.dumps(str(arguments.init))}"] if arguments.init else []),
         *arguments.set,
     ]
@@ -203,7 +203,7 @@ def _config(arguments: argparse.Namespace, shards: Path, run: Path, seed: int) -
 
 
 def _steps_for(arguments: argparse.Namespace, overrides: list[str], run: Path) -> int:
-    """Steps that fit into --minutes on this machine, from a short trial. Kept, so that a stopped run goes on."""
+    """Steps that fit into --minutes on this machine, from a short trial. Stored, so that a stopped run resumes."""
     kept = run.with_name(f"{run.name}-steps.json")
     if not kept.exists():
         trial = run.with_name(f"{run.name}-trial")
@@ -226,16 +226,16 @@ def _uniform(*words: object) -> None:
 
 
 def _ceiling(world: Path) -> dict[Task, dict[str, Measure]]:
-    """The held-out clips themselves, as files and after the codecs, judged as samples are."""
+    """The held-out clips after files and codecs, scored like samples."""
     codecs = open_video_codec("dct", TOY), open_audio_codec("dct", TOY)
     samples = []
     for clip in through_codecs(from_files(world, TOY, "test"), TOY, *codecs):
-        seen = observe(clip.truth.world, clip.frames, clip.waveform, TOY)
-        samples += [Sample(task=task, truth=clip.truth, seen=seen) for task in Task]
-    return judge(samples, TOY)
+        observed = observe(clip.truth.world, clip.frames, clip.waveform, TOY)
+        samples += [Sample(task=task, truth=clip.truth, observed=observed) for task in Task]
+    return score_samples(samples, TOY)
 
 
-def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, seed: int) -> dict[str, Any]:
+def _sample_and_score(arguments: argparse.Namespace, run: Path, world: Path, seed: int) -> dict[str, Any]:
     sampler = open_sampler(run)
     rows: dict[str, Any] = {}
     for row in arguments.rows:
@@ -247,8 +247,8 @@ def _sample_and_judge(arguments: argparse.Namespace, run: Path, world: Path, see
         tasks = [Task(task) for task in arguments.tasks if text or Task(task) is not Task.T2AV]
         requests = [request for task in tasks for request in _requests(world, task, text, seed)]
         sampler.run(requests, folder, config)
-        write_gallery(folder, f"AV world {arguments.world}, {name}")
-        rows[name] = as_json(judge(read_samples(folder, world, TOY), TOY))
+        write_gallery(folder, f"Synthetic world {arguments.world}, {name}")
+        rows[name] = as_json(score_samples(read_samples(folder, world, TOY), TOY))
     return rows
 
 
@@ -273,8 +273,8 @@ def _table(rows: Mapping[str, Any], arguments: argparse.Namespace) -> str:
     for run, content in rows.items():
         if run == "ceiling":
             continue
-        for row, judged in content.items():
-            for task, measures in judged.items() if row != "training" else ():
+        for row, scored in content.items():
+            for task, measures in scored.items() if row != "training" else ():
                 for score, found in measures.items():
                     best = rows["ceiling"].get(task, {}).get(score, {}).get("mean", float("nan"))
                     bar = BARS.get(arguments.world, {}).get((task, score), "") if row != "no-text" else ""
@@ -289,19 +289,19 @@ def _summary(out: Path) -> str:
     """Markdown: one line per run and row of all results in a folder, with the scores that have a bar in their world."""
     lines = []
     for path in sorted(out.glob("*.json")):
-        facts = json.loads(path.read_text())
-        if "rows" not in facts:
+        report = json.loads(path.read_text())
+        if "rows" not in report:
             continue
-        bars = BARS.get(facts["arguments"]["world"], {})
-        for run, content in facts["rows"].items():
-            for row, judged in content.items() if run != "ceiling" else ():
+        bars = BARS.get(report["arguments"]["world"], {})
+        for run, content in report["rows"].items():
+            for row, scored in content.items() if run != "ceiling" else ():
                 if row == "training":
                     continue
                 scores = [
                     f"{task} {score} {found['mean']:.3f} [{found['low']:.3f}, {found['high']:.3f}] "
                     f"(chance {found['chance']:.3f}, bar {bar})"
                     for (task, score), bar in bars.items()
-                    if (found := judged.get(task, {}).get(score))
+                    if (found := scored.get(task, {}).get(score))
                 ]
                 cost = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in content["training"].items())
                 lines.append(f"| {path.stem} | {run} | {row} | {cost} | {'; '.join(scores)} |")
