@@ -229,11 +229,14 @@ def page(
     seed: Annotated[int, typer.Option(help="Of the order of pairs and sides.")] = 0,
     most: Annotated[int | None, typer.Option(min=1, help="So many pairs, drawn by the seed. Default: all.")] = None,
     question: Annotated[str, typer.Option(help="What raters are asked.")] = "Which clip is better?",
+    link: Annotated[
+        bool, typer.Option("--link", help="Leave the clips where they are; their addresses show which set is which.")
+    ] = False,
 ) -> None:
     """Write one page for blind side-by-side rating of two sets of samples by people."""
     from uniform.evaluation.rating_page import write_rating_page
 
-    made = write_rating_page(first, second, out, seed=seed, most=most, question=question)
+    made = write_rating_page(first, second, out, seed=seed, most=most, question=question, embed=not link)
     alone = f"; {made.left_out} clips that only one set has are left out" if made.left_out else ""
     console.out.print(f"written: {made.path} ({made.pairs} pairs{alone})", markup=False)
     console.out.print(f"key, to be kept from raters: {made.path.with_suffix('.key.json')}", markup=False)

@@ -34,9 +34,9 @@ def content_hash(text: str) -> str:
 
 
 def policy(script: str, style: str = STYLE) -> str:
-    """A Content-Security-Policy: media from beside the page, our own script and style, nothing else."""
+    """A Content-Security-Policy: media from beside or inside the page, our own script and style, nothing else."""
     return (
-        f"default-src 'none'; media-src 'self' file:; script-src {content_hash(script)}; "
+        f"default-src 'none'; media-src 'self' file: data:; script-src {content_hash(script)}; "
         f"style-src {content_hash(style)}; base-uri 'none'; form-action 'none'"
     )
 

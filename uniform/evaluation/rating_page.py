@@ -4,7 +4,9 @@ Which set is on which side stands in the page as a digest only until the answers
 "right". The order of clips and sides depends on the seed alone, so several raters see one order, or each their own.
 """
 
+import base64
 import json
+import mimetypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,8 @@ from uniform.evaluation.sets import ClipSet, names, read_set
 from uniform.fingerprint import digest
 
 MAX_PAIRS = 1_000
+MAX_EMBEDDED_BYTES = 200 << 20
+"""Of media inside a page; a browser holds all of it."""
 QUESTION = "Which clip is better?"
 SCHEMA = 1
 PAGE_STYLE = f"""{STYLE}
@@ -89,16 +93,25 @@ class RatingPage:
 
 
 def write_rating_page(
-    first: Path, second: Path, path: Path, *, seed: int = 0, most: int | None = None, question: str = QUESTION
+    first: Path,
+    second: Path,
+    path: Path,
+    *,
+    seed: int = 0,
+    most: int | None = None,
+    question: str = QUESTION,
+    embed: bool = True,
 ) -> RatingPage:
     """Write one page for the clips that two sets share.
 
     Args:
         first, second: folders or lists; see `sets.read_set`.
-        path: the HTML file; players point to the clips where they lie, by relative addresses.
+        path: the HTML file.
+        embed: put the clips into the page, so that it is one file and no address shows which set a clip is from;
+            otherwise players point to the clips where they lie.
         seed: of the order of the pairs and of the sides.
         most: so many pairs, drawn by the seed; None is all.
-    Raises: InputError where the sets share no clip, or too many.
+    Raises: InputError where the sets share no clip, or more than a page holds.
     """
     one, two = read_set(first, "first", audio_only=True), read_set(second, "second", audio_only=True)
     pairs = _pairs(one, two)
@@ -109,6 +122,8 @@ def write_rating_page(
         raise InputError(f"{len(order):,} pairs are more than anyone rates; wanted {MAX_PAIRS:,} or fewer (--most)")
     exchanged = random.random(len(pairs)) < 0.5
     page = digest([one.clip_ids, two.clip_ids, str(first), str(second), seed, most, question])
+    if embed:
+        _require_room([part for number in order for part in pairs[number][:2]])
     shown = []
     for number in order:
         a, b, text = pairs[number]
@@ -117,8 +132,8 @@ def write_rating_page(
             {
                 "id": int(number),
                 "text": text,
-                "left": relative_url(left, path.parent),
-                "right": relative_url(right, path.parent),
+                "left": _embedded(left) if embed else relative_url(left, path.parent),
+                "right": _embedded(right) if embed else relative_url(right, path.parent),
                 "key": side_key(page, int(number), "second" if exchanged[number] else "first"),
             }
         )
@@ -152,6 +167,20 @@ def _pairs(one: ClipSet, two: ClipSet) -> list[tuple[Path, Path, str]]:
     if not common:
         raise InputError(f"the two sets share no clip_id: {names(one.clip_ids)}; {names(two.clip_ids)}")
     return [(mine[name].path, by_id[name].path, mine[name].text or by_id[name].text) for name in common]
+
+
+def _require_room(paths: Sequence[Path]) -> None:
+    total = sum(path.stat().st_size for path in paths)
+    if total > MAX_EMBEDDED_BYTES:
+        raise InputError(
+            f"{len(paths)} clips have {total / 1e6:,.0f} MB; a page holds {MAX_EMBEDDED_BYTES / 1e6:,.0f} MB. Take "
+            f"fewer pairs (--most), or --link, which leaves the clips where they are and shows their addresses."
+        )
+
+
+def _embedded(path: Path) -> str:
+    kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
+    return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
 def _clip_id(one: ClipSet, two: ClipSet, number: Any) -> str:

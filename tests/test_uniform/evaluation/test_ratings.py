@@ -1,5 +1,6 @@
 """Rating by people: a page that does not show which set is where, and what the answers say."""
 
+import base64
 import json
 import re
 from pathlib import Path
@@ -19,7 +20,7 @@ def page(tmp_path: Path) -> Path:
     for side in ("ours", "theirs"):
         (tmp_path / side).mkdir()
         for number in range(PAIRS):
-            (tmp_path / side / f"clip {number}.mp4").write_bytes(b"x")
+            (tmp_path / side / f"clip {number}.mp4").write_bytes(f"{side}/{number}".encode())
     (tmp_path / "ours" / "clip 0.json").write_text(json.dumps({"request": {"text": "</script><b>dog</b>"}}))
     (tmp_path / "ours" / "alone.mp4").write_bytes(b"x")
     made = write_rating_page(tmp_path / "ours", tmp_path / "theirs", tmp_path / "rating.html", seed=3)
@@ -41,8 +42,13 @@ def _answers(page: Path, rater: str, choose: Any) -> Path:
     return path
 
 
+def _media(address: str) -> str:
+    """What an embedded clip holds."""
+    return base64.b64decode(address.removeprefix("data:video/mp4;base64,")).decode()
+
+
 def _prefers(name: str) -> Any:
-    return lambda pair: "left" if pair["left"].startswith(name) else "right"
+    return lambda pair: "left" if _media(pair["left"]).startswith(name) else "right"
 
 
 def test_the_page_is_one_file_with_sides_exchanged_and_all_text_inert(page: Path) -> None:
@@ -51,10 +57,24 @@ def test_the_page_is_one_file_with_sides_exchanged_and_all_text_inert(page: Path
 
     assert not re.search(r"(src|href)=\"(https?:)?//", text)
     assert "</script><b>dog" not in text
-    assert next(p["text"] for p in pairs if p["left"].endswith("clip%200.mp4")) == "</script><b>dog</b>"
-    ours_left = sum(pair["left"].startswith("ours/") for pair in pairs)
+    assert next(p["text"] for p in pairs if _media(p["left"]).endswith("s/0")) == "</script><b>dog</b>"
+    ours_left = sum(_media(pair["left"]).startswith("ours/") for pair in pairs)
     assert 0 < ours_left < PAIRS
     assert [pair["id"] for pair in pairs] != sorted(pair["id"] for pair in pairs)
+
+
+def test_no_address_shows_which_set_a_clip_is_from_unless_asked_to_link(page: Path, tmp_path: Path) -> None:
+    assert "ours" not in page.read_text()
+    assert "theirs" not in page.read_text()
+
+    linked = write_rating_page(tmp_path / "ours", tmp_path / "theirs", tmp_path / "linked.html", embed=False)
+    assert {pair["left"].split("/")[0] for pair in _pairs(linked.path)["pairs"]} == {"ours", "theirs"}
+
+
+def test_more_media_than_a_page_holds_is_refused(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("uniform.evaluation.rating_page.MAX_EMBEDDED_BYTES", 20)
+    with pytest.raises(InputError, match="--link"):
+        write_rating_page(tmp_path / "ours", tmp_path / "theirs", tmp_path / "large.html")
 
 
 def test_the_seed_decides_the_order(page: Path, tmp_path: Path) -> None:
