@@ -162,9 +162,9 @@ def draw(results: dict[str, dict[str, Any]], path: Path) -> None:
             [abs(v - results[key][name][end]) for key, v in zip(shown, values, strict=True)] for end in ("low", "high")
         ]
         colours = ["#e0b23c", *["#2f6fd0"] * (len(shown) - 1)]
-        axis.barh(shown, values, xerr=ends, color=colours, ecolor="#333333", capsize=2)
+        axis.barh(shown, values, xerr=ends, color=colours, ecolor="#333333", capsize=2, zorder=2)
         floor = results["floor"][name]
-        axis.axvspan(floor["low"], floor["high"], color="#e0b23c", alpha=0.25)
+        axis.axvspan(floor["low"], floor["high"], color="#e0b23c", alpha=0.25, zorder=0)
         axis.invert_yaxis()
         axis.set_title(name)
     figure.suptitle("Offline tier: distance of degraded real clips from real clips (95% interval over clips)")
