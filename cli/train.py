@@ -63,33 +63,50 @@ def train(
         list[str] | None,
         typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
     ] = None,
-    accept: Annotated[list[str] | None, typer.Option("--accept", hidden=True)] = None,
     samples: Annotated[
         Path | None,
-        typer.Option("--samples", help="File of prompts: sample from checkpoints in a background process."),
+        typer.Option(
+            "--samples",
+            rich_help_panel="Samples",
+            help="File of prompts: sample from checkpoints in a background process.",
+        ),
     ] = None,
     samples_every: Annotated[
-        int | None, typer.Option(min=1, help="With --samples: steps between two of them. Default: each checkpoint.")
+        int | None,
+        typer.Option(
+            min=1,
+            rich_help_panel="Samples",
+            help="With --samples: steps between two of them. Default: each checkpoint.",
+        ),
     ] = None,
     ray_workers: Annotated[
-        int | None, typer.Option("--ray-workers", min=1, help="Train in this many processes of a Ray cluster.")
+        int | None,
+        typer.Option(
+            "--ray-workers", min=1, rich_help_panel="Ray", help="Train in this many processes of a Ray cluster."
+        ),
     ] = None,
     ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="Cluster for --ray-workers; without it Ray starts here.")
+        str | None,
+        typer.Option(
+            "--ray-address", rich_help_panel="Ray", help="Cluster for --ray-workers; without it Ray starts here."
+        ),
     ] = None,
     ray_restarts: Annotated[
-        int, typer.Option("--ray-restarts", min=0, help="Times that --ray-workers are started again after one died.")
+        int,
+        typer.Option(
+            "--ray-restarts",
+            min=0,
+            rich_help_panel="Ray",
+            help="Times that --ray-workers are started again after one died.",
+        ),
     ] = 3,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
 ) -> None:
-    """Train, or resume from the newest checkpoint. Stop any time with Ctrl-C: the run saves first."""
-    from uniform.renamed import warn_renamed
+    """Train, or resume from the newest checkpoint. Ctrl-C saves first."""
     from uniform.training.settings.presets import load_config
 
-    if accept:
-        warn_renamed("--accept", "--allow-change")
     options = TrainOptions(
-        allowed_changes=(*(allow_change or ()), *(accept or ())),
+        allowed_changes=tuple(allow_change or ()),
         samples=samples,
         samples_every=samples_every,
         ray_workers=ray_workers,

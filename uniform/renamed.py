@@ -52,6 +52,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "pipeline run": {"--partial": "--allow-partial"},
     "pipeline estimate": {"--partial": "--allow-partial"},
     "captions show": {"--refused": "--dropped"},
+    "train": {"--accept": "--allow-change"},
     "sample": {"--cfg-given": "--cfg-conditioning"},
 }
 """Command -> its options."""

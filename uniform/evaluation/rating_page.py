@@ -148,10 +148,10 @@ def write_rating_page(
         data=_inert_json(data),
     )
     write_bytes(path, html.encode())
-    names_of = {"first": str(first), "second": str(second)}
-    key = {"schema": SCHEMA, "page": page, "question": question, "sets": names_of, "pairs": len(shown)}
+    sets = {"first": str(first), "second": str(second)}
     clips = {str(number): _clip_id(one, two, number) for number in order}
-    write_bytes(path.with_suffix(".key.json"), f"{json.dumps({**key, 'clips': clips}, indent=1)}\n".encode())
+    key = {"schema": SCHEMA, "page": page, "question": question, "sets": sets, "pairs": len(shown), "clips": clips}
+    write_bytes(path.with_suffix(".key.json"), f"{json.dumps(key, indent=1)}\n".encode())
     return RatingPage(path=path, pairs=len(shown), left_out=left_out)
 
 
