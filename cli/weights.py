@@ -1,6 +1,5 @@
 """`uniform weights`: list, fetch and verify published weights."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -84,7 +83,7 @@ def verify(
     from uniform.evaluation.extractors import fetch as extractor_weights
     from uniform.evaluation.extractors.catalogue import default_folder, evaluation_weights
 
-    verdicts: Sequence[weights.FileCheck | extractor_weights.Verdict]
+    verdicts: list[weights.FileCheck] | list[extractor_weights.Verdict]
     if name in evaluation_weights():
         verdicts = extractor_weights.verify(evaluation_weights()[name], folder or default_folder())
     else:

@@ -17,10 +17,10 @@ def blurred(frames: Tensor, factor: int) -> Tensor:
     return _pixels(F.interpolate(small, (height, width), mode="bilinear").permute(0, 2, 3, 1)).reshape(frames.shape)
 
 
-def with_image_noise(frames: Tensor, deviation: float, seed: int = 0) -> Tensor:
-    """Normal noise of `deviation` grey levels."""
+def with_image_noise(frames: Tensor, std: float, seed: int = 0) -> Tensor:
+    """Normal noise of `std` grey levels."""
     noise = torch.randn(frames.shape, generator=torch.Generator().manual_seed(seed))
-    return _pixels(frames.float() + deviation * noise)
+    return _pixels(frames.float() + std * noise)
 
 
 def through_jpeg(frames: Tensor, quality: int) -> Tensor:

@@ -124,7 +124,7 @@ def test_what_does_not_fill_a_window_is_left_out_and_less_than_one_is_refused() 
         extractor.features(waveform=torch.zeros(1, 15_599))
 
 
-def test_long_clips_are_taken_in_pieces(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_long_clips_are_taken_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     extractor = open_extractor("transnetv2", NOWHERE)
     assert isinstance(extractor, transnetv2.TransNetV2)
     frames = moving_square("long", 14, 27, 48)

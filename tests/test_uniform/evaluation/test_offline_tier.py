@@ -65,9 +65,9 @@ def real() -> Clips:
                 clip = decode(path, Request(spec=spec, start_ms=start_ms))
             except MediaError:
                 break  # shorter than 8 s
-            assert clip.pictures is not None
+            assert clip.frames is not None
             assert clip.waveform is not None
-            frames.append(np.stack([picture.to_ndarray(format="rgb24") for picture in clip.pictures]))
+            frames.append(np.stack([frame.to_ndarray(format="rgb24") for frame in clip.frames]))
             waveforms.append(clip.waveform)
     assert len(frames) >= 30
     return torch.from_numpy(np.stack(frames)), torch.from_numpy(np.stack(waveforms))

@@ -186,6 +186,7 @@ def test_imagebind_equals_the_original(small_folder: Path) -> None:
         text = bind.network.text(original["text.ids"].long())
 
     assert_equals_original(imagebind.log_mel(imagebind.windows_of(wave, 3)[0])[0, :, ::2], original["audio.log_mel"])
+    assert tuple(found) == bind.outputs
     assert_equals_original(found["frame_embeddings"][0], original["frames.embedding"])
     assert_equals_original(clips, original["clips.embedding"])
     assert_equals_original(found["whole_audio_embedding"], original["audio.embedding"])
@@ -204,7 +205,18 @@ def test_imagebind_averages_pairs_of_frames_and_three_crops(small_folder: Path) 
     assert wide.shape == (1, 32)
 
 
-def test_windows_are_spread_over_the_clip() -> None:
+def test_imagebind_gives_a_clip_the_same_numbers_alone_and_among_others(small_folder: Path) -> None:
+    bind = _opened("imagebind_javis", small_folder)
+    frames = torch.stack([moving_square(name, 2, 60, 80) for name in "ab"])
+    wave = torch.stack([sound(name, 20_000, 16_000) for name in "ab"])
+
+    together = bind.features(frames=frames, waveform=wave)
+    alone = bind.features(frames=frames[1:], waveform=wave[1:])
+
+    assert all(torch.equal(together[name][1:], alone[name]) for name in bind.outputs)
+
+
+def test_windows_lie_evenly_over_the_clip() -> None:
     wave = torch.arange(100_001.0)[None]
 
     starts = [(int(window[0, 0]), window.shape[1]) for window in imagebind.windows_of(wave, 3)]

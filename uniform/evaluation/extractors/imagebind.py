@@ -1,7 +1,7 @@
 """ImageBind: audio, images and text in one space; behind IB-score, JavisScore and AVHScore.
 
 Source: Girdhar et al. (arXiv:2305.05665); published file `imagebind_huge.pth`. Weights CC BY-NC-SA 4.0: non-commercial.
-Input: frames, short side 224 (bicubic), CLIP's mean and deviation; mono 16 kHz, each window's mean removed, Kaldi
+Input: frames, short side 224 (bicubic), CLIP's mean and std; mono 16 kHz, each window's mean removed, Kaldi
 filter bank of 128 bins x 204 frames, filled up with zeros, (x + 4.268) / 9.138; text as CLIP's tokens.
 Output per clip, E = 1024:
     imagebind_avb    (av-benchmark) "clip_embedding" (B, E): frames at 0.5 per second, every two neighbours a clip,
@@ -43,8 +43,8 @@ from uniform.evaluation.extractors.imagebind_network import (
     other_shapes,
 )
 from uniform.evaluation.extractors.resized_frames import (
-    CLIP_DEVIATION,
     CLIP_MEAN,
+    CLIP_STD,
     centre_cropped,
     short_side_resized,
     three_crops,
@@ -63,9 +63,9 @@ SHORT_WINDOW_SAMPLES = RATE_HZ // 2
 
 
 def normalised(images: Tensor) -> Tensor:
-    """uint8 (N, 3, h, w) -> float32 with CLIP's mean and deviation."""
-    mean, deviation = (torch.tensor(x, device=images.device)[:, None, None] for x in (CLIP_MEAN, CLIP_DEVIATION))
-    return (images.float() / 255 - mean) / deviation
+    """uint8 (N, 3, h, w) -> float32 with CLIP's mean and std."""
+    mean, std = (torch.tensor(x, device=images.device)[:, None, None] for x in (CLIP_MEAN, CLIP_STD))
+    return (images.float() / 255 - mean) / std
 
 
 def log_mel(windows: Tensor) -> Tensor:
@@ -129,10 +129,10 @@ class ImageBind:
                 made[self.outputs[0]] = torch.stack([encode(clip) for clip in pixels])
             if waveform is not None:
                 sound = checked_waveform(waveform, self.audio, self.name)
-                made[self.outputs[-1]] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
                 if self.name == JAVIS:
                     short = sound.unfold(1, SHORT_WINDOW_SAMPLES, SHORT_WINDOW_SAMPLES)  # (B, W, 8000)
                     made["window_embeddings"] = torch.stack([self._sound(clip) for clip in short])
+                made[self.outputs[-1]] = torch.stack([self._sound(window) for window in windows_of(sound, 3)]).mean(0)
             if texts is not None:
                 made["text_embedding"] = self._texts(texts)
         return {name: value.cpu() for name, value in made.items()}

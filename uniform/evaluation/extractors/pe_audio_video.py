@@ -44,7 +44,7 @@ class FrameSettings:
 
     size_px: tuple[int, int]
     mean: tuple[float, ...]
-    deviation: tuple[float, ...]
+    std: tuple[float, ...]
     frames: int | None
     """Evenly spaced frames that are looked at; None looks at all."""
 
@@ -114,11 +114,11 @@ class PeAudioVideo:
         images = F.interpolate(
             clip.cpu().permute(0, 3, 1, 2), self.settings.size_px, mode="bilinear", antialias=True, align_corners=False
         ).to(self.device)
-        mean, deviation = (
+        mean, std = (
             torch.tensor(values, device=self.device)[:, None, None]
-            for values in (self.settings.mean, self.settings.deviation)
+            for values in (self.settings.mean, self.settings.std)
         )
-        return ((images.float() / 255 - mean) / deviation)[None]
+        return ((images.float() / 255 - mean) / std)[None]
 
 
 def frame_settings(path: Path) -> FrameSettings:
@@ -127,13 +127,13 @@ def frame_settings(path: Path) -> FrameSettings:
     try:
         assert isinstance(found, dict)
         size = (int(found["size"]["height"]), int(found["size"]["width"]))
-        mean, deviation = (tuple(float(x) for x in found[key]) for key in ("image_mean", "image_std"))
+        mean, std = (tuple(float(x) for x in found[key]) for key in ("image_mean", "image_std"))
         frames = int(found["num_frames"]) if found.get("do_sample_frames") and found.get("num_frames") else None
     except (AssertionError, KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: says nothing usable of frames ({error!r}). Fetch the folder again.") from error
-    if not all(1 <= side <= 1024 for side in size) or len(mean) != 3 or len(deviation) != 3 or 0 in deviation:
-        raise WeightsError(f"{path}: frames of {size} px, mean {mean}, deviation {deviation}. Fetch the folder again.")
-    return FrameSettings(size_px=size, mean=mean, deviation=deviation, frames=frames)
+    if not all(1 <= side <= 1024 for side in size) or len(mean) != 3 or len(std) != 3 or 0 in std:
+        raise WeightsError(f"{path}: frames of {size} px, mean {mean}, std {std}. Fetch the folder again.")
+    return FrameSettings(size_px=size, mean=mean, std=std, frames=frames)
 
 
 def load(entry: ExtractorEntry, folder: Path, device: torch.device) -> PeAudioVideo:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 Filter = Literal["bilinear", "bicubic"]
 CLIP_MEAN = (0.48145466, 0.4578275, 0.40821073)
-CLIP_DEVIATION = (0.26862954, 0.26130258, 0.27577711)
+CLIP_STD = (0.26862954, 0.26130258, 0.27577711)
 
 
 def short_side_resized(frames: Tensor, size_px: int, interpolation: Filter = "bicubic") -> Tensor:

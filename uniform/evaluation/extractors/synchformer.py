@@ -42,7 +42,7 @@ SEGMENT_FRAMES = 16
 SEGMENT_SAMPLES = 10_240
 OFFSETS_S = tuple(round(-2 + 0.2 * i, 1) for i in range(21))
 _MEL_FRAMES = 66
-_MEAN, _DEVIATION = -4.2677393, 4.5689974
+_MEAN, _STD = -4.2677393, 4.5689974
 Blocks = Literal["first and last", "consecutive"]
 
 
@@ -57,7 +57,7 @@ def log_mel(segments: Tensor) -> Tensor:
     banks = melscale_fbanks(513, 0.0, RATE_HZ / 2, 128, RATE_HZ).T.to(segments.device)
     mel = (banks @ spectrum.abs().square() + 1e-6).log()
     mel = F.pad(mel, (0, _MEL_FRAMES - mel.shape[-1]))
-    return (mel - _MEAN) / (2 * _DEVIATION)
+    return (mel - _MEAN) / (2 * _STD)
 
 
 def in_segments(x: Tensor, length: int) -> Tensor:

