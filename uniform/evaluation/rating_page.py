@@ -6,7 +6,6 @@ Which set is on which side stands in the page as a digest only until the answers
 
 import base64
 import json
-import mimetypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +22,8 @@ from uniform.fingerprint import digest
 MAX_PAIRS = 1_000
 MAX_EMBEDDED_BYTES = 200 << 20
 """Of media inside a page; a browser holds all of it."""
+KINDS = {".webm": "video/webm", ".ogv": "video/ogg", ".wav": "audio/wav", ".mp3": "audio/mpeg", ".flac": "audio/flac"}
+"""Media types of embedded clips, by suffix; others are MP4."""
 QUESTION = "Which clip is better?"
 SCHEMA = 1
 PAGE_STYLE = f"""{STYLE}
@@ -122,8 +123,7 @@ def write_rating_page(
         raise InputError(f"{len(order):,} pairs are more than anyone rates; wanted {MAX_PAIRS:,} or fewer (--most)")
     exchanged = random.random(len(pairs)) < 0.5
     page = digest([one.clip_ids, two.clip_ids, str(first), str(second), seed, most, question])
-    if embed:
-        _require_room([part for number in order for part in pairs[number][:2]])
+    _require_room([part for number in order for part in pairs[number][:2]] if embed else [])
     shown = []
     for number in order:
         a, b, text = pairs[number]
@@ -179,7 +179,7 @@ def _require_room(paths: Sequence[Path]) -> None:
 
 
 def _embedded(path: Path) -> str:
-    kind = mimetypes.guess_type(path.name)[0] or "video/mp4"
+    kind = KINDS.get(path.suffix.lower(), "video/mp4")
     return f"data:{kind};base64,{base64.b64encode(path.read_bytes()).decode()}"
 
 
