@@ -17,6 +17,7 @@ SHIPPED = (
     "table2_a2v_landscape",
     "table3_t2av_landscape",
     "table4_text_ablation",
+    "training",
 )
 
 
