@@ -46,61 +46,69 @@ class TrainOptions:
             raise ConfigError("--samples-every goes with --samples, a file of prompts")
 
 
+SAMPLES, RAY = "Samples", "Ray"
+"""Titles of panels of the help."""
+Config = Annotated[str, typer.Argument(help="A preset (toy, paper, best, budget) or a TOML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example optimiser.learning_rate=2e-4")
+]
+Shards = Annotated[
+    list[str] | None,
+    typer.Option("--shards", help="Folder of latent shards, or its URL (s3://, hf://, ...); may be repeated."),
+]
+Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of this run.")]
+AllowChange = Annotated[
+    list[str] | None,
+    typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
+]
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples", rich_help_panel=SAMPLES, help="File of prompts: sample from checkpoints in another process."
+    ),
+]
+SamplesEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=SAMPLES,
+        help="With --samples: steps between two of them. Default: each checkpoint.",
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option("--ray-workers", min=1, rich_help_panel=RAY, help="Train in this many processes of a Ray cluster."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", rich_help_panel=RAY, help="Cluster for --ray-workers; without it Ray starts here."),
+]
+RayRestarts = Annotated[
+    int,
+    typer.Option(
+        "--ray-restarts",
+        min=0,
+        rich_help_panel=RAY,
+        help="Times that --ray-workers are started again after one died.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")]
+
+
 def train(
-    config: Annotated[str, typer.Argument(help="A preset (toy, paper, best, budget) or a TOML file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For instance optimiser.learning_rate=2e-4")
-    ] = None,
-    shards: Annotated[
-        list[str] | None,
-        typer.Option("--shards", help="Folder of latent shards, or its URL (s3://, hf://, ...); may be repeated."),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of this run.")] = None,
-    allow_change: Annotated[
-        list[str] | None,
-        typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
-    ] = None,
-    samples: Annotated[
-        Path | None,
-        typer.Option(
-            "--samples",
-            rich_help_panel="Samples",
-            help="File of prompts: sample from checkpoints in a background process.",
-        ),
-    ] = None,
-    samples_every: Annotated[
-        int | None,
-        typer.Option(
-            min=1,
-            rich_help_panel="Samples",
-            help="With --samples: steps between two of them. Default: each checkpoint.",
-        ),
-    ] = None,
-    ray_workers: Annotated[
-        int | None,
-        typer.Option(
-            "--ray-workers", min=1, rich_help_panel="Ray", help="Train in this many processes of a Ray cluster."
-        ),
-    ] = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(
-            "--ray-address", rich_help_panel="Ray", help="Cluster for --ray-workers; without it Ray starts here."
-        ),
-    ] = None,
-    ray_restarts: Annotated[
-        int,
-        typer.Option(
-            "--ray-restarts",
-            min=0,
-            rich_help_panel="Ray",
-            help="Times that --ray-workers are started again after one died.",
-        ),
-    ] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
+    config: Config,
+    overrides: Overrides = None,
+    shards: Shards = None,
+    split: Split = None,
+    out: Out = None,
+    allow_change: AllowChange = None,
+    samples: Samples = None,
+    samples_every: SamplesEvery = None,
+    ray_workers: RayWorkers = None,
+    ray_address: RayAddress = None,
+    ray_restarts: RayRestarts = 3,
+    dry_run: DryRun = False,
 ) -> None:
     """Train, or resume from the newest checkpoint. Ctrl-C saves first."""
     from uniform.training.settings.presets import load_config

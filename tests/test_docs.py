@@ -41,6 +41,11 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     return command, rest
 
 
+def test_commands_and_links_are_found_in_the_pages() -> None:
+    assert sum(len(shown_commands(page)) for page in PAGES) > 60
+    assert len(re.findall(r"\]\([^)#\s]+", "".join(page.read_text() for page in PAGES))) > 30
+
+
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
 def test_every_shown_command_exists_with_its_options(page: Path) -> None:
     for words in shown_commands(page):
