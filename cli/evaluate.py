@@ -18,6 +18,7 @@ from cli.evaluate_options import (
     OutPlace,
     ProtocolName,
     RealSet,
+    Reference,
     RequireKnown,
     Resume,
     Samples,
@@ -73,6 +74,7 @@ def run(
     require_known: RequireKnown = False,
     cache: Cache = None,
     codec_row: CodecRow = None,
+    reference: Reference = None,
     codec: CodecOptions = None,
     strict: Strict = False,
     world: World = None,
@@ -101,6 +103,7 @@ def run(
         require_known,
         cache,
         codec_row,
+        reference,
         codec,
         rules.protocol,
     )
@@ -137,6 +140,7 @@ def tables(
     require_known: RequireKnown = False,
     cache: Cache = None,
     codec_row: CodecRow = None,
+    reference: Reference = None,
     codec: CodecOptions = None,
 ) -> None:
     """Make a paper's table from a checkpoint: sample what is missing, evaluate, print it beside the printed rows."""
@@ -157,6 +161,7 @@ def tables(
         require_known,
         cache,
         codec_row,
+        reference,
         codec,
         rules.protocol,
     )
@@ -197,7 +202,18 @@ def pairs(
 
     rules = read_protocol(protocol, words(metrics))
     options = evaluation_options(
-        weights, device, workers, root, allow_unequal, skip_missing, require_known, cache, None, None, rules.protocol
+        weights,
+        device,
+        workers,
+        root,
+        allow_unequal,
+        skip_missing,
+        require_known,
+        cache,
+        None,
+        None,
+        None,
+        rules.protocol,
     )
     with EvaluationBars() as bars:
         one, two = (evaluate(side, real, rules, options, progress=bars.show) for side in (first, second))

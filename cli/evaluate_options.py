@@ -58,6 +58,14 @@ Cache = Annotated[
     Path | None,
     typer.Option("--cache", help="Folder for features. Default: beside each set.", rich_help_panel=COMPUTE),
 ]
+Reference = Annotated[
+    Path | None,
+    typer.Option(
+        "--reference",
+        help="More real clips, for example a training split: distances from them too.",
+        rich_help_panel=INPUT,
+    ),
+]
 CodecRow = Annotated[
     str | None,
     typer.Option(
@@ -100,6 +108,7 @@ def evaluation_options(
     require_known: bool,
     cache: Path | None,
     codec_row: str | None,
+    reference: Path | None,
     codec: list[str] | None,
     protocol: "Protocol",
 ) -> "Options":
@@ -117,6 +126,7 @@ def evaluation_options(
         skip_missing=skip_missing,
         require_known=require_known,
         cache=cache,
+        reference=reference,
         codec=None if codec_row is None else codec_of_row(codec_row, protocol.reading, device, codec or []),
     )
 

@@ -21,6 +21,8 @@ PLAYERS = 12
 ROWS: Mapping[str, tuple[str, str]] = {
     "generated": ("generated", "samples against real clips"),
     "real": ("real", "real clips by themselves"),
+    "reference": ("real vs reference", "real clips against the reference set"),
+    "generated_reference": ("generated vs ref.", "samples against the reference set"),
     "real_halves": ("real vs real", "two halves of the real clips: the floor"),
     "codec": ("codec", "real clips after the codecs"),
     "shuffled": ("shuffled", "pairs exchanged: chance"),

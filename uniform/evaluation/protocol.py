@@ -16,8 +16,17 @@ from uniform.fingerprint import digest
 from uniform.spec import Spec
 
 FOLDER = Path(__file__).with_name("protocols")
-Row = Literal["generated", "real", "real_halves", "codec", "shuffled", "worst"]
-ROWS: tuple[Row, ...] = ("generated", "real", "real_halves", "codec", "shuffled", "worst")
+Row = Literal["generated", "generated_reference", "real", "real_halves", "reference", "codec", "shuffled", "worst"]
+ROWS: tuple[Row, ...] = (
+    "generated",
+    "generated_reference",
+    "real",
+    "real_halves",
+    "reference",
+    "codec",
+    "shuffled",
+    "worst",
+)
 MAX_DRAWS = 100_000
 
 
@@ -178,6 +187,13 @@ class Protocol:
     def needs_audio(self) -> bool:
         """Whether any metric listens."""
         return any(needs_audio(metric) for metric in self.chosen)
+
+    def rows_with(self, *, codec: bool, reference: bool) -> tuple[Row, ...]:
+        """The protocol's rows, without those that want codecs or a reference set where none is given."""
+        left_out: list[Row] = [] if codec else ["codec"]
+        if not reference:
+            left_out += ["generated_reference", "reference"]
+        return tuple(row for row in self.rows if row not in left_out)
 
     def column(self, name: str) -> str:
         """The paper's column of a metric; its own name where there is none."""

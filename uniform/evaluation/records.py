@@ -12,7 +12,7 @@ from uniform.evaluation.reading import SILENT_DBFS
 from uniform.evaluation.sets import ClipFile, ClipSet, names
 from uniform.evaluation.table import Member
 
-Side = Literal["generated", "real"]
+Side = Literal["generated", "real", "reference"]
 DURATION_TOLERANCE_S = 0.25
 """Sets whose usual length differs by more are of unequal duration."""
 
@@ -65,10 +65,11 @@ def refuse_unequal_durations(
     """Refuse sets whose usual clip lengths differ within what the protocol reads."""
     wanted_s = duration_s
     usual: dict[Side, float] = {}
-    for side, of in states.items():
+    paired: tuple[Side, ...] = ("generated", "real")
+    for side in paired:
         lengths = [
             min(state.duration_s - clip.start_ms / 1000, wanted_s)
-            for clip, state in zip(sets[side].clips, of, strict=True)
+            for clip, state in zip(sets[side].clips, states[side], strict=True)
             if state.duration_s is not None
         ]
         if not lengths:
@@ -93,9 +94,10 @@ def refuse_unequal_durations(
 def without_partners(records: Mapping[Side, Sequence[ClipRecord]]) -> dict[Side, tuple[ClipRecord, ...]]:
     """Clips count in pairs: where one side is dropped, its partner is too, with a code of its own."""
     usable = {side: {record.clip.clip_id for record in of if record.drop is None} for side, of in records.items()}
+    result: dict[Side, tuple[ClipRecord, ...]] = {side: tuple(of) for side, of in records.items()}
     both = usable["generated"] & usable["real"]
-    result: dict[Side, tuple[ClipRecord, ...]] = {}
-    for side, of in records.items():
+    paired: tuple[Side, ...] = ("generated", "real")
+    for side in paired:
         result[side] = tuple(
             record
             if record.drop is not None or record.clip.clip_id in both
@@ -109,7 +111,7 @@ def without_partners(records: Mapping[Side, Sequence[ClipRecord]]) -> dict[Side,
                     reason="the clip of the same clip_id on the other side is dropped",
                 ),
             )
-            for record in of
+            for record in records[side]
         )
     return result
 

@@ -44,7 +44,11 @@ def write_result(evaluation: Evaluation, out: Path, started: str) -> dict[str, A
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
     """The record of an evaluation, plain values, without its times."""
     file, protocol = evaluation.protocol, evaluation.protocol.protocol
-    sides: Mapping[Side, tuple[ClipRecord, ...]] = {"generated": evaluation.generated, "real": evaluation.real}
+    sides: Mapping[Side, tuple[ClipRecord, ...]] = {
+        "generated": evaluation.generated,
+        "real": evaluation.real,
+        **({"reference": evaluation.reference} if evaluation.reference else {}),
+    }
     return {
         "schema": SCHEMA,
         "protocol": {"name": file.name, "digest": file.digest, "title": protocol.title, "text": file.text},

@@ -46,6 +46,8 @@ class Options:
     require_known: bool = False
     """Refuse weights whose digest no publisher states."""
     codec: Codec | None = None
+    reference: Path | None = None
+    """More real clips, for instance a training split: distances from them stand in rows of their own."""
     part_clips: int = PART_CLIPS
     cache: Path | None = None
     """Folder for features, in place of the ones beside the sets."""
@@ -61,6 +63,7 @@ class Evaluation:
     plan: StreamPlan
     generated: tuple[ClipRecord, ...]
     real: tuple[ClipRecord, ...]
+    reference: tuple[ClipRecord, ...]
     places: Mapping[Side, str]
     table: Table
     rows: tuple[Row, ...]
@@ -77,7 +80,9 @@ class Evaluation:
     @property
     def drops(self) -> tuple[Drop, ...]:
         """Of both sides."""
-        return tuple(record.drop for record in (*self.generated, *self.real) if record.drop is not None)
+        return tuple(
+            record.drop for record in (*self.generated, *self.real, *self.reference) if record.drop is not None
+        )
 
 
 def evaluate(
@@ -99,10 +104,10 @@ def evaluate(
     """
     started = time.monotonic()
     rules = protocol.protocol
-    audio_only = not rules.needs_video
-    generated_set = read_set(samples, "generated", root=options.root, audio_only=audio_only)
-    real_set = read_set(real, "real", root=options.root, audio_only=audio_only)
-    both = require_join(generated_set, real_set, same_clips=rules.sets.same_clips, allow_unequal=options.allow_unequal)
+    sets = _sets({"generated": samples, "real": real, "reference": options.reference}, rules, options)
+    both = require_join(
+        sets["generated"], sets["real"], same_clips=rules.sets.same_clips, allow_unequal=options.allow_unequal
+    )
     extractors = given or Extractors(options.weights, options.device)
     plan = plan_streams(
         rules.chosen,
@@ -117,10 +122,10 @@ def evaluate(
     if not metrics:
         why = "; ".join(plan.unavailable.values())
         raise WeightsError(f"no metric of {protocol.name} can be computed: {why}. See 'uniform evaluate doctor'.")
-    rows = tuple(row for row in rules.rows if row != "codec" or options.codec is not None)
+    rows = rules.rows_with(codec=options.codec is not None, reference=options.reference is not None)
     run = _Run(rules, metrics, plan, options, extractors, rows, progress)
     with open_sandboxes(options.workers) as sandboxes:
-        sides = run.read(generated_set, real_set, both, sandboxes)
+        sides = run.read(sets, both, sandboxes)
     features = run.features(sides)
     table, alignment = run.table(features)
     return Evaluation(
@@ -129,7 +134,8 @@ def evaluate(
         plan=plan,
         generated=sides["generated"],
         real=sides["real"],
-        places={"generated": str(samples), "real": str(real)},
+        reference=sides.get("reference", ()),
+        places={"generated": str(samples), "real": str(real), "reference": str(options.reference)},
         table=table,
         rows=rows,
         alignment=alignment,
@@ -140,6 +146,16 @@ def evaluate(
         wall_s=time.monotonic() - started,
         stage_s=run.stage_s,
     )
+
+
+def _sets(places: Mapping[Side, Path | None], rules: Protocol, options: Options) -> dict[Side, ClipSet]:
+    """The clips of every side that is given."""
+    audio_only = not rules.needs_video
+    return {
+        side: read_set(place, side, root=options.root, audio_only=audio_only)
+        for side, place in places.items()
+        if place is not None
+    }
 
 
 class _Run:
@@ -162,26 +178,27 @@ class _Run:
         self.stage_s: dict[str, float] = {}
 
     def read(
-        self, generated: ClipSet, real: ClipSet, both: Sequence[str], sandboxes: Sequence[MediaSandbox]
+        self, given: Mapping[Side, ClipSet], both: Sequence[str], sandboxes: Sequence[MediaSandbox]
     ) -> dict[Side, tuple[ClipRecord, ...]]:
         """Bring files and features up to date, and find out which clips count."""
         wanted = set(both)
         sets: dict[Side, ClipSet] = {}
         states: dict[Side, list[FileState]] = {}
-        for side, clips in (("generated", generated), ("real", real)):
-            chosen = tuple(clip for clip in clips.clips if not wanted or clip.clip_id in wanted)
-            key: Side = "generated" if side == "generated" else "real"
-            sets[key] = ClipSet(name=side, place=clips.place, clips=chosen)
+        for key, clips in given.items():
+            kept = clips.clips
+            if wanted and key != "reference":
+                kept = tuple(clip for clip in kept if clip.clip_id in wanted)
+            sets[key] = ClipSet(name=key, place=clips.place, clips=kept)
             started = time.monotonic()
             states[key], opened = inspect(
                 sets[key],
                 self._cache(clips),
                 workers=len(sandboxes),
-                progress=lambda done, total, side=side: self._progress(f"{side}: files", done, total),  # type: ignore[misc]
+                progress=lambda done, total, key=key: self._progress(f"{key}: files", done, total),  # type: ignore[misc]
                 sandboxes=sandboxes,
             )
             self.times.decoded += opened
-            self.stage_s[f"{side}: files"] = time.monotonic() - started
+            self.stage_s[f"{key}: files"] = time.monotonic() - started
         if not self._options.allow_unequal:
             refuse_unequal_durations(self._protocol.reading.duration_s, sets, states)
         records: dict[Side, tuple[ClipRecord, ...]] = {}
@@ -227,7 +244,7 @@ class _Run:
         return table, {} if shown is None else dict(features(shown, "generated"))
 
     def _features(self, stream: Stream, row: Row, kept: Mapping[Side, Sequence[ClipRecord]]) -> dict[Member, Arrays]:
-        side: Side = "generated" if row == "generated" else "real"
+        side: Side = row if row in ("generated", "reference") else "real"
         variant = self._variant(row)
         store = self._store(side, stream, variant)
         target = Target(stream=stream, variant=variant, store=store)

@@ -3,6 +3,7 @@
 generated     the samples against the real clips
 real          the real clips by themselves: what truth scores, for metrics of single clips and inception scores
 real_halves   two disjoint halves of the real clips: the floor, at half of N
+reference     the real clips against more real ones, for instance a training split; generated_reference: the samples
 codec         the real clips after our codecs: the floor of any model of their latents
 shuffled      each clip's video with another clip's audio, or another clip's partner: chance
 worst         the real clips frozen and silent
@@ -109,6 +110,8 @@ class _Maker:
         self.scores: dict[Member, float] = {}
 
     def cell(self, row: Row) -> Cell | None:
+        if row in ("reference", "generated_reference"):
+            return self._to_reference(row) if self._metric.form in DISTRIBUTION else None
         if self._metric.form in DISTRIBUTION:
             return self._distance(row)
         if self._metric.form == "inception":
@@ -141,6 +144,13 @@ class _Maker:
             return cell
         at_floor = self._at_floor(evaluated, real)
         return Cell(**{**cell.__dict__, "at_floor": None if at_floor is None else _numbers(at_floor)})
+
+    def _to_reference(self, row: Row) -> Cell:
+        """Distance of the generated or the real clips from the reference set, all of it."""
+        evaluated = _first_samples(self._of("generated" if row == "generated_reference" else "real"))
+        reference = self._of("reference")
+        value = set_value(self._metric, list(evaluated.values()), list(reference.values()), self._statistics)
+        return _set_cell(value, len(evaluated))
 
     def _at_floor(self, evaluated: Mapping[Member, Arrays], real: Mapping[Member, Arrays]) -> Estimate | None:
         """The generated clips of one half against the real clips of the other: the floor's N, and as disjoint."""

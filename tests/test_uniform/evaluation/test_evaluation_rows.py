@@ -137,6 +137,40 @@ def test_of_several_samples_distances_take_the_first_and_scores_the_mean(made: P
     assert both.cells["generated"]["kl_yamnet_exact"].vectors == 2 * COUNT
 
 
+def test_a_reference_set_stands_in_rows_of_its_own_at_its_own_n(made: Path, tmp_path: Path) -> None:
+    write_clips(made / "training", COUNT + 3, first=100)
+    options = Options(workers=1, cache=tmp_path / "cache", reference=made / "training")
+    found = evaluate(
+        made / "generated",
+        made / "real",
+        small_protocol(tmp_path),
+        options,
+        progress=lambda *state: None,
+        given=small_extractors(),
+    )
+    against_itself = evaluate(
+        made / "generated",
+        made / "real",
+        small_protocol(tmp_path),
+        Options(workers=1, cache=tmp_path / "cache", reference=made / "real"),
+        progress=lambda *state: None,
+        given=small_extractors(),
+    )
+
+    assert len(found.reference) == COUNT + 3
+    assert found.table.cells["reference"]["fd_yamnet"].clips == COUNT
+    assert set(found.table.cells["generated_reference"]) == {
+        "fd_yamnet",
+        "kad_yamnet",
+        "kad_effnet_lite0",
+        "fd_transnetv2_16f",
+    }
+    rows = against_itself.table.cells
+    assert rows["reference"]["fd_yamnet"].value == pytest.approx(0.0, abs=1e-6)
+    assert rows["generated_reference"]["fd_yamnet"].value == pytest.approx(rows["generated"]["fd_yamnet"].value)
+    assert "reference" not in _run(made / "generated", made / "real", tmp_path).table.cells
+
+
 def test_shuffled_pairs_never_keep_a_clip_with_itself() -> None:
     for count in (2, 3, 10, 101):
         order = derangement(count, seed=1)
