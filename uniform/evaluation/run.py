@@ -119,9 +119,7 @@ def evaluate(
     )
     require_known(plan, refuse=options.require_known)
     metrics = tuple(metric for metric in rules.chosen if metric.extractor not in plan.unavailable)
-    if not metrics:
-        why = "; ".join(plan.unavailable.values())
-        raise WeightsError(f"no metric of {protocol.name} can be computed: {why}. See 'uniform evaluate doctor'.")
+    _require_metrics(metrics, plan, protocol)
     rows = rules.rows_with(codec=options.codec is not None, reference=options.reference is not None)
     run = _Run(rules, metrics, plan, options, extractors, rows, progress)
     with open_sandboxes(options.workers) as sandboxes:
@@ -146,6 +144,12 @@ def evaluate(
         wall_s=time.monotonic() - started,
         stage_s=run.stage_s,
     )
+
+
+def _require_metrics(metrics: Sequence[Metric], plan: StreamPlan, protocol: ProtocolFile) -> None:
+    if not metrics:
+        why = "; ".join(plan.unavailable.values())
+        raise WeightsError(f"no metric of {protocol.name} can be computed: {why}. See 'uniform evaluate doctor'.")
 
 
 def _sets(places: Mapping[Side, Path | None], rules: Protocol, options: Options) -> dict[Side, ClipSet]:
