@@ -36,8 +36,6 @@ from uniform.media.sandbox import MediaSandbox
 
 log = logging.getLogger(__name__)
 
-BATCH_CLIPS = 8
-"""Clips that go to a network together."""
 READ_AHEAD = 2
 """Clips in memory for each worker."""
 SILENCE = "silence"
@@ -233,7 +231,7 @@ class _Part:
                 self._rows[number].append(FeatureRow(content=content, arrays=one.arrays))
             else:
                 self._waiting[number].append((job, one))
-                if len(self._waiting[number]) >= BATCH_CLIPS:
+                if len(self._waiting[number]) >= self._extractors.batch_clips:
                     self._run(number)
 
     def drop(self, job: ClipJob, error: MediaError, times: ExtractionTimes) -> None:

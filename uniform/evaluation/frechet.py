@@ -6,7 +6,7 @@ frechet-audio-distance, TATS, MM-Diffusion, torch-fidelity) and over N (StyleGAN
 N, M numbers of vectors; d features.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -75,7 +75,8 @@ def frechet_estimate(
         first.clip_sums(_influence(one, gap, u, singular, x)),
         second.clip_sums(_influence(two, -gap, vt.T, singular, y)),
     ]
-    return linear_interval(value, influences, draws, seed)
+    found = linear_interval(value, influences, draws, seed)
+    return replace(found, low=max(found.low, 0.0), high=max(found.high, 0.0))  # a distance is not below 0
 
 
 def extrapolated(

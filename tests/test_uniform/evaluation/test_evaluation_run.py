@@ -320,7 +320,8 @@ def test_features_that_are_not_finite_drop_a_clip_from_their_metrics_alone(sets:
     class Broken(SmallNetwork):
         def features(self, **inputs: Any) -> Any:
             found = super().features(**inputs)
-            found["embedding"][0, 0] = float("nan")
+            if self.clips_seen == 1:
+                found["embedding"][0, 0] = float("nan")
             return found
 
     extractors = Extractors(
@@ -329,7 +330,7 @@ def test_features_that_are_not_finite_drop_a_clip_from_their_metrics_alone(sets:
     )
     found = _run(sets, extractors)
 
-    assert found.table.cells["generated"]["fd_yamnet"].clips == COUNT - 1  # the first of the only batch
+    assert found.table.cells["generated"]["fd_yamnet"].clips == COUNT - 1
     assert found.table.cells["generated"]["kad_effnet_lite0"].clips == COUNT
 
 
