@@ -50,6 +50,7 @@ LEVELS = {
     "uniform.training.setup": 14,
     "uniform.training.validation": 15,
     "uniform.training.plan": 16,
+    "uniform.training.sample_metrics": 15,
     "uniform.training.background_sampling": 16,
     "uniform.training.trainer": 17,
     "uniform.export": 17,
