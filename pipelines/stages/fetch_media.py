@@ -21,6 +21,8 @@ from pipelines.stage import Context, Resources, Store, Work
 from uniform.media.notes import SOURCE, Note
 from uniform.spec import Spec
 
+HOST_STATES_FOLDER = "pace"
+"""Below the folder of sources; the name of version 0.3.0, which runs share."""
 YOUTUBE = HostPolicy(requests_per_hour=250.0, burst=1)
 """yt-dlp's guide: about 300 videos an hour for a guest."""
 
@@ -45,7 +47,7 @@ class Stage:
     """Hosts that are allowed to have private or local addresses."""
     refusals_h: float | None = 24.0
     """Hours for which a lasting refusal of a source is cached; None does not cache it."""
-    pace: HostPolicy = field(default_factory=HostPolicy)
+    rate_limit: HostPolicy = field(default_factory=HostPolicy)
     """Rate limit of hosts that `hosts` does not name."""
     hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
     http: HttpOptions = field(default_factory=HttpOptions)
@@ -59,15 +61,17 @@ class Stage:
         """The work, with one fetcher per kind of source."""
         folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
         store = MediaStore(folder, self.refusals_h, context.unblocked_at_s)
-        pace = HostRateLimiter((context.host_states or FileHostStates)(folder / "pace"), self.pace, self.hosts)
+        rate_limiter = HostRateLimiter(
+            (context.host_states or FileHostStates)(folder / HOST_STATES_FOLDER), self.rate_limit, self.hosts
+        )
         archive = ArchiveFetcher(store, context.roots, self.http.largest_bytes)
         limits = (self.http.largest_bytes, self.http.slowest_bytes_per_s, self.http.window_s)
-        remote = RemoteFetcher(store, pace, *limits)
+        remote = RemoteFetcher(store, rate_limiter, *limits)
         fetchers: Mapping[str, Fetcher] = {
             "local": LocalFetcher(context.roots),
             "archive": archive,
-            "http": HttpFetcher(store, pace, self.http, self.allow_hosts),
-            "youtube": SiteFetcher(store, pace, self.sites, self.allow_hosts),
+            "http": HttpFetcher(store, rate_limiter, self.http, self.allow_hosts),
+            "youtube": SiteFetcher(store, rate_limiter, self.sites, self.allow_hosts),
             "hf": remote,
             "fsspec": remote,
         }
