@@ -75,7 +75,7 @@ def _temporary(path: Path) -> Path:
 
 
 def remove_if_dead(path: Path) -> bool:
-    """Remove a temporary file whose writer is gone; False where a process holds its lock (flock), or it is gone already."""
+    """Remove a temporary file whose writer ended; False where a process holds its lock (flock), or it is gone."""
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:

@@ -55,7 +55,7 @@ def code_of_page(page: bytes) -> str | None:
 
 
 def is_challenge(status: int, headers: Iterable[str], page: bytes) -> bool:
-    """Whether an answer is a robot check, by the names of its headers or, for some statuses, by the first bytes of its page."""
+    """Whether an answer is a robot check, by the names of its headers or, for some statuses, by its page."""
     named = any(header.lower() in CHALLENGE_HEADERS for header in headers)
     return named or (status in CHALLENGE_STATUSES and code_of_page(page) == "sign_in")
 

@@ -17,7 +17,7 @@ MAGIC = (
     (0, (b"\x1aE\xdf\xa3", b"RIFF", b"FLV\x01", b"OggS", b"\x00\x00\x01\xba", b"\x00\x00\x01\xb3", b"GIF8")),
     (0, (b"\x30\x26\xb2\x75", b"\x06\x0e\x2b\x34", b"G", b".RMF", b"DKIF", b"nut/multimedia")),
 )
-"""(offset, first bytes there) of the containers that people have: Matroska, AVI, FLV, Ogg, MPEG, ASF, MXF, TS and more."""
+"""(offset, first bytes there) of common containers: MP4, Matroska, AVI, FLV, Ogg, MPEG, ASF, MXF, TS and more."""
 
 
 def check_media(path: Path, *, whole: bool, coding: str | None = None) -> None:

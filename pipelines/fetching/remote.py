@@ -67,11 +67,11 @@ class RemoteFetcher:
 
         try:
             system, path = fsspec.core.url_to_fs(uri)
-            meter = ThroughputMonitor(self._slowest, self._window_s, clock=self._clock)
+            size, meter = 0, ThroughputMonitor(self._slowest, self._window_s, clock=self._clock)
             with system.open(path, "rb", block_size=CHUNK_BYTES) as source, target.open("wb") as file:
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)
-                    size = file.tell()
+                    size += len(chunk)
                     if size > self._largest:
                         raise FetchError("too_large", f"more than {self._largest:,} bytes")
                     meter.judge(size)

@@ -168,7 +168,7 @@ class MediaStore:
         if refusal is None or self._refusals_h is None:
             return
         code, reason, time_s = (refusal.get(name) for name in ("code", "reason", "time"))
-        if code not in CODES or not isinstance(time_s, int | float):
+        if not isinstance(code, str) or code not in CODES or not isinstance(time_s, int | float):
             return
         if time_s < self._unblocked_at_s.get(CODES[code].policy, 0.0):
             return
@@ -236,8 +236,9 @@ def _still_named(handle: int, path: Path) -> bool:
 
 
 def _put(path: Path, text: str) -> None:
-    """Write a small file, whole or not at all, under the lock of its source. Not synced: after a power cut the source is
-    fetched again.
+    """Write a small file, whole or not at all, under the lock of its source.
+
+    Not synced: after a power cut the source is fetched again.
 
     The temporary name is that of the source, so that its next holder writes over what a killed process left. A
     sweep of an older version can remove it under us: then it is written again.

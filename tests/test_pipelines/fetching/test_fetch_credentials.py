@@ -195,7 +195,8 @@ def prepare_run(folder: Path, urls: list[str], options: str) -> None:
     )
     (folder / "recipe.toml").write_text(
         'name = "fetch"\nspec = "toy"\nunit_clips = 8\n[[stage]]\nuse = "fetch_media"\nallow_hosts = ["127.0.0.1"]\n'
-        f"rate_limit = {{ requests_per_hour = 3.6e6, burst = 100, backoff_s = 0.0 }}\nhttp = {{ attempts = 1, {options} }}\n"
+        "rate_limit = { requests_per_hour = 3.6e6, burst = 100, backoff_s = 0.0 }\n"
+        f"http = {{ attempts = 1, {options} }}\n"
     )
 
 

@@ -1,4 +1,4 @@
-"""Hosts are asked at their pace, rest when they refuse, and are left alone when they go on refusing."""
+"""Hosts are asked within their rate limit, cool down after refusals, and are not asked at all after many."""
 
 import contextlib
 import json
@@ -265,3 +265,58 @@ def test_one_server_holds_runs_with_folders_of_their_own_to_one_bucket(tmp_path:
 def test_a_senseless_policy_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         HostPolicy(**options)  # type: ignore[arg-type]
+
+
+TEN_YEARS_S = 3_650.0 * DAY_S
+
+
+@pytest.mark.parametrize("by_version_0_3_0", [False, True])
+def test_a_clock_that_was_wrong_once_does_not_stop_a_host(tmp_path: Path, by_version_0_3_0: bool) -> None:
+    wrong = FileHostStates(tmp_path, clock=lambda: NOON + TEN_YEARS_S)
+    for _ in range(3):
+        wrong.reserve("a.example", HOUR, 0.0)
+        wrong.learn("b.example", HOUR, "HTTP 429", 50.0)
+        wrong.reserve("c.example", HostPolicy(daily_requests=3), 0.0)
+    if by_version_0_3_0:
+        for file in tmp_path.glob("*.json"):
+            found = json.loads(file.read_text())
+            del found["written_at"]
+            file.write_text(json.dumps(found))
+    right = FileHostStates(tmp_path, clock=lambda: NOON)
+
+    assert right.reserve("a.example", HOUR, 0.0) <= 30.0
+    assert right.reserve("b.example", HOUR, 0.0) <= 50.0
+    assert right.reserve("c.example", HostPolicy(daily_requests=3), 0.0) <= 10.0
+
+
+def test_a_server_with_a_wrong_state_in_memory_does_not_stop_a_host(tmp_path: Path) -> None:
+    known: dict[str, HostState] = {}
+    FileHostStates(tmp_path / "a", known=known, clock=lambda: NOON + TEN_YEARS_S).learn("h", HOUR, "HTTP 429", 50.0)
+
+    assert FileHostStates(tmp_path / "b", known=known, clock=lambda: NOON).reserve("h", HOUR, 0.0) <= 50.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"blocked_until": 1e999}',
+        b'{"blocked_until": NaN, "free_at": Infinity}',
+        b'{"blocked_until": "soon", "refusals": [], "day": {}, "reason": 7}',
+        b'{"blocked_until": 1e300, "free_at": 1e300, "learned_at": -1, "pauses": 1e300, "refusals": true}',
+        b'{"refusals": -5, "used_today": 99999999999999999999999, "day": 99999999999999999999999}',
+        b"[" * 100_000,
+        b'{"reason": "\\ud83d"}',
+        b"[]",
+        b"\xff\xfe",
+    ],
+)
+def test_no_content_of_a_file_stops_a_host(tmp_path: Path, content: bytes) -> None:
+    states = FileHostStates(tmp_path, clock=lambda: NOON)
+    states.learn("h.example", HOUR, None, None)
+    (file,) = tmp_path.glob("*.json")
+    file.write_bytes(content)
+    policy = HostPolicy(max_wait_s=2 * DAY_S, daily_requests=5)
+
+    assert states.reserve("h.example", policy, 0.0) <= DAY_S
+    states.learn("h.example", policy, "\ud83d", None)
+    assert states.reserve("h.example", policy, 0.0) <= DAY_S
