@@ -18,6 +18,7 @@ from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
 from pipelines.hosts import HostPolicy
 from pipelines.stage import Context, Resources, Store, Work
+from pipelines.stage_support.source_file import SOURCES, stored_path
 from uniform.media.notes import SOURCE, Note
 from uniform.spec import Spec
 
@@ -59,7 +60,7 @@ class Stage:
 
     def open(self, context: Context) -> Work:
         """The work, with one fetcher per kind of source."""
-        folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
+        folder = Path(self.sources).expanduser() if self.sources else context.folder / SOURCES
         store = MediaStore(folder, self.refusals_h, context.unblocked_at_s)
         rate_limiter = HostRateLimiter(
             (context.host_states or FileHostStates)(folder / HOST_STATES_FOLDER), self.rate_limit, self.hosts
@@ -75,17 +76,19 @@ class Stage:
             "hf": remote,
             "fsspec": remote,
         }
-        return lambda clips: _fetch_all(clips, fetchers, archive)
+        return lambda clips: _fetch_all(clips, fetchers, archive, context.folder)
 
 
-def _fetch_all(clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: ArchiveFetcher) -> Iterator[Clip]:
+def _fetch_all(
+    clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: ArchiveFetcher, folder: Path
+) -> Iterator[Clip]:
     unit = list(clips)
     archive.expect(clip.row for clip in unit if clip.row.source_kind == "archive")
     for clip in unit:
-        yield _fetch(clip, fetchers)
+        yield _fetch(clip, fetchers, folder)
 
 
-def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
+def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher], folder: Path) -> Clip:
     row = clip.row
     if row.source_kind not in fetchers:
         return clip.drop("no_fetcher", f"source kind '{row.source_kind}'; known are {', '.join(fetchers)}")
@@ -96,17 +99,17 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
     if row.expected_digest is not None and fetched.sha256 != row.expected_digest:
         found = f"SHA-256 {fetched.sha256}, the listing promises {row.expected_digest}"
         return clip.drop("digest_mismatch", f"{clean_reason(row.source_uri)}: {found}")
-    return _with_source(clip, fetched)
+    return _with_source(clip, fetched, folder)
 
 
-def _with_source(clip: Clip, fetched: Fetched) -> Clip:
+def _with_source(clip: Clip, fetched: Fetched, folder: Path) -> Clip:
     for note in fetched.notes:
-        clip = clip.note(Note(SOURCE, note))
+        clip = clip.note(Note(SOURCE, clean_reason(note)))
     return clip.with_fields(
-        source=str(fetched.path),
+        source=stored_path(fetched.path, folder),
         source_bytes=fetched.size_bytes,
         source_sha256=fetched.sha256,
-        source_format=fetched.format,
-        source_title=fetched.title,
+        source_format=None if fetched.format is None else clean_reason(fetched.format),
+        source_title=None if fetched.title is None else clean_reason(fetched.title),
         source_fetched=fetched.fetched,
     )

@@ -17,7 +17,7 @@ from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnec
 from typing import Any
 from urllib.parse import urlsplit
 
-from uniform.captioning.base import Answer, Decoding, Failure, Frames, Question, ServerError
+from uniform.captioning.base import Answer, Decoding, Failure, Finish, Frames, Question, ServerError
 from uniform.captioning.settings import Settings
 from uniform.clean_text import clean_line
 from uniform.deadline import deadline
@@ -201,7 +201,7 @@ def _answer(content: bytes) -> Answer:
         choice = response["choices"][0]
         text = choice["message"]["content"] or ""
         tokens = (response.get("usage") or {}).get("completion_tokens") or 0
-        finish = "length" if choice.get("finish_reason") == "length" else "stop"
+        finish: Finish = "length" if choice.get("finish_reason") == "length" else "stop"
     except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"{error!r} in {content[:200]!r}") from error
     if not isinstance(text, str):
