@@ -259,7 +259,8 @@ def test_a_duration_that_is_no_number_names_the_file(tmp_path: Path) -> None:
             for key in ("start_s", "duration_s")
             for value in ("inf", "-inf", "nan", "1e300")
         ),
-        'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "((a{1000}){1000}){1000}(?P<x>b)"\ncolumns.source_uri = "a"',
+        'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "((a{1000}){1000}){1000}(?P<x>b)"\n'
+        'columns.source_uri = "a"',
         'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "' + "(" * 2_000 + '"\ncolumns.source_uri = "a"',
     ],
     ids=lambda text: text[:70],
@@ -278,7 +279,9 @@ def test_a_slow_regular_expression_is_stopped(tmp_path: Path, pattern: str) -> N
 
     try:
         problems = built(tmp_path, text).problems
-    except ManifestError as error:
-        assert "takes more than 1 s" in str(error)
+    except ManifestError as stopped:
+        message = str(stopped)
     else:
-        assert problems.error_count == 1  # the engine saw at once that nothing matches
+        message = f"{problems.error_count} errors"  # the engine may see at once that nothing matches
+
+    assert "takes more than 1 s" in message or message == "1 errors"
