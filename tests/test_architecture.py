@@ -15,7 +15,9 @@ LEVELS = {
     "uniform.errors": 1,
     "uniform.tasks": 1,
     "uniform.fingerprint": 1,
-    "uniform.clean_text": 1,
+    "uniform.clean_text": 0,
+    "uniform.deadline": 1,
+    "uniform.retry": 1,
     "uniform.untrusted_json": 2,
     "uniform.formatting": 1,
     "uniform.renamed": 1,
@@ -50,6 +52,7 @@ LEVELS = {
     "uniform.training.setup": 14,
     "uniform.training.validation": 15,
     "uniform.training.plan": 16,
+    "uniform.training.sample_metrics": 15,
     "uniform.training.background_sampling": 16,
     "uniform.training.trainer": 17,
     "uniform.export": 17,
@@ -183,6 +186,7 @@ def test_no_file_is_longer_than_350_lines_and_no_function_longer_than_60() -> No
 
 
 def test_print_lives_in_the_command_line_only() -> None:
+    assert len(FILES) > 250
     for path in FILES:
         if not _within(_module(path), "cli"):
             calls = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
@@ -202,6 +206,7 @@ def test_package_files_are_empty(path: Path) -> None:
     [
         ("cli.main", ("torch", "ray", "transformers", "diffusers", "pyarrow", "av", "decord")),
         ("uniform.training.trainer", ("ray", "decord", "av", "diffusers", "transformers")),
+        ("uniform.evaluation.extractors.fetch_record", ("torch", "transformers", "huggingface_hub")),
         ("pipelines.run.plan", ("torch", "ray")),
     ],
 )

@@ -31,10 +31,19 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     while hasattr(command, "commands"):
         names = [word for word in rest if not word.startswith("-")]
         assert names, f"{shlex.join(words)}: no command named"
+        default = getattr(command, "default_command", None)
+        if default is not None and names[0] not in command.commands:
+            command = command.commands[default]
+            break
         assert names[0] in command.commands, f"{shlex.join(words)}: there is no command '{names[0]}'"
         command = command.commands[names[0]]
         rest = rest[rest.index(names[0]) + 1 :]
     return command, rest
+
+
+def test_commands_and_links_are_found_in_the_pages() -> None:
+    assert sum(len(shown_commands(page)) for page in PAGES) > 60
+    assert len(re.findall(r"\]\([^)#\s]+", "".join(page.read_text() for page in PAGES))) > 30
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
