@@ -1,6 +1,9 @@
 """One source under several spellings: split overlaps are found, and clip ids stay as they are."""
 
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,3 +133,25 @@ def test_equal_bytes_in_two_splits_are_reported_after_fetching(
     assert "'copy.mp4' at 0 s in 'test'" in line
     step = next(step for step in run.recipe.until("fetch_media") if step.name == "fetch_media")
     assert len(digest_overlap_warnings(run.folder, step, run.units())) == 1
+
+
+@pytest.mark.skipif(shutil.which("localedef") is None, reason="no program that makes a Latin-1 locale")
+def test_names_are_found_under_a_latin_1_locale(tmp_path: Path) -> None:
+    name = "en_US.ISO-8859-1"
+    made = subprocess.run(
+        ["localedef", "-i", "en_US", "-f", "ISO-8859-1", str(tmp_path / name)], check=False, capture_output=True
+    )
+    if made.returncode > 1:
+        pytest.skip("the sources of locales are not installed")
+    (tmp_path / "日é.mp4").write_bytes(b"right")
+    code = f"""
+import sys; from pathlib import Path; from pipelines.sources.paths import RootFolder
+found = RootFolder(Path({str(tmp_path)!r})).find("\\u65e5\\u00e9.mp4")
+print(sys.getfilesystemencoding(), found and found.read_text())
+"""
+    environment = {**os.environ, "LOCPATH": str(tmp_path), "LC_ALL": name, "PYTHONUTF8": "0"}
+    shown = subprocess.run(
+        [sys.executable, "-c", code], env=environment, cwd=ROOT, check=True, capture_output=True, text=True
+    ).stdout
+
+    assert shown.split() == ["iso8859-1", "right"]
