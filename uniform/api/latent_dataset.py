@@ -1,7 +1,7 @@
 """`LatentDataset`: latent shards as a map-style dataset of torch, read at random through the index.
 
     dataset = LatentDataset("shards", split="train")
-    loader = DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2)
+    loader = DataLoader(dataset, batch_size=32, shuffle=True, num_workers=2, collate_fn=dataset.collate)
 
 For object stores where random reads are slow, `dataset.stream()` reads the shards in order. B clips, M tokens.
 """
@@ -14,9 +14,10 @@ from typing import Any, cast, overload
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch.utils.data import Dataset
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
 
-from uniform.api.arrays import Clip, Clips, Scale, scale_of
+from uniform.api.arrays import Clip, Clips, Packed, Scale, scale_of
 from uniform.api.latent_stream import LatentStream
 from uniform.errors import ConfigError
 from uniform.latents.batches.mixture import Mixture, Source, SourceConfig
@@ -33,8 +34,9 @@ CPU = torch.device("cpu")
 class LatentDataset(Dataset[Clip]):
     """Latents and text features of the clips of one folder of shards, as named arrays in the order of the index.
 
-    `dataset[3]` is a `Clip`; `dataset[[3, 5, 8]]` is `Clips`, read at once, for a DataLoader with a batch sampler and
-    `batch_size=None`, which is the quickest way. Worker processes open the shards themselves.
+    `dataset[3]` is a `Clip` of NumPy arrays; `dataset[[3, 5, 8]]` is `Clips`, tensors, read at once. A DataLoader gives
+    such batches too; with `collate_fn=LatentDataset.collate` it copies nothing, which is the quickest way. Worker
+    processes open the shards themselves.
     """
 
     def __init__(
@@ -72,7 +74,11 @@ class LatentDataset(Dataset[Clip]):
         self._process = os.getpid()
         source = self._mixture.sources[0]
         self.spec: Spec = source.index.spec
-        self.scales = {name: scale_of(source.index.card, self.spec, name) for name in ("video", "audio")}
+        card = source.index.card
+        self.scales: dict[str, Scale] = {
+            "video": scale_of(card, self.spec, "video"),
+            "audio": scale_of(card, self.spec, "audio"),
+        }
         self._caption = _first_caption(source)
         self.text_width, longest = self._text_shape()
         self.text_tokens = text_tokens or longest
@@ -97,15 +103,21 @@ class LatentDataset(Dataset[Clip]):
     def __getitem__(self, number: int | Sequence[int] | npt.NDArray[np.integer[Any]]) -> Clip | Clips:
         """One clip, or several at once. Raises: IndexError, ShardError for a damaged clip, RemoteError."""
         if isinstance(number, int | np.integer):
-            (clip,) = self.__getitems__([int(number)])
-            return clip
-        return self._read(np.asarray(number, dtype=np.int64))
+            return self.__getitems__([int(number)])[0]
+        return self._read(np.asarray(number, dtype=np.int64)).clips()
 
-    def __getitems__(self, numbers: list[int]) -> list[Clip]:
-        """Clips for torch's default collate function, read at once."""
-        clips = self._read(np.asarray(numbers, dtype=np.int64))
-        names = ("video", "audio", "text", "text_mask", "clip_id")
-        return [cast(Clip, {name: clips[name][row] for name in names}) for row in range(len(numbers))]  # type: ignore[literal-required]
+    def __getitems__(self, numbers: list[int]) -> "Rows":
+        """The clips of a batch, read at once, for a DataLoader."""
+        return Rows(self._read(np.asarray(numbers, dtype=np.int64)))
+
+    @staticmethod
+    def collate(rows: Sequence[Clip]) -> Clips:
+        """`collate_fn` of a DataLoader: a batch as it was read, without a copy; `rows` are of `__getitems__`."""
+        if not isinstance(rows, Rows):
+            raise TypeError(f"LatentDataset.collate is for batches of a LatentDataset; got {type(rows).__name__}")
+        if get_worker_info() is None:
+            return rows.packed.clips()
+        return cast(Clips, rows.packed)  # it is sent to the training loop, and becomes Clips there
 
     def stream(self, *, shuffle_clips: int | None = 1_000, seed: int = 0) -> LatentStream:
         """The same clips read shard by shard, as an iterable dataset of torch (see `LatentStream`).
@@ -125,33 +137,31 @@ class LatentDataset(Dataset[Clip]):
             verify=self.verify != "never",
         )
 
-    def _read(self, rows: npt.NDArray[np.int64]) -> Clips:
+    def _read(self, rows: npt.NDArray[np.int64]) -> Packed:
         source, store = self._opened()
         count = len(source.index)
         if rows.ndim != 1 or (len(rows) and (rows.min() < -count or rows.max() >= count)):
             raise IndexError(f"{rows.tolist()}: the dataset has {count} clips")
         rows = np.where(rows < 0, rows + count, rows)
         slots, windows = np.arange(len(rows)), np.zeros_like(rows)
-        shapes = {"video": self.spec.video_latent, "audio": self.spec.audio_latent}
-        raw = Pair(*(torch.empty((len(rows), *shape), dtype=torch.float16) for shape in shapes.values()))
-        text = np.zeros((len(rows), self.text_tokens, self.text_width), np.float32)
-        mask = np.zeros((len(rows), self.text_tokens), np.bool_)
-        if len(rows):
-            if isinstance(store, DiskStore):
-                store.prefetch(rows, self._caption[rows])
-            store.latents(rows, windows, raw, slots)
+        shapes = {
+            "video": (len(rows), *self.spec.video_latent),
+            "audio": (len(rows), *self.spec.audio_latent),
+            "text": (len(rows), self.text_tokens, self.text_width),
+            "text_mask": (len(rows), self.text_tokens),
+        }
+        packed = Packed.empty(shapes, source.index.clip_ids[rows].tolist(), self.scales if self.normalise else None)
+        if len(rows) == 0:
+            return packed
+        if isinstance(store, DiskStore) and store.remote is not None:
+            store.prefetch(rows, self._caption[rows])
+        store.latents(rows, windows, Pair(packed.arrays["video"], packed.arrays["audio"]), slots)
+        text, mask = packed.arrays["text"].numpy(), packed.arrays["text_mask"].numpy()
         has_text = np.flatnonzero(self._caption[rows] >= 0)
         for slot, found in zip(has_text, store.texts(rows[has_text], self._caption[rows[has_text]]), strict=True):
             tokens = min(len(found), self.text_tokens)
-            text[slot, :tokens] = found[:tokens]
-            mask[slot, :tokens] = True
-        video, audio = (self._scaled(name, tensor.numpy()) for name, tensor in zip(shapes, raw, strict=True))
-        ids = [str(name) for name in source.index.clip_ids[rows]]
-        return Clips(video=video, audio=audio, text=text, text_mask=mask, clip_id=ids)
-
-    def _scaled(self, modality: str, raw: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        scale: Scale = self.scales[modality]
-        return scale.normalise(raw) if self.normalise else raw
+            text[slot, :tokens], mask[slot, :tokens] = found[:tokens], True
+        return packed
 
     def _text_shape(self) -> tuple[int, int]:
         """Dimensions of a token, and tokens of the longest text. Raises: ShardError where no clip has a text."""
@@ -189,3 +199,26 @@ def _first_caption(source: Source) -> npt.NDArray[np.int64]:
     """(clips,): number of the first caption set in which each clip has a text; -1 where there is none."""
     has = source.caption_weights > 0  # (sets, clips)
     return np.where(has.any(axis=0), has.argmax(axis=0), -1).astype(np.int64)
+
+
+class Rows(Sequence[Clip]):
+    """The clips of a batch one by one, made when asked for, for torch's default collate function."""
+
+    def __init__(self, packed: Packed) -> None:
+        self.packed = packed
+        self._arrays: dict[str, Any] = {}
+
+    def __len__(self) -> int:
+        return len(self.packed.clip_ids)
+
+    @overload
+    def __getitem__(self, row: int) -> Clip: ...
+    @overload
+    def __getitem__(self, row: slice) -> list[Clip]: ...
+    def __getitem__(self, row: int | slice) -> Clip | list[Clip]:
+        if isinstance(row, slice):
+            return [self[number] for number in range(*row.indices(len(self)))]
+        if not self._arrays:
+            clips = self.packed.clips().items()
+            self._arrays = {name: value.numpy() if isinstance(value, Tensor) else value for name, value in clips}
+        return cast(Clip, {name: values[row] for name, values in self._arrays.items()})

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import webdataset as wds
 from torch.utils.data import IterableDataset
 from webdataset.tariterators import group_by_keys, tar_file_expander
@@ -134,7 +135,7 @@ class LatentStream(IterableDataset[Clip]):
     def _clip(self, row: int, video: npt.NDArray[Any], audio: npt.NDArray[Any], text: npt.NDArray[Any] | None) -> Clip:
         index = self.source.index
         of = cuts(index.spec, index.card.windows)
-        latents = {}
+        latents: dict[str, npt.NDArray[Any]] = {}
         for name, array in (("video", video), ("audio", audio)):
             if array.shape != of[name].whole or array.dtype != np.float16:
                 raise ShardError(
@@ -142,7 +143,7 @@ class LatentStream(IterableDataset[Clip]):
                     f"card wants float16 {of[name].whole}. Run `uniform shards lint` on the folder."
                 )
             first = array.reshape(of[name].flat)[:, of[name].steps(0)].reshape(of[name].window)
-            latents[name] = first if self.scales is None else self.scales[name].normalise(first)
+            latents[name] = first if self.scales is None else self.scales[name].normalise(torch.tensor(first)).numpy()
         features = np.zeros((self.text_tokens, self.text_width), np.float32)
         mask = np.zeros(self.text_tokens, np.bool_)
         if text is not None:

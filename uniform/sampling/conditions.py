@@ -25,6 +25,7 @@ from uniform.codecs.base import (
     open_text_codec,
     open_video_codec,
 )
+from uniform.codecs.plugins import recorded_name
 from uniform.errors import InputError, MediaError
 from uniform.latents.format import codec_identity, require_same
 from uniform.media.sandbox import MediaSandbox
@@ -59,14 +60,18 @@ def open_codecs(spec: Spec, cards: Mapping[str, Mapping[str, Any]], options: Cod
         cards: "video", "audio" and "text" to `CodecCard.as_dict()` of the codec that made the training latents.
         options: where their weights are.
     Raises: SpecMismatchError where the fingerprint of an opened codec differs from the card's: the model was trained
-        on other latents.
+        on other latents. ConfigError where a card names code that the options do not trust.
     """
     chosen = options or CodecOptions()
+    named = {
+        kind: recorded_name(kind, str(cards[kind]["name"]), options, "the checkpoint")
+        for kind, options in (("video", chosen.video), ("audio", chosen.audio), ("text", chosen.text))
+    }
     codecs = Codecs(
         spec,
-        open_video_codec(cards["video"]["name"], spec, **chosen.video),
-        open_audio_codec(cards["audio"]["name"], spec, **chosen.audio),
-        open_text_codec(cards["text"]["name"], spec, **chosen.text),
+        open_video_codec(named["video"][0], spec, **named["video"][1]),
+        open_audio_codec(named["audio"][0], spec, **named["audio"][1]),
+        open_text_codec(named["text"][0], spec, **named["text"][1]),
     )
     for kind, codec in (("video", codecs.video), ("audio", codecs.audio), ("text", codecs.text)):
         require_same(
