@@ -1,4 +1,4 @@
-"""Codecs of another project, for tests of the ways in: one of each kind that keeps the interface, and some that do not."""
+"""Codecs of another project, for tests of the ways in: one of each kind keeps the interface, some do not."""
 
 from typing import Any
 

@@ -23,6 +23,7 @@ from uniform.errors import ConfigError
 from uniform.latents.batches.mixture import Mixture, Source, SourceConfig
 from uniform.latents.fetching.cache import Cache
 from uniform.latents.fetching.residency import DiskStore, Store, Verify, open_stores
+from uniform.latents.format import Card
 from uniform.latents.loader.loader import LoaderConfig
 from uniform.latents.shards.remote import RemoteFolder, default_cache_folder
 from uniform.pair import Pair
@@ -90,6 +91,11 @@ class LatentDataset(Dataset[Clip]):
     def source(self) -> Source:
         """The opened folder: its index and caption sets."""
         return self._opened()[0]
+
+    @property
+    def card(self) -> Card:
+        """The card of the shards: spec, codecs, statistics."""
+        return self.source.index.card
 
     @property
     def clip_ids(self) -> list[str]:

@@ -62,7 +62,7 @@ def find_factory(kind: str, name: str, built_in: Mapping[str, str]) -> Factory:
     if found:
         module, _, factory = found[0].value.partition(":")
         return _imported(kind, name, module, factory)
-    known = sorted([*built_in, *plugin_names(kind)])
+    known = sorted({*built_in, *plugin_names(kind)})
     raise ConfigError(
         f"there is no {kind} codec '{name}'{nearest(name, known)}; known: {', '.join(known)}. Your own codec: register "
         f"it as entry point '{kind}.{name}' of the group {GROUP}, or name it package.module:factory"

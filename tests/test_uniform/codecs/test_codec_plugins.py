@@ -1,4 +1,4 @@
-"""Codecs of others: found by import path and by entry point, checked, used, and never imported because a file says so."""
+"""Codecs of others: found by import path and entry point, checked, used, and never imported because a file says so."""
 
 import sys
 from dataclasses import replace
@@ -43,7 +43,7 @@ def test_a_codec_is_opened_by_the_entry_point_of_a_package(monkeypatch: pytest.M
 
     assert uniform.open_video_codec("mean", TOY).card.name == "mean"
     assert type(uniform.open_video_codec("dct", TOY)).__name__ == "DctVideo", "built-in names cannot be replaced"
-    with pytest.raises(ConfigError, match="there is no video codec 'other'.*known: dct, dct, mean, opensora"):
+    with pytest.raises(ConfigError, match=r"there is no video codec 'other'.*known: dct, mean, opensora"):
         uniform.open_video_codec("other", TOY)
     points.append(EntryPoint("video.mean", f"{OWN}:open_half", plugins.GROUP))
     with pytest.raises(ConfigError, match="registered by several packages"):
@@ -70,7 +70,7 @@ def test_a_codec_that_cannot_be_used_is_refused_with_one_clear_error(name: str, 
 
 
 def test_an_unknown_option_of_an_own_codec_is_refused() -> None:
-    with pytest.raises(ConfigError, match="has no option 'gian', did you mean 'gain'|has no option 'gian'"):
+    with pytest.raises(ConfigError, match="has no option 'gian'"):
         uniform.open_video_codec(VIDEO, TOY, gian=2.0)
 
 
