@@ -139,23 +139,16 @@ def sample(
     )
     requests = _requests(default, prompts, manifest, split)
     requests = expand_requests(requests, prefix=None if requests == [default] else name, count=number)
-    scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_conditioning}
-    check_choices(solver, **scales)  # all checks come before the weights are loaded
+    # All checks come before the weights are loaded.
+    check_choices(solver, cfg=cfg, cfg_video=cfg_video, cfg_audio=cfg_audio, cfg_given=cfg_conditioning)
     for request in requests:
         request.check()
     require_folder(out)
     require_no_other_page(out)
     pipeline = UniFormPipeline.from_pretrained(checkpoint, device=device, dtype=precision, ema=ema, codecs=codec or [])
-    config = pipeline.settings(
-        solver=solver,
-        steps=steps,
-        guidance=cfg,
-        video_guidance=cfg_video,
-        audio_guidance=cfg_audio,
-        conditioning_guidance=cfg_conditioning,
-        batch_clips=batch,
-        keep_latents=latents,
-    )
+    scales = {"guidance": cfg, "video_guidance": cfg_video, "audio_guidance": cfg_audio}
+    scales["conditioning_guidance"] = cfg_conditioning
+    config = pipeline.settings(solver=solver, steps=steps, batch_clips=batch, keep_latents=latents, **scales)
     try:
         with SampleBars(len(requests), config.steps) as bars:
             files = pipeline.write(requests, out, config, bars.show)

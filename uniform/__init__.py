@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 __version__ = "0.4.0"
 
 if TYPE_CHECKING:
+    from uniform.api.evaluation import evaluate as evaluate
     from uniform.api.latent_dataset import LatentDataset as LatentDataset
     from uniform.api.latent_stream import LatentStream as LatentStream
     from uniform.api.pipeline import UniFormPipeline as UniFormPipeline
@@ -32,6 +33,7 @@ else:
         "SampleInput": "uniform.api.sample",
         "SourceConfig": "uniform.latents.batches.mixture",
         "UniFormPipeline": "uniform.api.pipeline",
+        "evaluate": "uniform.api.evaluation",
         "open_audio_codec": "uniform.codecs.base",
         "open_text_codec": "uniform.codecs.base",
         "open_video_codec": "uniform.codecs.base",
@@ -61,6 +63,7 @@ __all__ = [
     "SourceConfig",
     "UniFormPipeline",
     "__version__",
+    "evaluate",
     "open_audio_codec",
     "open_text_codec",
     "open_video_codec",
