@@ -89,6 +89,10 @@ def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
 
 
+def test_the_page_for_coding_assistants_has_at_most_60_lines() -> None:
+    assert 20 < len((ROOT / "AGENTS.md").read_text().splitlines()) <= 60
+
+
 def test_ci_runs_the_script_that_people_run() -> None:
     assert "make check" in (ROOT / ".ci" / "run").read_text()
     assert "scripts/check" in (ROOT / "Makefile").read_text()
