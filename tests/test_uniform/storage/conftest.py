@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 import pytest
+
 from tests.support.object_store import Store, lead_drivers_to, object_store
 
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import fsspec
 import pytest
-from tests.support.object_store import Store
 
+from tests.support.object_store import Store
 from uniform.errors import PlaceError, RemoteError, StorageError
 from uniform.storage.directory import Directory, LocalDirectory
 from uniform.storage.outputs import open_directory

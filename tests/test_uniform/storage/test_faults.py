@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from tests.support.object_store import Fault, Store
 
+from tests.support.object_store import Fault, Store
 from uniform.errors import RemoteError
 from uniform.storage.outputs import open_directory, output_folder
 from uniform.storage.policy import NoAnswerError, StoragePolicy

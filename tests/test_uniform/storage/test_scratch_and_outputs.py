@@ -7,9 +7,9 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from tests.support.object_store import Store
 from tests.support.paths import ROOT
-
 from uniform.errors import PlaceError, RemoteError, StorageError
 from uniform.storage.address import is_url, require_local, require_writable
 from uniform.storage.outputs import output_file, output_folder
