@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from uniform.pages import render_page
+
+_TEMPLATES = Path(__file__).with_name("templates")
 
 STYLE = """
 body{font:15px/1.45 system-ui,sans-serif;margin:2rem auto;max-width:1200px;padding:0 1rem;
@@ -48,8 +50,5 @@ def relative_url(path: Path, folder: Path) -> str:
 
 
 def render(template: str, **values: Any) -> str:
-    """A page; all text is escaped."""
-    environment = Environment(
-        loader=PackageLoader("uniform.evaluation"), autoescape=True, undefined=StrictUndefined, trim_blocks=True
-    )
-    return environment.get_template(template).render(**values)
+    """A page of `templates`; all text is escaped."""
+    return render_page(_TEMPLATES / template, **values)
