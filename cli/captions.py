@@ -8,6 +8,7 @@ import typer
 from cli import console
 from cli.group import Group
 from cli.options import RunOut
+from cli.places import local_path
 
 app = typer.Typer(cls=Group, help="Caption sets of a run: show, compare, review, edit.", no_args_is_help=True)
 
@@ -81,7 +82,7 @@ def diff(
 @app.command()
 def export(
     folder: RunOut,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .parquet file to write.")],
+    path: Annotated[Path, typer.Argument(metavar="FILE", help="A .csv or .parquet file to write.", parser=local_path)],
     name: SetName,
 ) -> None:
     """Write a caption set as a table for people to edit."""
@@ -96,7 +97,9 @@ def export(
 @app.command("import")
 def import_captions(
     folder: RunOut,
-    path: Annotated[Path, typer.Argument(metavar="FILE", help="The edited table, .csv or .parquet.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="FILE", help="The edited table, .csv or .parquet.", parser=local_path)
+    ],
     name: SetName,
     base: Annotated[
         str | None,
@@ -124,7 +127,9 @@ def import_captions(
 @app.command()
 def review(
     folder: RunOut,
-    out: Annotated[Path, typer.Option(help="Folder that receives captions.html and the clips.")] = Path("captions"),
+    out: Annotated[
+        Path, typer.Option(help="Folder that receives captions.html and the clips.", parser=local_path)
+    ] = Path("captions"),
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show.")] = 24,
     name: SetNames = None,
 ) -> None:

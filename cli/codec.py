@@ -8,6 +8,7 @@ import typer
 from cli import console
 from cli.group import Group
 from cli.options import CodecOptions, Device
+from cli.places import local_path
 
 app = typer.Typer(cls=Group, help="The frozen codecs: reconstruction quality and speed.", no_args_is_help=True)
 
@@ -18,13 +19,17 @@ SpecName = Annotated[str, typer.Option("--spec", help="Geometry: paper or toy.")
 
 @app.command()
 def reconstruct(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="Any media file with video and audio.", exists=True)],
+    file: Annotated[
+        Path,
+        typer.Argument(metavar="FILE", help="Any media file with video and audio.", exists=True, parser=local_path),
+    ],
     video: Video = "dct",
     audio: Audio = "dct",
     spec: SpecName = "paper",
-    out: Annotated[Path, typer.Option(help="Folder that receives both.mp4, both.png and scores.json.")] = Path(
-        "reconstruction"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder that receives both.mp4, both.png and scores.json.", parser=local_path),
+    ] = Path("reconstruction"),
     start: Annotated[float, typer.Option(help="Start of the clip in the file, in seconds.")] = 0.0,
     device: Device = "auto",
     codec: CodecOptions = None,

@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from cli import console
+from cli.places import local_path
 
 MARKS_NAME = "done.json"
 EVALUATED = 8
@@ -36,7 +37,7 @@ class Step:
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="Folder that receives everything.")] = Path("demo"),
+    out: Annotated[Path, typer.Option(help="Folder that receives everything.", parser=local_path)] = Path("demo"),
     clips: Annotated[int, typer.Option(min=32, help="Training clips to generate.")] = 160,
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 400,
     workers: Annotated[int, typer.Option(min=1, help="Ray workers for the preparation.")] = 2,

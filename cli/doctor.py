@@ -6,12 +6,16 @@ from typing import Annotated
 import typer
 
 from cli import console
+from cli.places import local_path
 
 _STYLES = {"ok": "green", "warning": "yellow", "missing": "bold red"}
 
 
 def doctor(
-    folder: Annotated[Path, typer.Option("--out", help="Folder for results; its free space is checked.")] = Path(),
+    folder: Annotated[
+        Path,
+        typer.Option("--out", help="Folder for results; its free space is checked.", parser=local_path),
+    ] = Path(),
 ) -> None:
     """Check every import and tool, and show how to fix what is missing. Exits with 1 if something is missing."""
     from rich.markup import escape

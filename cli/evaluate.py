@@ -32,6 +32,7 @@ from cli.evaluate_options import (
 )
 from cli.group import Group
 from cli.options import CodecOptions
+from cli.places import local_path
 
 DEFAULT = "run"
 """The command that `uniform evaluate SAMPLES` stands for."""
@@ -120,9 +121,14 @@ def run(
 @app.command()
 def tables(
     checkpoint: Annotated[
-        Path, typer.Option("--checkpoint", "-c", help="Run directory, checkpoint, or exported .safetensors.")
+        Path,
+        typer.Option(
+            "--checkpoint", "-c", help="Run directory, checkpoint, or exported .safetensors.", parser=local_path
+        ),
     ],
-    real: Annotated[Path, typer.Option("--real", help="Real clips: a folder or list, with text or label a clip.")],
+    real: Annotated[
+        Path, typer.Option("--real", help="Real clips: a folder or list, with text or label a clip.", parser=local_path)
+    ],
     protocol: ProtocolName = "table1_v2a_vggsound",
     out: OutFolder = Path("tables"),
     task: Annotated[str | None, typer.Option("--task", help="Only this task of the protocol.")] = None,
@@ -180,9 +186,9 @@ def tables(
 
 @app.command()
 def pairs(
-    first: Annotated[Path, typer.Argument(help="One set of samples: a folder or a list.")],
-    second: Annotated[Path, typer.Argument(help="Another set of samples of the same clips.")],
-    real: Annotated[Path, typer.Option("--real", help="Real clips: a folder or a list.")],
+    first: Annotated[Path, typer.Argument(help="One set of samples: a folder or a list.", parser=local_path)],
+    second: Annotated[Path, typer.Argument(help="Another set of samples of the same clips.", parser=local_path)],
+    real: Annotated[Path, typer.Option("--real", help="Real clips: a folder or a list.", parser=local_path)],
     protocol: ProtocolName = "offline",
     metrics: Metrics = None,
     weights: WeightsFolder = None,
@@ -239,9 +245,11 @@ def doctor(
 
 @app.command()
 def page(
-    first: Annotated[Path, typer.Argument(help="One set of samples: a folder or a list.")],
-    second: Annotated[Path, typer.Argument(help="The other set.")],
-    out: Annotated[Path, typer.Option("--out", help="The HTML page; its key goes beside it.")] = Path("rating.html"),
+    first: Annotated[Path, typer.Argument(help="One set of samples: a folder or a list.", parser=local_path)],
+    second: Annotated[Path, typer.Argument(help="The other set.", parser=local_path)],
+    out: Annotated[
+        Path, typer.Option("--out", help="The HTML page; its key goes beside it.", parser=local_path)
+    ] = Path("rating.html"),
     seed: Annotated[int, typer.Option(help="Of the order of pairs and sides.")] = 0,
     most: Annotated[int | None, typer.Option(min=1, help="So many pairs, drawn by the seed. Default: all.")] = None,
     question: Annotated[str, typer.Option(help="What raters are asked.")] = "Which clip is better?",
@@ -260,8 +268,12 @@ def page(
 
 @app.command()
 def ratings(
-    files: Annotated[list[Path], typer.Argument(help="What raters saved from the page, one file a rater.")],
-    key: Annotated[Path, typer.Option("--key", help="NAME.key.json beside the page.")] = Path("rating.key.json"),
+    files: Annotated[
+        list[Path], typer.Argument(help="What raters saved from the page, one file a rater.", parser=local_path)
+    ],
+    key: Annotated[Path, typer.Option("--key", help="NAME.key.json beside the page.", parser=local_path)] = Path(
+        "rating.key.json"
+    ),
 ) -> None:
     """Preference with its 95% interval over clips, and how far raters agree."""
     from cli.evaluate_output import show_preference

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli.options import COMPUTE, INPUT, OUTPUT
+from cli.places import local_path
 
 if TYPE_CHECKING:
     from uniform.evaluation.protocol import Protocol
@@ -13,7 +14,12 @@ if TYPE_CHECKING:
 
 RealSet = Annotated[
     Path | None,
-    typer.Option("--real", help="Real clips: a folder, or a list (.parquet, .jsonl, .csv).", rich_help_panel=INPUT),
+    typer.Option(
+        "--real",
+        help="Real clips: a folder, or a list (.parquet, .jsonl, .csv).",
+        rich_help_panel=INPUT,
+        parser=local_path,
+    ),
 ]
 ProtocolName = Annotated[
     str, typer.Option("--protocol", help="A shipped protocol by name, or a .toml file.", rich_help_panel=INPUT)
@@ -21,7 +27,10 @@ ProtocolName = Annotated[
 MediaRoot = Annotated[
     Path | None,
     typer.Option(
-        "--root", help="Folder that the paths of lists may lie in. Default: the list's.", rich_help_panel=INPUT
+        "--root",
+        help="Folder that the paths of lists may lie in. Default: the list's.",
+        rich_help_panel=INPUT,
+        parser=local_path,
     ),
 ]
 AllowUnequal = Annotated[
@@ -42,6 +51,7 @@ WeightsFolder = Annotated[
         "--weights",
         help="Folder of the networks' files. Default: where `weights fetch` puts them.",
         rich_help_panel=COMPUTE,
+        parser=local_path,
     ),
 ]
 DeviceName = Annotated[str, typer.Option("--device", help="cpu, cuda or cuda:N.", rich_help_panel=COMPUTE)]
@@ -56,7 +66,9 @@ RequireKnown = Annotated[
 ]
 Cache = Annotated[
     Path | None,
-    typer.Option("--cache", help="Folder for features. Default: beside each set.", rich_help_panel=COMPUTE),
+    typer.Option(
+        "--cache", help="Folder for features. Default: beside each set.", rich_help_panel=COMPUTE, parser=local_path
+    ),
 ]
 Reference = Annotated[
     Path | None,
@@ -64,6 +76,7 @@ Reference = Annotated[
         "--reference",
         help="More real clips, for example a training split: distances from them too.",
         rich_help_panel=INPUT,
+        parser=local_path,
     ),
 ]
 CodecRow = Annotated[
@@ -77,15 +90,23 @@ CodecRow = Annotated[
 Strict = Annotated[bool, typer.Option("--strict", help="Exit with code 1 where a clip was dropped.")]
 OutFolder = Annotated[
     Path,
-    typer.Option("--out", help="Folder that receives result.json, clips.parquet, index.html.", rich_help_panel=OUTPUT),
+    typer.Option(
+        "--out",
+        help="Folder that receives result.json, clips.parquet, index.html.",
+        rich_help_panel=OUTPUT,
+        parser=local_path,
+    ),
 ]
-Samples = Annotated[Path, typer.Argument(help="Samples: a folder, or a list. With --world: a folder of samples.")]
+Samples = Annotated[
+    Path, typer.Argument(help="Samples: a folder, or a list. With --world: a folder of samples.", parser=local_path)
+]
 OutPlace = Annotated[
     Path | None,
     typer.Option(
         "--out",
         help="Folder for result.json, clips.parquet, index.html. Default: evaluation. With --world: a JSON file.",
         rich_help_panel=OUTPUT,
+        parser=local_path,
     ),
 ]
 Resume = Annotated[
@@ -93,7 +114,11 @@ Resume = Annotated[
 ]
 World = Annotated[
     Path | None,
-    typer.Option("--world", help="Instead of --real: the folder of `uniform world write` that the samples came from."),
+    typer.Option(
+        "--world",
+        help="Instead of --real: the folder of `uniform world write` that the samples came from.",
+        parser=local_path,
+    ),
 ]
 WorldSpec = Annotated[str, typer.Option("--spec", help="With --world: geometry of the samples, toy or paper.")]
 

@@ -6,14 +6,17 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from cli import console
+from cli.places import local_path
 
 if TYPE_CHECKING:
     from uniform.export.publish import Publication
 
 
 def export(
-    checkpoint: Annotated[Path, typer.Argument(help="A run's folder (its newest checkpoint), or a step-... folder.")],
-    out: Annotated[Path, typer.Argument(help="A .safetensors file, or with --diffusers a folder.")],
+    checkpoint: Annotated[
+        Path, typer.Argument(help="A run's folder (its newest checkpoint), or a step-... folder.", parser=local_path)
+    ],
+    out: Annotated[Path, typer.Argument(help="A .safetensors file, or with --diffusers a folder.", parser=local_path)],
     raw: Annotated[bool, typer.Option("--raw", help="The last weights instead of their running average.")] = False,
     diffusers: Annotated[
         bool, typer.Option("--diffusers", help="A folder shaped like diffusers' models: config.json and weights.")

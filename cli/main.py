@@ -8,7 +8,7 @@ import typer
 from cli import console
 from cli.group import Group
 from uniform import __version__
-from uniform.errors import UniformError
+from uniform.errors import PlaceError, UniformError
 
 DATA, MODEL, MACHINE = "Build data", "Train, sample, evaluate", "This machine"
 """Titles of the panels of the help."""
@@ -47,7 +47,7 @@ class Root(Group):
             return super().invoke(ctx)
         except UniformError as error:
             console.show_error(error)
-            raise typer.Exit(1) from error
+            raise typer.Exit(2 if isinstance(error, PlaceError) else 1) from error
         except OSError as error:
             if error.filename is None or ctx.params.get("verbose"):
                 raise

@@ -8,6 +8,7 @@ import typer
 from cli import console
 from cli.group import Group
 from cli.options import AllowPartial, Root
+from cli.places import local_name, local_path, writable_place
 
 if TYPE_CHECKING:
     from pipelines.clip import Row
@@ -19,9 +20,16 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 
-Name = Annotated[str, typer.Argument(metavar="MANIFEST", help="TOML file, or the name of a built-in manifest.")]
+Name = Annotated[
+    str, typer.Argument(metavar="MANIFEST", help="TOML file, or the name of a built-in manifest.", parser=local_name)
+]
 ListingFiles = Annotated[
-    list[Path] | None, typer.Option("--listing", help="Listing to read instead of the manifest's; may be repeated.")
+    list[Path] | None,
+    typer.Option(
+        "--listing",
+        help="Listing to read instead of the manifest's; may be repeated.",
+        parser=local_path,
+    ),
 ]
 Exclude = Annotated[
     list[str] | None,
@@ -29,6 +37,7 @@ Exclude = Annotated[
         "--exclude",
         metavar="TABLE",
         help="Table of clips, or a manifest: leave out clips that overlap its clips in the same source.",
+        parser=local_name,
     ),
 ]
 Schema = Annotated[
@@ -73,9 +82,9 @@ def describe(
 @app.command()
 def build(
     manifest: Name,
-    out: Annotated[Path, typer.Option("--out", help="Parquet file that receives the table.")] = Path(
-        "manifest.parquet"
-    ),
+    out: Annotated[
+        Path, typer.Option("--out", help="Parquet file, or its URL, that receives the table.", parser=writable_place)
+    ] = Path("manifest.parquet"),
     listing: ListingFiles = None,
     root: Root = None,
     schema: Schema = None,
@@ -85,6 +94,7 @@ def build(
     """Write the table of clips of a manifest and its listing (Parquet)."""
     from pipelines.manifest.build import write_parquet
     from pipelines.manifest.set_operations import overlapping
+    from uniform.storage.outputs import output_file
 
     built = _inspect(_read(manifest, root), listing, schema, allow_partial)
     _show_warnings(built)
@@ -93,14 +103,18 @@ def build(
         shared = overlapping(built.rows, _rows(table))
         built.rows[:] = [row for row, overlaps_it in zip(built.rows, shared, strict=True) if not overlaps_it]
         console.out.print(f"left out: {_number(sum(shared), 'clip')} that overlap {table}", markup=False)
-    write_parquet(built.rows, out)
+    with output_file(out) as path:
+        write_parquet(built.rows, path)
     console.out.print(_counts(built), markup=False)
     console.out.print(f"written: {out}", markup=False)
 
 
 @app.command()
 def overlaps(
-    tables: Annotated[list[Path], typer.Argument(metavar="TABLE...", help="Tables of clips of two or more datasets.")],
+    tables: Annotated[
+        list[Path],
+        typer.Argument(metavar="TABLE...", help="Tables of clips of two or more datasets.", parser=local_path),
+    ],
 ) -> None:
     """Find sources whose spans are in several datasets or splits, for example in train of one and test of another."""
     from pipelines.manifest.build import read_rows
@@ -122,10 +136,17 @@ def overlaps(
 
 @app.command()
 def diff(
-    first: Annotated[Path, typer.Argument(help="Folder of a finished run, index.parquet or manifest.parquet.")],
-    second: Annotated[Path, typer.Argument(help="Another one, for example of another lab.")],
+    first: Annotated[
+        Path, typer.Argument(help="Folder of a finished run, index.parquet or manifest.parquet.", parser=local_path)
+    ],
+    second: Annotated[Path, typer.Argument(help="Another one, for example of another lab.", parser=local_path)],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write the table of clips that both have, to run or to train on.")
+        Path | None,
+        typer.Option(
+            "--out",
+            help="Write the table of clips that both have, to run or to train on.",
+            parser=local_path,
+        ),
     ] = None,
 ) -> None:
     """Compare two sets of clips by their ids, and write the clips that both have."""
@@ -147,11 +168,13 @@ def diff(
 @app.command("near-duplicates")
 def near_duplicates(
     runs: Annotated[
-        list[Path], typer.Argument(metavar="RUN...", help="Run directories with the stage fingerprint_clip.")
+        list[Path],
+        typer.Argument(metavar="RUN...", help="Run directories with the stage fingerprint_clip.", parser=local_path),
     ],
     share: Annotated[float, typer.Option(min=0.0, max=1.0, help="Least share of frames that must match.")] = 0.75,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Write one clip of each pair, for `build --exclude`.")
+        Path | None,
+        typer.Option("--out", help="Write one clip of each pair, for `build --exclude`.", parser=local_path),
     ] = None,
 ) -> None:
     """Find clips of different sources that are perceptually the same, also across datasets and splits."""

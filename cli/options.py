@@ -5,14 +5,23 @@ from typing import Annotated
 
 import typer
 
+from cli.places import local_name, local_path
+
 INPUT, SAMPLER, OUTPUT, COMPUTE = "Input", "Sampler", "Output", "Compute"
 """Titles of the panels that group the options of a long help."""
 
-RunOut = Annotated[Path, typer.Argument(metavar="OUT", help="Run directory.")]
-ShardFolder = Annotated[Path, typer.Argument(metavar="FOLDER", help="Folder with index.parquet and card.json.")]
+RunOut = Annotated[Path, typer.Argument(metavar="OUT", help="Run directory.", parser=local_path)]
+ShardFolder = Annotated[
+    Path, typer.Argument(metavar="FOLDER", help="Folder with index.parquet and card.json.", parser=local_path)
+]
 Root = Annotated[
     Path | None,
-    typer.Option("--root", help="Folder of the media files, instead of the manifest's.", rich_help_panel=INPUT),
+    typer.Option(
+        "--root",
+        help="Folder of the media files, instead of the manifest's.",
+        rich_help_panel=INPUT,
+        parser=local_path,
+    ),
 ]
 AllowPartial = Annotated[
     bool,
@@ -23,7 +32,13 @@ AllowPartial = Annotated[
     ),
 ]
 Recipe = Annotated[
-    str | None, typer.Option("--recipe", help="Name of a built-in recipe, or a TOML file.", rich_help_panel=INPUT)
+    str | None,
+    typer.Option(
+        "--recipe",
+        help="Name of a built-in recipe, or a TOML file.",
+        rich_help_panel=INPUT,
+        parser=local_name,
+    ),
 ]
 Workers = Annotated[
     int | None,

@@ -10,6 +10,7 @@ import typer
 from cli import console, tables
 from cli.group import Group
 from cli.options import INPUT, Address, AllowPartial, Inline, Recipe, Root, RunOut, Workers
+from cli.places import local_name, local_path
 from uniform.formatting import format_duration
 
 app = typer.Typer(
@@ -21,16 +22,24 @@ app = typer.Typer(
 Targets = Annotated[
     list[str],
     typer.Argument(
-        metavar="MANIFEST...", help="Manifests (TOML files, or names of the built-in ones), or one run directory."
+        metavar="MANIFEST...",
+        help="Manifests (TOML files, or names of the built-in ones), or one run directory.",
+        parser=local_name,
     ),
 ]
 Out = Annotated[
-    Path | None, typer.Option("--out", help="Run directory; it receives the shards.", rich_help_panel=INPUT)
+    Path | None,
+    typer.Option("--out", help="Run directory; it receives the shards.", rich_help_panel=INPUT, parser=local_path),
 ]
 Limit = Annotated[int | None, typer.Option("--limit", min=1, help="Plan only so many clips.", rich_help_panel=INPUT)]
 Listing = Annotated[
     Path | None,
-    typer.Option("--listing", help="Listing of a manifest that does not name one.", rich_help_panel=INPUT),
+    typer.Option(
+        "--listing",
+        help="Listing of a manifest that does not name one.",
+        rich_help_panel=INPUT,
+        parser=local_path,
+    ),
 ]
 Until = Annotated[str | None, typer.Option("--until", help="Stop after this stage.")]
 ReplaceStale = Annotated[
@@ -178,7 +187,10 @@ def history(folder: RunOut, clip_id: Annotated[str, typer.Argument(metavar="CLIP
 @app.command()
 def report(
     folder: RunOut,
-    html: Annotated[Path | None, typer.Option("--html", help="Path of the page. Default: OUT/report.html.")] = None,
+    html: Annotated[
+        Path | None,
+        typer.Option("--html", help="Path of the page. Default: OUT/report.html.", parser=local_path),
+    ] = None,
 ) -> None:
     """Write an HTML page: clips per stage, every drop code with examples, kept clips by split and label."""
     from pipelines.report.page import write_report

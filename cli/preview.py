@@ -7,14 +7,16 @@ import typer
 
 from cli import console
 from cli.options import CodecOptions, ShardFolder
+from cli.places import local_path
 
 
 def preview(
     folder: ShardFolder,
     number: Annotated[int, typer.Option("-n", "--number", help="Clips to decode, evenly spaced.")] = 8,
-    out: Annotated[Path, typer.Option(help="Folder that receives the MP4 files and contact_sheet.png.")] = Path(
-        "preview"
-    ),
+    out: Annotated[
+        Path,
+        typer.Option(help="Folder that receives the MP4 files and contact_sheet.png.", parser=local_path),
+    ] = Path("preview"),
     split: Annotated[str | None, typer.Option(help="Only clips of this split.")] = None,
     codec: CodecOptions = None,
 ) -> None:

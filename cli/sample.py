@@ -7,12 +7,14 @@ import typer
 
 from cli import console
 from cli.options import COMPUTE, INPUT, OUTPUT, SAMPLER, CodecOptions, Device
+from cli.places import local_path
 
 if TYPE_CHECKING:
     from uniform.sampling.request import Request
 
 Media = Annotated[
-    Path | None, typer.Argument(help="A2V: a file with audio. V2A: a file with video. T2AV: leave it out.")
+    Path | None,
+    typer.Argument(help="A2V: a file with audio. V2A: a file with video. T2AV: leave it out.", parser=local_path),
 ]
 Checkpoint = Annotated[
     Path,
@@ -21,6 +23,7 @@ Checkpoint = Annotated[
         "-c",
         help="Run directory, checkpoint, exported file or folder, or hub id owner/name.",
         rich_help_panel=INPUT,
+        parser=local_path,
     ),
 ]
 TaskName = Annotated[str, typer.Option("--task", help="t2av, a2v or v2a.", rich_help_panel=INPUT)]
@@ -30,6 +33,7 @@ Prompts = Annotated[
     typer.Option(
         help="File of prompts instead of --text: .txt, one per line, or .jsonl, one object per line.",
         rich_help_panel=INPUT,
+        parser=local_path,
     ),
 ]
 Manifest = Annotated[
@@ -37,6 +41,7 @@ Manifest = Annotated[
     typer.Option(
         help="Manifest (TOML) or table of clips instead of --text: one sample per clip, from its caption and file.",
         rich_help_panel=INPUT,
+        parser=local_path,
     ),
 ]
 Split = Annotated[str | None, typer.Option(help="With --manifest: only clips of this split.", rich_help_panel=INPUT)]
@@ -77,7 +82,12 @@ ScaleConditioning = Annotated[
     ),
 ]
 Out = Annotated[
-    Path, typer.Option(help="Folder that receives MP4, WAV, PNG, JSON and index.html.", rich_help_panel=OUTPUT)
+    Path,
+    typer.Option(
+        help="Folder that receives MP4, WAV, PNG, JSON and index.html.",
+        rich_help_panel=OUTPUT,
+        parser=local_path,
+    ),
 ]
 Name = Annotated[
     str | None,

@@ -8,6 +8,7 @@ import typer
 from cli import console
 from cli.group import Group
 from cli.options import ShardFolder
+from cli.places import local_path
 from cli.preview import preview
 
 app = typer.Typer(cls=Group, help="Finished latent shards: check, describe, decode.", no_args_is_help=True)
@@ -53,12 +54,14 @@ def info(folder: ShardFolder) -> None:
 @app.command()
 def difficulty(
     folder: ShardFolder,
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Run trained on it with log.sample_losses=true.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="Run trained on it with log.sample_losses=true.", parser=local_path)
+    ],
     number: Annotated[int, typer.Option("-n", "--number", min=1, help="Clips to show, the most difficult first.")] = 20,
     since: Annotated[
         int | None, typer.Option(min=1, help="Count samples from this step on. Default: the second half of the run.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Write all clips to this Parquet file.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write all clips to this Parquet file.", parser=local_path)] = None,
 ) -> None:
     """Show which clips a run found difficult, with and without their captions. It finds mismatched captions."""
     from rich.table import Table

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from cli import console
+from cli.places import local_name, local_path
 from uniform.formatting import format_duration
 
 if TYPE_CHECKING:
@@ -48,7 +49,7 @@ class TrainOptions:
 
 SAMPLES, RAY = "Samples", "Ray"
 """Titles of panels of the help."""
-Config = Annotated[str, typer.Argument(help="A preset (toy, paper, best, budget) or a TOML file.")]
+Config = Annotated[str, typer.Argument(help="A preset (toy, paper, best, budget) or a TOML file.", parser=local_name)]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example optimiser.learning_rate=2e-4")
 ]
@@ -57,7 +58,7 @@ Shards = Annotated[
     typer.Option("--shards", help="Folder of latent shards, or its URL (s3://, hf://, ...); may be repeated."),
 ]
 Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")]
-Out = Annotated[Path | None, typer.Option("--out", help="Folder of this run.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of this run.", parser=local_path)]
 AllowChange = Annotated[
     list[str] | None,
     typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
@@ -65,7 +66,10 @@ AllowChange = Annotated[
 Samples = Annotated[
     Path | None,
     typer.Option(
-        "--samples", rich_help_panel=SAMPLES, help="File of prompts: sample from checkpoints in another process."
+        "--samples",
+        rich_help_panel=SAMPLES,
+        help="File of prompts: sample from checkpoints in another process.",
+        parser=local_path,
     ),
 ]
 SamplesEvery = Annotated[

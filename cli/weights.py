@@ -7,6 +7,7 @@ import typer
 
 from cli import console
 from cli.group import Group
+from cli.places import local_path
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -44,7 +45,8 @@ def fetch(
     name: Annotated[str, typer.Argument(help="A name that `uniform weights list` shows.")],
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of the repository.")] = None,
     copy_to: Annotated[
-        Path | None, typer.Option(help="Also copy the files to this folder, for a machine without network.")
+        Path | None,
+        typer.Option(help="Also copy the files to this folder, for a machine without network.", parser=local_path),
     ] = None,
 ) -> None:
     """Download a model into the hub's cache and record commit and digests. Run it again to resume.
@@ -76,7 +78,10 @@ def fetch(
 @app.command()
 def verify(
     name: Annotated[str, typer.Argument(help="A name that `uniform weights list` shows.")],
-    folder: Annotated[Path | None, typer.Option(help="Folder that holds the files, in place of the cache.")] = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Folder that holds the files, in place of the cache.", parser=local_path),
+    ] = None,
 ) -> None:
     """Compare all bytes of a model's files with the record of their fetch. Exits with 1 on a difference."""
     from uniform.codecs import fetch as weights

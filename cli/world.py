@@ -8,6 +8,7 @@ import typer
 
 from cli import console
 from cli.group import Group
+from cli.places import local_path, writable_place
 
 if TYPE_CHECKING:
     from uniform.evaluation.world.check import CheckReport
@@ -25,7 +26,12 @@ Seed = Annotated[int, typer.Option("--seed", help="Another seed gives other clip
 
 @app.command()
 def write(
-    out: Annotated[Path, typer.Argument(help="Folder that receives media files, listing and manifest.")],
+    out: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder, or its URL, that receives media files, listing and manifest.", parser=writable_place
+        ),
+    ],
     world: World = "w1",
     clips: Annotated[int, typer.Option("--clips", help="Clips of the train split.")] = 64,
     test_clips: Annotated[
@@ -36,17 +42,21 @@ def write(
 ) -> None:
     """Write a world as a dataset: media files (MP4, MOV, MKV, WebM), a listing with the event times, a manifest."""
     from uniform.spec import spec_by_name
+    from uniform.storage.outputs import output_folder
     from uniform.synthetic.write import write_world
 
     held_out = clips // 4 if test_clips is None else test_clips
-    manifest = write_world(world, spec_by_name(spec), out, train_clips=clips, test_clips=held_out, seed=seed)
-    console.out.print(f"{clips} train and {held_out} test clips of {world}: {manifest}", markup=False)
+    with output_folder(out) as folder:
+        manifest = write_world(world, spec_by_name(spec), folder, train_clips=clips, test_clips=held_out, seed=seed)
+    place = manifest if folder == out else f"{out}/{manifest.name}"
+    console.out.print(f"{clips} train and {held_out} test clips of {world}: {place}", markup=False)
 
 
 @app.command()
 def check(
     folder: Annotated[
-        Path | None, typer.Argument(help="Folder of `uniform world write --world w1`. Default: clips in memory.")
+        Path | None,
+        typer.Argument(help="Folder of `uniform world write --world w1`. Default: clips in memory.", parser=local_path),
     ] = None,
     clips: Annotated[int, typer.Option("--clips", help="Number of clips, where no folder is given.")] = 96,
     codecs: Annotated[
@@ -71,7 +81,9 @@ def check(
 
 @app.command()
 def show(
-    out: Annotated[Path, typer.Argument(help="PNG file: frames over the spectrogram, one clip below the other.")],
+    out: Annotated[
+        Path, typer.Argument(help="PNG file: frames over the spectrogram, one clip below the other.", parser=local_path)
+    ],
     world: World = "w1",
     clips: Annotated[int, typer.Option("--clips", help="Number of clips.")] = 3,
     spec: SpecName = "paper",

@@ -24,6 +24,7 @@ LEVELS = {
     "uniform.atomic": 1,
     "uniform.signals": 1,
     "uniform.doctor": 1,
+    "uniform.storage": 2,
     "uniform.tables": 2,
     "uniform.pages": 2,
     "uniform.checkpoint_format": 2,

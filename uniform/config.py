@@ -19,6 +19,7 @@ from uniform.errors import ConfigError
 from uniform.renamed import KEYS, current, warn_renamed
 
 T = TypeVar("T")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -127,7 +128,7 @@ def _convert_plain(wanted: Any, value: Any, document: Document, key: str) -> Any
         choices = [member.value for member in wanted]
         return wanted(value) if value in choices else _fail(document, key, value, _one_of(str(value), choices))
     if wanted is Path and isinstance(value, str):
-        return Path(value)
+        return _fail(document, key, value, "a local path, not a URL") if _URL.match(value) else Path(value)
     if wanted is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(wanted, type) and isinstance(value, wanted) and not (wanted is int and isinstance(value, bool)):

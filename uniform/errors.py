@@ -6,12 +6,14 @@ UniformError
 ├── MediaError           a media file that cannot be used; has a ledger code
 ├── PipelineError        a preparation run that cannot continue, or does not account for every clip
 ├── ShardError           a shard, index or card that is damaged or inconsistent
-├── RemoteError          a remote folder of shards that is unreachable, or changed during a run
+├── RemoteError          a store that is unreachable or refuses, or a remote folder that changed during a run
+├── StorageError         a directory or scratch space that cannot be read or written
 ├── SpecMismatchError    shards, codecs, checkpoint and config do not match
 ├── WeightsError         weights that are missing, damaged, or of another model
 ├── CheckpointError      a training checkpoint that cannot be used
 ├── TrainingError        a training run that cannot continue
 └── InputError           an invalid prompt, media file or option
+    └── PlaceError       an option that names a place which it cannot use
 """
 
 from uniform.clean_text import clean_line
@@ -58,7 +60,11 @@ class ShardError(UniformError):
 
 
 class RemoteError(UniformError):
-    """A remote folder of shards is unreachable, does not fit the cache, or changed during a run."""
+    """A store is unreachable or refuses, or a remote folder does not fit the cache or changed during a run."""
+
+
+class StorageError(UniformError):
+    """A directory or scratch space cannot be read or written."""
 
 
 class SpecMismatchError(UniformError):
@@ -79,3 +85,7 @@ class TrainingError(UniformError):
 
 class InputError(UniformError):
     """A prompt, a media file or an option is invalid."""
+
+
+class PlaceError(InputError):
+    """An option names a place that it cannot use. The command line exits with code 2, before any work."""

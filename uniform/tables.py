@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pyarrow.fs import LocalFileSystem
 
 from uniform.atomic import replacing
 from uniform.errors import UniformError
+
+LOCAL = LocalFileSystem()
+"""The file system of every local path: without it pyarrow takes a colon in a path for the end of a protocol."""
 
 
 def read_parquet(
@@ -22,7 +26,9 @@ def read_parquet(
         fix: what the user can do about it, for the error.
     """
     try:
-        return pq.read_table(path, columns=None if columns is None else list(columns), partitioning=None)
+        return pq.read_table(
+            path, columns=None if columns is None else list(columns), partitioning=None, filesystem=LOCAL
+        )
     except (OSError, pa.ArrowException) as error:
         message = f"{path}: {what} cannot be read ({error})"
         raise error_type(f"{message}. {fix}" if fix else message) from error
@@ -31,4 +37,4 @@ def read_parquet(
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table; the file appears whole or not at all. The same table gives the same bytes."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary)
+        pq.write_table(table, temporary, filesystem=LOCAL)

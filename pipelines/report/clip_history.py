@@ -18,6 +18,7 @@ from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import OK, read_part
 from pipelines.run.units import Units
 from uniform.errors import PipelineError
+from uniform.tables import LOCAL
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +101,11 @@ def _source(
     for unit in reversed(planned):
         for stage in stages:
             path = _table(folder, read_commit(folder.commit(stage, unit)))
-            if path is None or not set(SOURCE_COLUMNS) <= set(pq.read_schema(path).names):
+            if path is None or not set(SOURCE_COLUMNS) <= set(pq.read_schema(path, filesystem=LOCAL).names):
                 continue
-            rows = pq.read_table(path, columns=list(SOURCE_COLUMNS), filters=[("clip_id", "=", clip_id)]).to_pylist()
+            rows = pq.read_table(
+                path, columns=list(SOURCE_COLUMNS), filters=[("clip_id", "=", clip_id)], filesystem=LOCAL
+            ).to_pylist()
             if rows:
                 return str(rows[0]["source"]), int(rows[0]["source_bytes"])
     return None, None
@@ -118,7 +121,7 @@ def _shard(folder: RunFolder, clip_id: str) -> str | None:
     if not folder.index.exists():
         return None
     rows: list[dict[str, Any]] = pq.read_table(
-        folder.index, columns=["video"], filters=[("clip_id", "=", clip_id)]
+        folder.index, columns=["video"], filters=[("clip_id", "=", clip_id)], filesystem=LOCAL
     ).to_pylist()
     return str(rows[0]["video"]["shard"]) if rows else None
 

@@ -180,7 +180,7 @@ class ArchiveTable:
         what = refused.get(member_name(member))
         if what is None:
             return MemberError("missing_source", f"{self._path.name} has no member {member!r}")
-        code = "archive_unsupported" if what == SPARSE else "outside_root"
+        code = "archive_unsupported" if what == SPARSE or what.startswith("of type") else "outside_root"
         return MemberError(code, f"{member!r} is {what}")
 
 

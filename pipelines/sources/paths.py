@@ -27,7 +27,10 @@ class RootFolder:
         pure = PurePosixPath(relative)
         if pure.is_absolute() or ".." in pure.parts or "\0" in relative:
             raise OutsideRootError(f"{relative!r} is not a path below {self.root}")
-        for spelling in dict.fromkeys((relative, *(unicodedata.normalize(form, relative) for form in ("NFC", "NFD")))):
+        spellings = [relative, *(unicodedata.normalize(form, relative) for form in ("NFC", "NFD"))]
+        if not relative.isascii():  # under a locale that is not UTF-8, Python spells names of disks in its own way
+            spellings += [os.fsdecode(spelling.encode("utf-8", "surrogateescape")) for spelling in spellings]
+        for spelling in dict.fromkeys(spellings):
             candidate = self.root / spelling
             if not os.path.lexists(candidate):
                 continue

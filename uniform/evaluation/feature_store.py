@@ -18,6 +18,7 @@ import numpy as np
 
 from uniform.atomic import replacing
 from uniform.errors import InputError
+from uniform.tables import LOCAL
 
 PART_CLIPS = 256
 OK = "ok"
@@ -77,7 +78,7 @@ class FeatureStore:
             "reason": [row.reason for row in rows],
         }
         with replacing(self.folder / f"{name}.parquet") as temporary:
-            pq.write_table(pa.table(columns), temporary)
+            pq.write_table(pa.table(columns), temporary, filesystem=LOCAL)
         for number, row in enumerate(rows):
             self._note(row.content, f"{name}.safetensors", number, row.code, row.reason)
 
@@ -110,7 +111,7 @@ class FeatureStore:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path)
+            table = pq.read_table(path, filesystem=LOCAL)
             rows = table.to_pylist()
             for row in rows:
                 self._note(row["content"], f"{path.stem}.safetensors", int(row["row"]), row["code"], row["reason"])

@@ -71,7 +71,7 @@ def write_mp4(
         samples: (S,) from time 0 on, or None for a file without audio.
     """
     options = {"movflags": "+faststart", "fflags": "+bitexact"}
-    with av.open(str(path), "w", format="mp4", options=options) as container:
+    with av.open(f"file:{path.absolute()}", "w", format="mp4", options=options) as container:
         first, frames = _peek(frames)
         video = _video_stream(container, first, settings)
         audio = None if samples is None else _audio_stream(container, settings)

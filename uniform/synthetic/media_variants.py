@@ -61,7 +61,9 @@ def write_media_variants(
         raise InputError(f"{path}: {form.audio_codec} takes {form.rates_hz[0]:,} Hz, not {rate_hz:,} Hz")
     with (
         replacing(path) as temporary,
-        av.open(str(temporary), "w", format=form.container, options={"fflags": "+bitexact"}) as container,
+        av.open(
+            f"file:{temporary.absolute()}", "w", format=form.container, options={"fflags": "+bitexact"}
+        ) as container,
     ):
         video: Any = container.add_stream(form.video_codec, rate=Fraction(fps), options=form.video_options)
         video.height, video.width, video.pix_fmt = frames.shape[1], frames.shape[2], "yuv420p"

@@ -1,6 +1,8 @@
 """Copies are found under another name, scaled, re-encoded and shifted; different clips are not taken for copies."""
 
+import itertools
 from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -145,6 +147,29 @@ def test_units_that_kept_nothing_are_read_too(tmp_path: Path) -> None:
 
     assert (read, looks.shape) == (rows, (2, 16))
     assert find_near_duplicates(read, looks)[0].share == 1.0
+
+
+def test_generated_clips_in_other_sizes_rates_and_qualities_are_found(tmp_path: Path) -> None:
+    waveform = (0.1 * np.sin(np.arange(80_000) * 0.1)).astype(np.float32)
+    written = {
+        "a.mp4": (scene(1, seconds=5.0), 17, 18),
+        "a_large.mp4": (scene(1, seconds=5.0, size=128), 17, 30),
+        "a_slow.mp4": (scene(1, seconds=5.0)[::2], 8.5, 24),
+        "b.mp4": (scene(2, seconds=5.0), 17, 18),
+        "c.mp4": (scene(3, seconds=5.0), 17, 18),
+    }
+    for name, (frames, fps, crf) in written.items():
+        write_clip(tmp_path / name, frames, waveform, Fraction(fps), 16_000, audio_codec="aac", crf=crf)
+    rows = rows_named(*written)
+    clips = [Clip(row, {"source": str(tmp_path / row.source_id)}) for row in rows]
+    cut = list(clip_media.Stage().open(Context(spec=TOY))(iter(clips)))
+    looks = [hashes_of(clip["look"]) for clip in Stage().open(Context(spec=TOY))(iter(cut))]
+
+    pairs = find_near_duplicates(rows, np.stack(looks))
+
+    names = {frozenset((pair.first.source_id, pair.second.source_id)) for pair in pairs}
+    assert frozenset(("a.mp4", "a_large.mp4")) in names
+    assert names <= {frozenset(pair) for pair in itertools.combinations(("a.mp4", "a_large.mp4", "a_slow.mp4"), 2)}
 
 
 CLIPS = ROOT.parent / "shared" / "clips"
