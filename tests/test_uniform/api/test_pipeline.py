@@ -54,14 +54,16 @@ def test_a_sample_has_the_bytes_of_the_command_line(
     _command(
         checkpoint, tmp_path / "cli", "--text", "rain", "--seed", "7", "--name", "rain", "--cfg-audio", "2", *words
     )
-    _command(checkpoint, tmp_path / "cli", str(clip_file), "--task", "a2v", "--name", "seen", *words)
-    _command(checkpoint, tmp_path / "cli", str(clip_file), "--task", "v2a", "--text", "rain", "--name", "heard", *words)
+    _command(checkpoint, tmp_path / "cli", str(clip_file), "--task", "a2v", "--name", "made_video", *words)
+    _command(
+        checkpoint, tmp_path / "cli", str(clip_file), "--task", "v2a", "--text", "rain", "--name", "made_audio", *words
+    )
 
     made = {"steps": STEPS, "solver": "ddim", "guidance": 3.0}
     out = tmp_path / "api"
     pipeline(text="rain", seed=7, audio_guidance=2.0, **made).save(out / "rain.mp4", latents=True)
-    pipeline("a2v", audio=clip_file, **made).save(out / "seen", latents=True)
-    pipeline("v2a", video=str(clip_file), text="rain", **made).save(out / "heard.mp4", latents=True)
+    pipeline("a2v", audio=clip_file, **made).save(out / "made_video", latents=True)
+    pipeline("v2a", video=str(clip_file), text="rain", **made).save(out / "made_audio.mp4", latents=True)
 
     assert _contents(out) == _contents(tmp_path / "cli")
     assert len(_contents(out)) == 15
@@ -101,14 +103,16 @@ def test_a_sample_holds_arrays_of_the_models_geometry(pipeline: UniFormPipeline)
 
 
 def test_arrays_are_conditions_and_stay_as_they_are(pipeline: UniFormPipeline, tmp_path: Path) -> None:
-    seen = pipeline("a2v", audio=CLIP.waveform, steps=STEPS)
-    heard = pipeline("v2a", video=CLIP.frames, steps=STEPS)
+    made_video = pipeline("a2v", audio=CLIP.waveform, steps=STEPS)
+    made_audio = pipeline("v2a", video=CLIP.frames, steps=STEPS)
 
-    np.testing.assert_array_equal(seen.audio, CLIP.waveform)
-    np.testing.assert_array_equal(heard.video, CLIP.frames)
+    np.testing.assert_array_equal(made_video.audio, CLIP.waveform)
+    np.testing.assert_array_equal(made_audio.video, CLIP.frames)
     other = pipeline("a2v", audio=0.5 * CLIP.waveform, steps=STEPS)
-    assert not torch.equal(seen.latents.audio, other.latents.audio)
-    marks = [json.loads(one.save(tmp_path / "a").with_suffix(".json").read_bytes())["mark"] for one in (seen, other)]
+    assert not torch.equal(made_video.latents.audio, other.latents.audio)
+    marks = [
+        json.loads(one.save(tmp_path / "a").with_suffix(".json").read_bytes())["mark"] for one in (made_video, other)
+    ]
     assert marks[0] != marks[1]
 
 
