@@ -29,7 +29,7 @@ from pipelines.sources.paths import OutsideRootError, RootFolder
 from uniform.atomic import replacing
 from uniform.config import nearest
 from uniform.errors import ManifestError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 __all__ = [
     "Built",
@@ -276,7 +276,7 @@ def write_parquet(rows: Iterable[Row], path: Path) -> None:
     with (
         collector.resting(),
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, compression="zstd", filesystem=LOCAL) as writer,
+        pq.ParquetWriter(local_name(temporary), SCHEMA, compression="zstd", filesystem=LOCAL) as writer,
     ):
         part: list[Row] = []
         for row in rows:
@@ -290,7 +290,7 @@ def write_parquet(rows: Iterable[Row], path: Path) -> None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a manifest.parquet. Raises ManifestError where it is missing or is no such table."""
     try:
-        file = pq.ParquetFile(path, filesystem=LOCAL)
+        file = pq.ParquetFile(local_name(path), filesystem=LOCAL)
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(
             f"{path}: not a manifest table ({error}). Make it: uniform manifest build MANIFEST"

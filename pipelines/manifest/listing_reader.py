@@ -19,7 +19,7 @@ from pipelines.manifest.diagnostics import Problems, quoted
 from pipelines.manifest.listing_schema import SUFFIXES, Format, Listing
 from uniform.config import nearest
 from uniform.errors import ManifestError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 BATCH_ROWS = 4_096
 
@@ -119,7 +119,7 @@ def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -
 
 def _parquet_records(path: Path, listing: Listing, problems: Problems) -> Iterator[Record]:
     try:
-        file = pq.ParquetFile(path, filesystem=LOCAL)
+        file = pq.ParquetFile(local_name(path), filesystem=LOCAL)
     except (pa.ArrowException, OSError) as error:
         raise ManifestError(f"{path}: not a Parquet file ({error}). Check that it was copied whole.") from error
     with file:

@@ -22,7 +22,7 @@ from uniform.atomic import replacing, sync
 from uniform.errors import PipelineError, ShardError
 from uniform.latents.format import AUDIO_MEMBER, LATENTS, TEXT_MEMBER, VIDEO_MEMBER
 from uniform.latents.shards.tar import load_array, walk
-from uniform.tables import LOCAL, write_parquet
+from uniform.tables import LOCAL, local_name, write_parquet
 
 MEMBER_MODE = 0o444
 
@@ -157,9 +157,9 @@ def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str
     except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
         raise PipelineError(f"{path.name}: the stage's values do not fit one column ({error})") from error
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, filesystem=LOCAL)
+        pq.write_table(table, local_name(temporary), filesystem=LOCAL)
         sync(temporary)
-        if not _same(pq.read_table(temporary, partitioning=None, filesystem=LOCAL), table):
+        if not _same(pq.read_table(local_name(temporary), partitioning=None, filesystem=LOCAL), table):
             raise _misread(path.name)
         with temporary.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

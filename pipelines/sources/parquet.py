@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 VIDEO_COLUMNS = ("video", "mp4", "bytes", "media")
 """Binary, or a struct with a binary field `bytes` as hubs of data sets write it."""
@@ -63,7 +63,7 @@ class ParquetMembers:
 
     def __init__(self, path: Path) -> None:
         self._open: _OpenGroup | None = None
-        self._file = pq.ParquetFile(path, filesystem=LOCAL)
+        self._file = pq.ParquetFile(local_name(path), filesystem=LOCAL)
         schema = self._file.schema_arrow
         video = next(
             (name for name in VIDEO_COLUMNS if name in schema.names and _holds_bytes(schema.field(name))), None
