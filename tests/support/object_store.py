@@ -163,7 +163,7 @@ def _handler(store: Store) -> type[BaseHTTPRequestHandler]:
             except (OSError, ValueError):
                 self.close_connection = True
 
-        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass  # noqa: N815
+        do_GET = do_PUT = do_POST = do_DELETE = do_HEAD = _pass
 
     return Proxy
 
