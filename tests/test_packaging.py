@@ -24,6 +24,9 @@ def test_the_wheel_holds_exactly_uniform_pipelines_and_cli(tmp_path: Path) -> No
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"uniform", "pipelines", "cli"}
     for data in (
+        "uniform/py.typed",
+        "pipelines/py.typed",
+        "cli/py.typed",
         "uniform/presets/toy.toml",
         "uniform/presets/paper.toml",
         "uniform/latents/format.py",

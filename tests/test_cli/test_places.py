@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from cli.main import app
 
 URLS = ("s3://b/x", "gs://b/x", "hf://x/y", "https://h/x")
-WRITABLE = {("manifest build", "out"), ("world write", "out"), ("evaluate", "out")}
+WRITABLE = {("manifest build", "out"), ("world write", "out")}
 """Options that also take the URL of a store."""
 
 
