@@ -14,6 +14,11 @@ LOCAL = LocalFileSystem()
 """The file system of every local path: without it pyarrow takes a colon in a path for the end of a protocol."""
 
 
+def local_name(path: Path) -> str:
+    """A path as `LOCAL` takes it: absolute, since it takes a relative `s3:x/y` for a URI."""
+    return str(path.absolute())
+
+
 def read_parquet(
     path: Path, error_type: type[UniformError], what: str, columns: Sequence[str] | None = None, *, fix: str = ""
 ) -> pa.Table:
@@ -27,7 +32,7 @@ def read_parquet(
     """
     try:
         return pq.read_table(
-            path, columns=None if columns is None else list(columns), partitioning=None, filesystem=LOCAL
+            local_name(path), columns=None if columns is None else list(columns), partitioning=None, filesystem=LOCAL
         )
     except (OSError, pa.ArrowException) as error:
         message = f"{path}: {what} cannot be read ({error})"
@@ -37,4 +42,4 @@ def read_parquet(
 def write_parquet(path: Path, table: pa.Table) -> None:
     """Write a table; the file appears whole or not at all. The same table gives the same bytes."""
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, filesystem=LOCAL)
+        pq.write_table(table, local_name(temporary), filesystem=LOCAL)

@@ -18,7 +18,7 @@ from pipelines.run.units import Units
 from pipelines.stage_support.caption_table import read_captions, require_set_name, write_captions
 from uniform.config import nearest
 from uniform.errors import InputError, PipelineError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 _TABLES = "captions/"
 IMPORTED = "imported"
@@ -90,7 +90,7 @@ def read_sets(folder: RunFolder, names: Sequence[str] | None = None) -> dict[str
 
 def _unit(path: Path, ledger: pa.Table) -> Iterator[Caption]:
     try:
-        rows = pq.read_table(path, partitioning=None, filesystem=LOCAL).to_pylist()
+        rows = pq.read_table(local_name(path), partitioning=None, filesystem=LOCAL).to_pylist()
     except (OSError, pa.ArrowException) as error:
         raise PipelineError(f"{path}: cannot be read ({error}). Remove the unit's commit and run again.") from error
     captions = {row.pop("clip_id"): row for row in rows}

@@ -13,7 +13,7 @@ from pipelines.run.folder import RunFolder
 from pipelines.run.status import live_codes, unit_commits
 from pipelines.run.units import Units
 from uniform.errors import PipelineError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 SOURCE_COLUMNS = ("source", "source_bytes")
 """Columns of the table of a stage that fetches sources."""
@@ -130,10 +130,12 @@ def _source_bytes(folder: RunFolder, commit: Commit, files: set[str], addresses:
         return None
     path = folder.inside(commit.artifact)
     try:
-        names = pq.read_schema(path, filesystem=LOCAL).names
+        names = pq.read_schema(local_name(path), filesystem=LOCAL).names
         if not set(SOURCE_COLUMNS) <= set(names):
             return None
-        table = pq.read_table(path, columns=["clip_id", *SOURCE_COLUMNS], partitioning=None, filesystem=LOCAL)
+        table = pq.read_table(
+            local_name(path), columns=["clip_id", *SOURCE_COLUMNS], partitioning=None, filesystem=LOCAL
+        )
     except OSError as error:
         raise PipelineError(f"{path}: results of a committed unit cannot be read ({error}); run again") from error
     total = 0

@@ -21,7 +21,7 @@ from pipelines.sources.parquet_pages import PageSizes
 from pipelines.sources.parquet_text import TextTooLargeError, text_batches
 from uniform.config import nearest
 from uniform.errors import ManifestError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +123,7 @@ def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -
 
 def _parquet_records(path: Path, listing: Listing, problems: Problems) -> Iterator[Record]:
     try:
-        names = pq.read_schema(path, filesystem=LOCAL).names
+        names = pq.read_schema(local_name(path), filesystem=LOCAL).names
         pages = PageSizes(path)
     except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         raise ManifestError(f"{path}: not a Parquet file ({error}). Check that it was copied whole.") from error

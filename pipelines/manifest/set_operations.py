@@ -14,7 +14,7 @@ from pipelines.manifest.identity import source_keys
 from pipelines.manifest.table import SCHEMA, read_rows
 from uniform.errors import ManifestError
 from uniform.latents.format import INDEX_NAME, ids_digest
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 MANIFEST_NAME = "manifest.parquet"
 
@@ -44,7 +44,7 @@ def read_clip_ids(path: Path) -> list[str]:
             f"{path}: no {INDEX_NAME}, so nothing is finished there; run it to its end: uniform pipeline run {path}"
         )
     try:
-        column = pq.read_table(table, columns=["clip_id"], filesystem=LOCAL)
+        column = pq.read_table(local_name(table), columns=["clip_id"], filesystem=LOCAL)
     except (OSError, KeyError, pa.ArrowException) as error:
         raise ManifestError(f"{table}: not a table with a column clip_id ({error})") from error
     if "clip_id" not in column.column_names or column["clip_id"].null_count:
@@ -59,7 +59,11 @@ def rows_of(paths: Sequence[Path], clip_ids: Iterable[str]) -> list[Row]:
     """
     wanted = set(clip_ids)
     for path in paths:
-        table = path if path.is_file() and pq.read_schema(path, filesystem=LOCAL).equals(SCHEMA) else _beside(path)
+        table = (
+            path
+            if path.is_file() and pq.read_schema(local_name(path), filesystem=LOCAL).equals(SCHEMA)
+            else _beside(path)
+        )
         if table is not None:
             rows = [row for row in read_rows(table) if row.clip_id in wanted]
             if len(rows) != len(wanted):

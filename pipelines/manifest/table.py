@@ -11,7 +11,7 @@ from pipelines.clip import Row
 from pipelines.manifest.gc_paused import gc_paused
 from uniform.atomic import replacing
 from uniform.errors import ManifestError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 SCHEMA = pa.schema(
     [
@@ -68,7 +68,7 @@ def write_parquet(rows: Iterable[Row], path: Path) -> None:
     with (
         gc_paused(),
         replacing(path) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, compression="zstd", filesystem=LOCAL) as writer,
+        pq.ParquetWriter(local_name(temporary), SCHEMA, compression="zstd", filesystem=LOCAL) as writer,
     ):
         part: list[Row] = []
         for row in rows:
@@ -82,7 +82,7 @@ def write_parquet(rows: Iterable[Row], path: Path) -> None:
 def read_rows(path: Path) -> list[Row]:
     """The rows of a manifest.parquet. Raises ManifestError where it is missing or is no such table."""
     try:
-        file = pq.ParquetFile(path, filesystem=LOCAL)
+        file = pq.ParquetFile(local_name(path), filesystem=LOCAL)
     except (OSError, pa.ArrowException) as error:
         raise ManifestError(
             f"{path}: not a manifest table ({error}). Make it: uniform manifest build MANIFEST"

@@ -18,7 +18,7 @@ from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import OK, read_part
 from pipelines.run.units import Units
 from uniform.errors import PipelineError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,10 +101,10 @@ def _source(
     for unit in reversed(planned):
         for stage in stages:
             path = _table(folder, read_commit(folder.commit(stage, unit)))
-            if path is None or not set(SOURCE_COLUMNS) <= set(pq.read_schema(path, filesystem=LOCAL).names):
+            if path is None or not set(SOURCE_COLUMNS) <= set(pq.read_schema(local_name(path), filesystem=LOCAL).names):
                 continue
             rows = pq.read_table(
-                path, columns=list(SOURCE_COLUMNS), filters=[("clip_id", "=", clip_id)], filesystem=LOCAL
+                local_name(path), columns=list(SOURCE_COLUMNS), filters=[("clip_id", "=", clip_id)], filesystem=LOCAL
             ).to_pylist()
             if rows:
                 return str(rows[0]["source"]), int(rows[0]["source_bytes"])
@@ -121,7 +121,7 @@ def _shard(folder: RunFolder, clip_id: str) -> str | None:
     if not folder.index.exists():
         return None
     rows: list[dict[str, Any]] = pq.read_table(
-        folder.index, columns=["video"], filters=[("clip_id", "=", clip_id)], filesystem=LOCAL
+        local_name(folder.index), columns=["video"], filters=[("clip_id", "=", clip_id)], filesystem=LOCAL
     ).to_pylist()
     return str(rows[0]["video"]["shard"]) if rows else None
 

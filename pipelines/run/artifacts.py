@@ -23,7 +23,7 @@ from uniform.clean_text import without_surrogates
 from uniform.errors import PipelineError, ShardError
 from uniform.latents.format import AUDIO_MEMBER, LATENTS, TEXT_MEMBER, VIDEO_MEMBER
 from uniform.latents.shards.tar import load_array, walk
-from uniform.tables import LOCAL, write_parquet
+from uniform.tables import LOCAL, local_name, write_parquet
 
 MEMBER_MODE = 0o444
 
@@ -161,9 +161,9 @@ def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str
         found = f"{path.name}{_clip_at_fault(rows, fields)}: the stage's values do not fit one column"
         raise PipelineError(f"{found} ({type(error).__name__}: {error})") from error
     with replacing(path) as temporary:
-        pq.write_table(table, temporary, filesystem=LOCAL)
+        pq.write_table(table, local_name(temporary), filesystem=LOCAL)
         sync(temporary)
-        if not _same(pq.read_table(temporary, partitioning=None, filesystem=LOCAL), table):
+        if not _same(pq.read_table(local_name(temporary), partitioning=None, filesystem=LOCAL), table):
             raise _misread(path.name)
         with temporary.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

@@ -37,7 +37,7 @@ from uniform.latents.format import (
     shard_name,
 )
 from uniform.spec import long_spec
-from uniform.tables import LOCAL, read_parquet
+from uniform.tables import LOCAL, local_name, read_parquet
 
 
 @dataclass
@@ -98,7 +98,7 @@ def write_index(folder: RunFolder, inputs: RunInputs, state: RunState, final: Ta
         return None
     rows = _IndexRows(folder, recipe, units, tars, windows=int(inputs.provenance(tars.latents).get("windows", 1)))
     with replacing(folder.index) as temporary:
-        with pq.ParquetWriter(temporary, INDEX_SCHEMA, compression="zstd", filesystem=LOCAL) as writer:
+        with pq.ParquetWriter(local_name(temporary), INDEX_SCHEMA, compression="zstd", filesystem=LOCAL) as writer:
             last = state.finished(recipe.steps[-1].name)
             for commit, table in live_rows(folder, last, units, ["clip_id", "code"]):
                 pairs = zip(table["clip_id"].to_pylist(), table["code"].to_pylist(), strict=True)

@@ -28,7 +28,7 @@ from pipelines.run.state import RunState, read_run_state
 from pipelines.run.status import final_tally
 from pipelines.stage import Context
 from uniform.errors import PipelineError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 logger = logging.getLogger(__name__)
 
@@ -206,7 +206,7 @@ def _checked_tally(folder: RunFolder, inputs: RunInputs, state: RunState, step: 
         commit = state.committed(step.name, unit)
         where = f"stage '{step.name}', unit {unit}"
         commit.tally.require_complete(where)
-        rows = pq.read_metadata(folder.inside(commit.ledger), filesystem=LOCAL).num_rows
+        rows = pq.read_metadata(local_name(folder.inside(commit.ledger)), filesystem=LOCAL).num_rows
         reached = inputs.reaching(step, unit, state)
         if not rows == commit.clips == reached:
             raise PipelineError(

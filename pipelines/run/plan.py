@@ -16,7 +16,7 @@ from pipelines.run.ledger import Tally, sum_tallies
 from pipelines.run.provenance import RunInputs
 from pipelines.run.state import RunState
 from uniform.errors import PipelineError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 Condition = Literal["done", "stale", "pending"]
 MOST_CHANGES_SHOWN = 12
@@ -128,7 +128,7 @@ def _stale_message(folder: RunFolder, plan: Plan) -> str:
 def _index_names_any(folder: RunFolder, units: set[int]) -> bool:
     """True where the index names one of the units, and where it cannot be read."""
     try:
-        indexed = pq.read_table(folder.index, columns=["unit"], filesystem=LOCAL)["unit"]
+        indexed = pq.read_table(local_name(folder.index), columns=["unit"], filesystem=LOCAL)["unit"]
     except FileNotFoundError:
         return False
     except (OSError, pa.ArrowException):

@@ -22,7 +22,7 @@ from pipelines.manifest.table import SCHEMA, rows_of
 from pipelines.run.folder import RunFolder
 from uniform.errors import PipelineError
 from uniform.fingerprint import digest
-from uniform.tables import LOCAL, write_parquet
+from uniform.tables import LOCAL, local_name, write_parquet
 
 UNITS_SCHEMA = pa.schema([("unit", pa.int32()), ("clip_id", pa.string()), ("origin", pa.string())])
 """`origin` is why the unit exists: pilot, first, added, or retry:<code>."""
@@ -50,8 +50,8 @@ class Units:
                 )
         try:
             return Units(
-                pq.read_table(folder.units, schema=UNITS_SCHEMA, filesystem=LOCAL),
-                pq.read_table(folder.manifest, schema=SCHEMA, filesystem=LOCAL),
+                pq.read_table(local_name(folder.units), schema=UNITS_SCHEMA, filesystem=LOCAL),
+                pq.read_table(local_name(folder.manifest), schema=SCHEMA, filesystem=LOCAL),
             )
         except (pa.ArrowException, OSError) as error:
             raise PipelineError(f"{folder.path}: its manifest or units cannot be read ({error})") from error

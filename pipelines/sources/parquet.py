@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from pipelines.sources.parquet_pages import PageSizes
 from pipelines.sources.parquet_text import TextColumn
 from pipelines.sources.zip import largest_sum
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 VIDEO_COLUMNS = ("video", "mp4", "bytes", "media")
 """Binary, or a struct with a binary field `bytes` as dataset hubs write it."""
@@ -70,7 +70,7 @@ class ParquetMembers:
     def __init__(self, path: Path) -> None:
         self._open: _OpenGroup | None = None
         self._pages = PageSizes(path)
-        self._file = pq.ParquetFile(path, filesystem=LOCAL)
+        self._file = pq.ParquetFile(local_name(path), filesystem=LOCAL)
         schema = self._file.schema_arrow
         video = next(
             (name for name in VIDEO_COLUMNS if name in schema.names and _holds_bytes(schema.field(name))), None

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipelines.sources.parquet_pages import PageSizes
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 TEXT_BYTES = 65_536
 """Longest text of a row; a longer one is cut to one character more, which readers refuse."""
@@ -84,7 +84,7 @@ def text_batches(
     """
     leaves = pages.columns(0) if len(pages) else []
     dictionaries = [leaf for leaf in leaves if leaf.split(".")[0] in columns]
-    with pq.ParquetFile(path, read_dictionary=dictionaries, filesystem=LOCAL) as file:
+    with pq.ParquetFile(local_name(path), read_dictionary=dictionaries, filesystem=LOCAL) as file:
         for group in range(len(pages)) if groups is None else groups:
             largest = _largest_page(pages, group, columns)
             rows = max(16, min(BATCH_ROWS, BATCH_BYTES // max(largest, 1)))

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from uniform.atomic import replacing, write_bytes
 from uniform.config import nearest
 from uniform.errors import ConfigError, InputError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 COLUMNS = ("clip_id", "dataset", "split", "labels", "source", "caption", "origin")
 """Columns of an exported table; `clip_id`, `caption` and `origin` are read back."""
@@ -55,7 +55,7 @@ def write_captions(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if path.suffix == ".parquet":
         schema = pa.schema([(name, pa.string()) for name in COLUMNS])
         with replacing(path) as temporary:
-            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), temporary, filesystem=LOCAL)
+            pq.write_table(pa.Table.from_pylist(list(rows), schema=schema), local_name(temporary), filesystem=LOCAL)
     elif path.suffix == ".csv":
         text = io.StringIO()
         writer = csv.DictWriter(text, COLUMNS, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -92,7 +92,7 @@ def _csv(path: Path) -> Iterable[Mapping[str, Any]]:
 
 def _parquet(path: Path) -> Iterable[Mapping[str, Any]]:
     try:
-        table = pq.read_table(path, partitioning=None, filesystem=LOCAL)
+        table = pq.read_table(local_name(path), partitioning=None, filesystem=LOCAL)
     except (OSError, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot be read as Parquet ({error})") from error
     _require_columns(path, table.column_names)

@@ -9,7 +9,6 @@ import typer
 from typer.testing import CliRunner
 
 from cli.main import app
-from cli.places import local_path, writable_place
 
 URLS = ("s3://b/x", "gs://b/x", "hf://x/y", "https://h/x")
 WRITABLE = {("manifest build", "out"), ("world write", "out")}
@@ -25,8 +24,7 @@ def _commands(group: Any, trail: tuple[str, ...] = ()) -> Iterator[tuple[str, An
 
 
 def _is_place(param: Any) -> bool:
-    kind = param.type
-    return getattr(kind, "func", None) in (local_path, writable_place) or type(kind).__name__ in ("Path", "TyperPath")
+    return "Path" in repr(param.type_descriptor.annotation)
 
 
 COMMANDS = dict(_commands(typer.main.get_command(app)))

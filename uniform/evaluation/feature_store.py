@@ -18,7 +18,7 @@ import numpy as np
 
 from uniform.atomic import replacing
 from uniform.errors import InputError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 PART_CLIPS = 256
 OK = "ok"
@@ -78,7 +78,7 @@ class FeatureStore:
             "reason": [row.reason for row in rows],
         }
         with replacing(self.folder / f"{name}.parquet") as temporary:
-            pq.write_table(pa.table(columns), temporary, filesystem=LOCAL)
+            pq.write_table(pa.table(columns), local_name(temporary), filesystem=LOCAL)
         for number, row in enumerate(rows):
             self._note(row.content, f"{name}.safetensors", number, row.code, row.reason)
 
@@ -111,7 +111,7 @@ class FeatureStore:
         import pyarrow.parquet as pq
 
         try:
-            table = pq.read_table(path, filesystem=LOCAL)
+            table = pq.read_table(local_name(path), filesystem=LOCAL)
             rows = table.to_pylist()
             for row in rows:
                 self._note(row["content"], f"{path.stem}.safetensors", int(row["row"]), row["code"], row["reason"])

@@ -7,7 +7,7 @@ from typing import Any
 
 from uniform.atomic import replacing
 from uniform.errors import InputError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 
 def read_records(folder: Path) -> list[dict[str, Any]]:
@@ -18,7 +18,7 @@ def read_records(folder: Path) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
     for path in sorted(folder.glob("part-*.parquet")) if folder.is_dir() else []:
         try:
-            rows += pq.read_table(path, filesystem=LOCAL).to_pylist()
+            rows += pq.read_table(local_name(path), filesystem=LOCAL).to_pylist()
         except (pa.ArrowException, OSError) as error:
             raise InputError(f"{path}: damaged ({error}). Remove it; what it held is found again.") from error
     return rows
@@ -32,4 +32,4 @@ def write_records(folder: Path, rows: Sequence[dict[str, Any]]) -> None:
     if not rows:
         return
     with replacing(folder / f"part-{uuid.uuid4().hex}.parquet") as temporary:
-        pq.write_table(pa.Table.from_pylist(list(rows)), temporary, filesystem=LOCAL)
+        pq.write_table(pa.Table.from_pylist(list(rows)), local_name(temporary), filesystem=LOCAL)

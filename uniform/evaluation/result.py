@@ -20,7 +20,7 @@ from uniform.evaluation.page import write_page
 from uniform.evaluation.records import ClipRecord, Side
 from uniform.evaluation.run import Evaluation
 from uniform.fingerprint import digest
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 SCHEMA = 1
 RESULT_NAME, CLIPS_NAME, PAGE_NAME, RUN_NAME = "result.json", "clips.parquet", "index.html", "run.json"
@@ -166,7 +166,7 @@ def _write_clips(evaluation: Evaluation, path: Path) -> None:
                     row[name] = scores.get(record.member) if side == "generated" else None
             rows.append(row)
     with replacing(path) as temporary:
-        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(pa, rows)), temporary, filesystem=LOCAL)
+        pq.write_table(pa.Table.from_pylist(rows, schema=_schema(pa, rows)), local_name(temporary), filesystem=LOCAL)
 
 
 def _schema(pa: Any, rows: list[dict[str, Any]]) -> Any:

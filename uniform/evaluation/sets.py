@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from uniform.errors import InputError
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 VIDEO_SUFFIXES = (
     ".mp4",
@@ -206,7 +206,7 @@ def _rows(place: Path) -> Iterator[Mapping[str, Any]]:
             import pyarrow.parquet as pq
 
             try:
-                table = pq.read_table(place, filesystem=LOCAL)
+                table = pq.read_table(local_name(place), filesystem=LOCAL)
             except (pa.ArrowException, OSError) as error:
                 raise InputError(f"{place}: not a readable Parquet file ({_first(error)})") from error
             yield from table.to_pylist()

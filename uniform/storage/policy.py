@@ -1,5 +1,6 @@
 """How stores are asked: attempts, pauses, timeouts, concurrency, all in one place."""
 
+import itertools
 import logging
 import re
 from collections.abc import Callable
@@ -65,20 +66,25 @@ def retried(what: str, function: Callable[[], T], policy: StoragePolicy = POLICY
         failed; FileExistsError as it is.
     """
 
-    def log_failure(state: tenacity.RetryCallState) -> None:
-        error = state.outcome.exception() if state.outcome else None
-        text = reason_of(error) if error else ""
-        logger.warning("%s: attempt %d of %d failed (%s)", what, state.attempt_number, policy.attempts, text)
+    made = itertools.count(1)
+
+    def once() -> T:
+        number = next(made)
+        try:
+            return function()
+        except Exception as error:
+            if number < policy.attempts and is_retryable(error):
+                logger.warning("%s: attempt %d of %d failed (%s)", what, number, policy.attempts, reason_of(error))
+            raise
 
     attempts = tenacity.Retrying(
         stop=tenacity.stop_after_attempt(policy.attempts),
         wait=tenacity.wait_exponential(multiplier=policy.first_pause_s, max=policy.longest_pause_s),
         retry=tenacity.retry_if_exception(is_retryable),
-        before_sleep=log_failure,
         reraise=True,
     )
     try:
-        return attempts(function)
+        return attempts(once)
     except (FileExistsError, UniformError):
         raise
     except PermissionError as error:

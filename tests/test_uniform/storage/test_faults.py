@@ -123,9 +123,14 @@ def test_results_that_cannot_be_sent_are_kept_and_their_folder_is_named(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("UNIFORM_SCRATCH", str(tmp_path / "scratch"))
-    with pytest.raises(RemoteError, match="kept in") as refused, output_folder("s3://bucket/samples") as folder:  # noqa: PT012
-        (folder / "a.mp4").write_bytes(b"made for hours")
-        store.faults = [Fault("status", status=403, code="ExpiredToken")]
+
+    def work() -> None:
+        with output_folder("s3://bucket/samples") as folder:
+            (folder / "a.mp4").write_bytes(b"made for hours")
+            store.faults = [Fault("status", status=403, code="ExpiredToken")]
+
+    with pytest.raises(RemoteError, match="kept in") as refused:
+        work()
 
     (kept,) = (tmp_path / "scratch" / "unsent").iterdir()
     assert str(kept) in str(refused.value)

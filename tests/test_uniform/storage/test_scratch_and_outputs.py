@@ -78,10 +78,14 @@ def test_a_folder_of_results_is_sent_when_the_block_ends_and_not_before(store: S
 
 
 def test_a_block_that_fails_sends_nothing_unless_it_resumes(store: Store) -> None:
-    for resume, sent in ((False, {}), (True, {"out/a": b"a"})):
-        with pytest.raises(KeyboardInterrupt), output_folder("s3://bucket/out", resume=resume) as folder:  # noqa: PT012
+    def work(resume: bool) -> None:
+        with output_folder("s3://bucket/out", resume=resume) as folder:
             (folder / "a").write_bytes(b"a")
             raise KeyboardInterrupt
+
+    for resume, sent in ((False, {}), (True, {"out/a": b"a"})):
+        with pytest.raises(KeyboardInterrupt):
+            work(resume)
         assert store.objects() == sent
 
 

@@ -20,7 +20,7 @@ from uniform.errors import ShardError
 from uniform.latents.format import CARD_NAME, INDEX_NAME, INDEX_SCHEMA, Card, read_card, spec_of
 from uniform.latents.shards.remote import RemoteFolder
 from uniform.spec import Spec
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 Longs = npt.NDArray[np.int64]
 
@@ -130,7 +130,7 @@ def _read_table(path: Path) -> pa.Table:
     if not path.exists():
         raise ShardError(f"{path}: not found. A finished folder of shards has one; was the pipeline run to its end?")
     try:
-        table = pq.read_table(path, filesystem=LOCAL)
+        table = pq.read_table(local_name(path), filesystem=LOCAL)
     except (pa.ArrowException, OSError) as error:
         raise ShardError(f"{path}: not a Parquet file ({error}). Run `uniform pipeline run` again.") from error
     missing = [name for name in INDEX_SCHEMA.names if name not in table.column_names]

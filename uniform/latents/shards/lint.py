@@ -34,7 +34,7 @@ from uniform.latents.format import (
 )
 from uniform.latents.shards.tar import Entry, load_array, walk
 from uniform.spec import Spec, long_spec
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 
 _MEMBER = re.compile(r"[0-9A-Za-z_]+\.[a-z_][a-z0-9_.]*")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*-\d{6}\.tar")
@@ -104,7 +104,7 @@ def read_index(folder: Path) -> pa.Table:
     """index.parquet. Raises ShardError where it is missing, damaged or has other columns than the contract."""
     path = folder / INDEX_NAME
     try:
-        table = pq.read_table(path, filesystem=LOCAL)
+        table = pq.read_table(local_name(path), filesystem=LOCAL)
     except FileNotFoundError as error:
         raise ShardError(
             f"{path}: not found. A finished folder of shards has one; run the pipeline to its end."

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from uniform.atomic import replacing
 from uniform.errors import InputError
 from uniform.latents.shards.index import open_index
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 from uniform.tasks import MODALITIES, Task
 from uniform.training.reporting.sample_losses import read_sample_losses
 
@@ -71,7 +71,7 @@ def write_clip_difficulty(path: Path, found: Sequence[ClipDifficulty]) -> None:
     """Write all rows as Parquet, in their order."""
     columns = {name: [getattr(row, name) for row in found] for name in ClipDifficulty.__dataclass_fields__}
     with replacing(path) as temporary:
-        pq.write_table(pa.table(columns), temporary, filesystem=LOCAL)
+        pq.write_table(pa.table(columns), local_name(temporary), filesystem=LOCAL)
 
 
 def _excess(table: pa.Table) -> Numbers:

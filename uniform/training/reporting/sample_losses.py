@@ -16,7 +16,7 @@ import torch
 
 from uniform.atomic import replacing
 from uniform.latents.batches.batch import Batch
-from uniform.tables import LOCAL
+from uniform.tables import LOCAL, local_name
 from uniform.tasks import Task
 from uniform.training.saving.run_folder import write_errors
 from uniform.training.step import ClipLosses
@@ -76,7 +76,7 @@ class SampleLosses:
         first, last = int(columns["step"].min()), int(columns["step"].max())
         path = self.folder / f"steps-{first:08d}-{last:08d}-{self.rank}.parquet"
         with write_errors(path), replacing(path) as temporary:
-            pq.write_table(pa.table(columns), temporary, compression="zstd", filesystem=LOCAL)
+            pq.write_table(pa.table(columns), local_name(temporary), compression="zstd", filesystem=LOCAL)
         self._rows = []
         return path
 
@@ -86,4 +86,4 @@ def read_sample_losses(out: Path) -> pa.Table | None:
     parts = sorted((out / FOLDER_NAME).glob("steps-*.parquet"))
     if not parts:
         return None
-    return pa.concat_tables([pq.read_table(part, filesystem=LOCAL) for part in parts]).sort_by("position")
+    return pa.concat_tables([pq.read_table(local_name(part), filesystem=LOCAL) for part in parts]).sort_by("position")
