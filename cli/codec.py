@@ -1,4 +1,4 @@
-"""`uniform codec`: what a codec reconstructs, and how fast it encodes."""
+"""`uniform codec`: what a codec reconstructs, how fast it encodes, and whether it keeps the interface."""
 
 from pathlib import Path
 from typing import Annotated
@@ -81,3 +81,31 @@ def bench(
     )
     for line in run_bench(stage, spec_by_name(spec), clips=clips, compare_bf16=bf16).lines():
         console.out.print(line, markup=False)
+
+
+@app.command()
+def check(
+    name: Annotated[str, typer.Argument(help="A codec: built in, an entry point, or package.module:factory.")],
+    kind: Annotated[str | None, typer.Option(help="video, audio or text. Default: the first that fits.")] = None,
+    spec: SpecName = "toy",
+    codec: CodecOptions = None,
+) -> None:
+    """Check that a codec, your own too, keeps the interface that the toolkit relies on. Exits with 1 if not."""
+    from uniform.codecs.conformance import check_codec
+    from uniform.codecs.options import parse_options
+    from uniform.errors import ConfigError
+    from uniform.spec import spec_by_name
+
+    options = parse_options(codec or [])
+    if kind is not None and kind not in options:
+        raise ConfigError(f"--kind is '{kind}'; wanted video, audio or text")
+    chosen = options[kind] if kind else next((found for found in options.values() if found), {})
+    result = check_codec(name, spec_by_name(spec), kind, chosen)
+    for one in result.checks:
+        mark = "ok    " if one.problem is None else "FAILED"
+        console.out.print(f"{mark}  {one.promise}{'' if one.problem is None else f': {one.problem}'}", markup=False)
+    for note in result.notes:
+        console.out.print(f"        {note}", markup=False)
+    console.out.print(f"{result.kind} codec {name}, fingerprint {result.card.fingerprint}", markup=False)
+    if not result.passed:
+        raise typer.Exit(1)

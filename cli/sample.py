@@ -17,7 +17,10 @@ Media = Annotated[
 Checkpoint = Annotated[
     Path,
     typer.Option(
-        "--checkpoint", "-c", help="Run directory, checkpoint, or exported .safetensors.", rich_help_panel=INPUT
+        "--checkpoint",
+        "-c",
+        help="Run directory, checkpoint, exported file or folder, or hub id owner/name.",
+        rich_help_panel=INPUT,
     ),
 ]
 TaskName = Annotated[str, typer.Option("--task", help="t2av, a2v or v2a.", rich_help_panel=INPUT)]
@@ -125,8 +128,9 @@ def sample(
 ) -> None:
     """Sample from a trained model. Repeat a stopped command to resume: finished samples are kept."""
     from cli.progress import SampleBars
+    from uniform.api.pipeline import UniFormPipeline
     from uniform.sampling.gallery import require_no_other_page, write_gallery
-    from uniform.sampling.open import check_choices, open_sampler, sample_config
+    from uniform.sampling.open import check_choices
     from uniform.sampling.request import Request, expand_requests, milliseconds, task_by_name
     from uniform.sampling.results import require_folder
 
@@ -135,17 +139,19 @@ def sample(
     )
     requests = _requests(default, prompts, manifest, split)
     requests = expand_requests(requests, prefix=None if requests == [default] else name, count=number)
-    scales = {"cfg": cfg, "cfg_video": cfg_video, "cfg_audio": cfg_audio, "cfg_given": cfg_conditioning}
-    check_choices(solver, **scales)  # all checks come before the weights are loaded
+    # All checks come before the weights are loaded.
+    check_choices(solver, cfg=cfg, cfg_video=cfg_video, cfg_audio=cfg_audio, cfg_given=cfg_conditioning)
     for request in requests:
         request.check()
     require_folder(out)
     require_no_other_page(out)
-    sampler = open_sampler(checkpoint, ema=ema, device=device, precision=precision, codec=codec or [])
-    config = sample_config(sampler, solver, steps, batch_clips=batch, keep_latents=latents, **scales)
+    pipeline = UniFormPipeline.from_pretrained(checkpoint, device=device, dtype=precision, ema=ema, codecs=codec or [])
+    scales = {"guidance": cfg, "video_guidance": cfg_video, "audio_guidance": cfg_audio}
+    scales["conditioning_guidance"] = cfg_conditioning
+    config = pipeline.settings(solver=solver, steps=steps, batch_clips=batch, keep_latents=latents, **scales)
     try:
         with SampleBars(len(requests), config.steps) as bars:
-            files = sampler.run(requests, out, config, bars.show)
+            files = pipeline.write(requests, out, config, bars.show)
     finally:
         if out.is_dir():  # finished samples are shown, whatever stopped the rest
             page = write_gallery(out, "UniForm samples")

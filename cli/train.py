@@ -46,50 +46,75 @@ class TrainOptions:
             raise ConfigError("--samples-every goes with --samples, a file of prompts")
 
 
+SAMPLES, RAY = "Samples", "Ray"
+"""Titles of panels of the help."""
+Config = Annotated[str, typer.Argument(help="A preset (toy, paper, best, budget) or a TOML file.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For example optimiser.learning_rate=2e-4")
+]
+Shards = Annotated[
+    list[str] | None,
+    typer.Option("--shards", help="Folder of latent shards, or its URL (s3://, hf://, ...); may be repeated."),
+]
+Split = Annotated[str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")]
+Out = Annotated[Path | None, typer.Option("--out", help="Folder of this run.")]
+AllowChange = Annotated[
+    list[str] | None,
+    typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
+]
+Samples = Annotated[
+    Path | None,
+    typer.Option(
+        "--samples", rich_help_panel=SAMPLES, help="File of prompts: sample from checkpoints in another process."
+    ),
+]
+SamplesEvery = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        rich_help_panel=SAMPLES,
+        help="With --samples: steps between two of them. Default: each checkpoint.",
+    ),
+]
+RayWorkers = Annotated[
+    int | None,
+    typer.Option("--ray-workers", min=1, rich_help_panel=RAY, help="Train in this many processes of a Ray cluster."),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", rich_help_panel=RAY, help="Cluster for --ray-workers; without it Ray starts here."),
+]
+RayRestarts = Annotated[
+    int,
+    typer.Option(
+        "--ray-restarts",
+        min=0,
+        rich_help_panel=RAY,
+        help="Times that --ray-workers are started again after one died.",
+    ),
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")]
+
+
 def train(
-    config: Annotated[str, typer.Argument(help="A preset (toy, paper, best, budget) or a TOML file.")],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="For instance optimiser.learning_rate=2e-4")
-    ] = None,
-    shards: Annotated[
-        list[str] | None,
-        typer.Option("--shards", help="Folder of latent shards, or its URL (s3://, hf://, ...); may be repeated."),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option("--split", help="Only the clips of this split of --shards, usually train.")
-    ] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder of this run.")] = None,
-    allow_change: Annotated[
-        list[str] | None,
-        typer.Option("--allow-change", help="Key that may differ from the checkpoint when resuming; may be repeated."),
-    ] = None,
-    accept: Annotated[list[str] | None, typer.Option("--accept", hidden=True)] = None,
-    samples: Annotated[
-        Path | None,
-        typer.Option("--samples", help="File of prompts: sample from checkpoints in a background process."),
-    ] = None,
-    samples_every: Annotated[
-        int | None, typer.Option(min=1, help="With --samples: steps between two of them. Default: each checkpoint.")
-    ] = None,
-    ray_workers: Annotated[
-        int | None, typer.Option("--ray-workers", min=1, help="Train in this many processes of a Ray cluster.")
-    ] = None,
-    ray_address: Annotated[
-        str | None, typer.Option("--ray-address", help="Cluster for --ray-workers; without it Ray starts here.")
-    ] = None,
-    ray_restarts: Annotated[
-        int, typer.Option("--ray-restarts", min=0, help="Times that --ray-workers are started again after one died.")
-    ] = 3,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show sizes, memory and time; train nothing.")] = False,
+    config: Config,
+    overrides: Overrides = None,
+    shards: Shards = None,
+    split: Split = None,
+    out: Out = None,
+    allow_change: AllowChange = None,
+    samples: Samples = None,
+    samples_every: SamplesEvery = None,
+    ray_workers: RayWorkers = None,
+    ray_address: RayAddress = None,
+    ray_restarts: RayRestarts = 3,
+    dry_run: DryRun = False,
 ) -> None:
-    """Train, or resume from the newest checkpoint. Stop any time with Ctrl-C: the run saves first."""
-    from uniform.renamed import warn_renamed
+    """Train, or resume from the newest checkpoint. Ctrl-C saves first."""
     from uniform.training.settings.presets import load_config
 
-    if accept:
-        warn_renamed("--accept", "--allow-change")
     options = TrainOptions(
-        allowed_changes=(*(allow_change or ()), *(accept or ())),
+        allowed_changes=tuple(allow_change or ()),
         samples=samples,
         samples_every=samples_every,
         ray_workers=ray_workers,
@@ -134,13 +159,18 @@ def _run_on_ray(config: "TrainConfig", options: TrainOptions, workers: int) -> "
 
 def _run(config: "TrainConfig", options: TrainOptions, stop: threading.Event | None) -> "TrainResult":
     """The run, in this process or in a worker of a cluster."""
+    from uniform.errors import ConfigError
     from uniform.training.background_sampling import BackgroundSampling
+    from uniform.training.sample_metrics import SampleMetrics
     from uniform.training.trainer import train as run
 
     observers: list[Observer] = [_Console()]
     if options.samples is not None:
         every = options.samples_every or config.checkpoint.every
-        observers.append(BackgroundSampling(options.samples, config.out, every))
+        metrics = SampleMetrics(config.validation, config.out) if config.validation.metrics else None
+        observers.insert(0, BackgroundSampling(options.samples, config.out, every, metrics))
+    elif config.validation.metrics:
+        raise ConfigError("validation.metrics are those of background samples; give --samples, a file of prompts")
     return run(config, observers, options.allowed_changes, stop)
 
 

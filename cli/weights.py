@@ -21,14 +21,21 @@ def list_weights() -> None:
     """Show every known model: size, licence, hub id, and the commit fetched on this machine."""
     from uniform.codecs.catalogue import catalogue
     from uniform.codecs.record import cache_folder, read_records
+    from uniform.evaluation.extractors.catalogue import default_folder, evaluation_weights
+    from uniform.evaluation.extractors.fetch_record import recorded_files
 
     records = read_records(cache_folder())
-    table = _table("name", "kind", "size", "licence", "hub id", "fetched")
+    table = _table("name", "kind", "size", "licence", "hub id or host", "fetched")
     for entry in catalogue().values():
         record = records.get(entry.hub_id)
         fetched = "no" if record is None else (record.commit or "yes")[:12]
         size = f"{'about ' if entry.about else ''}{_gigabytes(entry.bytes)}"
         table.add_row(entry.name, entry.kind, size, entry.terms, entry.hub_id, fetched)
+    for weights in evaluation_weights().values():
+        fetched = "yes" if recorded_files(weights, default_folder()) else "no"
+        table.add_row(
+            weights.name, "evaluation", f"about {_gigabytes(weights.bytes)}", weights.terms, weights.place, fetched
+        )
     console.show_table(table)
 
 
@@ -40,10 +47,18 @@ def fetch(
         Path | None, typer.Option(help="Also copy the files to this folder, for a machine without network.")
     ] = None,
 ) -> None:
-    """Download a model into the hub's cache and record commit and digests. Run it again to resume."""
+    """Download a model into the hub's cache and record commit and digests. Run it again to resume.
+
+    The networks of the metrics (kind "evaluation") are put into ~/.cache/uniform/evaluation, or into --copy-to alone.
+    """
     from uniform.codecs import fetch as weights
     from uniform.codecs.catalogue import published
+    from uniform.evaluation.extractors.catalogue import evaluation_weights
 
+    if name in evaluation_weights():
+        _fetch_for_evaluation(name, revision, copy_to)
+        return
+    _require_known(name)
     entry = published(name)
     console.err.print(f"{name}: {_gigabytes(entry.bytes)} from {entry.hub_id}. Licence: {entry.terms}.", markup=False)
     if entry.non_commercial:
@@ -65,8 +80,15 @@ def verify(
 ) -> None:
     """Compare all bytes of a model's files with the record of their fetch. Exits with 1 on a difference."""
     from uniform.codecs import fetch as weights
+    from uniform.evaluation.extractors import fetch as extractor_weights
+    from uniform.evaluation.extractors.catalogue import default_folder, evaluation_weights
 
-    verdicts = weights.verify(name, folder=folder)
+    verdicts: list[weights.FileCheck] | list[extractor_weights.Verdict]
+    if name in evaluation_weights():
+        verdicts = extractor_weights.verify(evaluation_weights()[name], folder or default_folder())
+    else:
+        _require_known(name)
+        verdicts = weights.verify(name, folder=folder)
     table = _table("file", "bytes", "sha256", "state")
     for verdict in verdicts:
         state = "[green]whole" if verdict.problem is None else f"[bold red]{verdict.problem}"
@@ -74,6 +96,35 @@ def verify(
     console.show_table(table)
     if any(verdict.problem is not None for verdict in verdicts):
         raise typer.Exit(1)
+
+
+def _require_known(name: str) -> None:
+    from uniform.codecs.catalogue import catalogue
+    from uniform.config import nearest
+    from uniform.errors import ConfigError
+    from uniform.evaluation.extractors.catalogue import evaluation_weights
+
+    known = [*catalogue(), *evaluation_weights()]
+    if name not in known:
+        raise ConfigError(f"there are no weights called '{name}'{nearest(name, known)}")
+
+
+def _fetch_for_evaluation(name: str, revision: str | None, folder: Path | None) -> None:
+    from uniform.errors import InputError
+    from uniform.evaluation.extractors import fetch as weights
+    from uniform.evaluation.extractors.catalogue import default_folder, evaluation_weights
+
+    if revision is not None:
+        raise InputError(f"{name} has no revisions: leave --revision out. Its files are known by their digests.")
+    entry, place = evaluation_weights()[name], folder or default_folder()
+    console.err.print(f"{name}: about {_gigabytes(entry.bytes)} from {entry.place}. {entry.terms}.", markup=False)
+    if entry.non_commercial:
+        console.err.print("These weights are not for commercial use.", style="bold yellow")
+    table = _table("file", "bytes", "sha256", "published digest")
+    for file in weights.fetch(entry, place):
+        table.add_row(file.name, f"{file.bytes:,}", file.sha256, "agrees" if file.known else "none known")
+    console.show_table(table)
+    console.out.print(f"{name}: in {place}", markup=False)
 
 
 def _table(*columns: str) -> "Table":

@@ -31,10 +31,19 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     while hasattr(command, "commands"):
         names = [word for word in rest if not word.startswith("-")]
         assert names, f"{shlex.join(words)}: no command named"
+        default = getattr(command, "default_command", None)
+        if default is not None and names[0] not in command.commands:
+            command = command.commands[default]
+            break
         assert names[0] in command.commands, f"{shlex.join(words)}: there is no command '{names[0]}'"
         command = command.commands[names[0]]
         rest = rest[rest.index(names[0]) + 1 :]
     return command, rest
+
+
+def test_commands_and_links_are_found_in_the_pages() -> None:
+    assert sum(len(shown_commands(page)) for page in PAGES) > 60
+    assert len(re.findall(r"\]\([^)#\s]+", "".join(page.read_text() for page in PAGES))) > 30
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES)
@@ -78,6 +87,10 @@ def test_the_file_tree_names_every_folder_with_code() -> None:
 
 def test_the_readme_has_at_most_120_lines() -> None:
     assert len((ROOT / "README.md").read_text().splitlines()) <= 120
+
+
+def test_the_page_for_coding_assistants_has_at_most_60_lines() -> None:
+    assert 20 < len((ROOT / "AGENTS.md").read_text().splitlines()) <= 60
 
 
 def test_ci_runs_the_script_that_people_run() -> None:

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 KEYS: Mapping[str, str] = {
     "blind": "cross_modal_mask",
     "own_times": "independent_timesteps",
+    "pace": "rate_limit",
     "patience_s": "max_wait_s",
     "told_fps": "metadata_fps",
 }
@@ -52,6 +53,7 @@ OPTIONS: Mapping[str, Mapping[str, str]] = {
     "pipeline run": {"--partial": "--allow-partial"},
     "pipeline estimate": {"--partial": "--allow-partial"},
     "captions show": {"--refused": "--dropped"},
+    "train": {"--accept": "--allow-change"},
     "sample": {"--cfg-given": "--cfg-conditioning"},
 }
 """Command -> its options."""

@@ -51,8 +51,8 @@ def read_untrusted_json(content: bytes | str, *, max_bytes: int, max_depth: int 
 
 def _check_depth(bare: bytes, max_depth: int) -> None:
     depth = 0
-    for bracket in re.finditer(rb"[\[\]{}]", bare):
-        depth += 1 if bracket[0] in b"[{" else -1
+    for match in re.finditer(rb"[\[\]{}]", bare):
+        depth += 1 if match[0] in b"[{" else -1
         if depth > max_depth:
             raise ValueError(f"nested more than {max_depth} levels deep")
 

@@ -77,7 +77,7 @@ class ClusterHostStates:
 
     def is_cooling_down(self, host: str) -> bool:
         """See HostStates."""
-        return bool(self._call("rests", host))
+        return bool(self._call("is_cooling_down", host))
 
     def learn(self, host: str, policy: HostPolicy, refusal: str | None, retry_after_s: float | None) -> bool:
         """See HostStates."""

@@ -25,23 +25,19 @@ from uniform.errors import PipelineError, ShardError
 from uniform.fingerprint import digest
 from uniform.latents.format import (
     AUDIO_MEMBER,
-    AUDIO_STD_MEMBER,
     INDEX_SCHEMA,
     LATENTS,
-    META_MEMBER,
+    MEMBER_COLUMNS,
     STDEV,
+    STDEV_COLUMNS,
     TEXT_MEMBER,
     VIDEO_MEMBER,
-    VIDEO_STD_MEMBER,
     Card,
     ids_digest,
     shard_name,
 )
 from uniform.spec import long_spec
 from uniform.tables import read_parquet
-
-_COLUMNS = {"video": VIDEO_MEMBER, "audio": AUDIO_MEMBER, "meta": META_MEMBER}
-_STDEV_COLUMNS = {"stdev_video": VIDEO_STD_MEMBER, "stdev_audio": AUDIO_STD_MEMBER}
 
 
 @dataclass
@@ -79,7 +75,7 @@ def _tars(recipe: Recipe) -> _Tars | None:
     by_store = {step.stage.store.name: step for step in recipe.steps if step.stage.store.kind == "tar"}
     if LATENTS not in by_store:
         return None
-    missing = [member for member in _COLUMNS.values() if member not in by_store[LATENTS].stage.gives]
+    missing = [member for member in MEMBER_COLUMNS.values() if member not in by_store[LATENTS].stage.gives]
     if missing:
         raise PipelineError(f"stage '{by_store[LATENTS].name}' writes '{LATENTS}' but gives no {', '.join(missing)}")
     texts = {
@@ -145,13 +141,13 @@ class _IndexRows:
 
     def of_unit(self, unit: int, kept: list[str]) -> pa.Table:
         """The rows of a unit's kept clips. Raises ShardError where a member table lacks one of them."""
-        places = self._places(self.tars.latents, unit, _COLUMNS.values(), kept)
+        places = self._places(self.tars.latents, unit, MEMBER_COLUMNS.values(), kept)
         for modality, member in (("video", VIDEO_MEMBER), ("audio", AUDIO_MEMBER)):
             self.sums[modality].add([places[clip_id, member] for clip_id in kept])
-        columns = dict(_COLUMNS)
+        columns = dict(MEMBER_COLUMNS)
         if self.tars.stdev is not None:
-            places |= self._places(self.tars.stdev, unit, _STDEV_COLUMNS.values(), kept)
-            columns |= _STDEV_COLUMNS
+            places |= self._places(self.tars.stdev, unit, STDEV_COLUMNS.values(), kept)
+            columns |= STDEV_COLUMNS
         texts = {name: self._places(step, unit, [TEXT_MEMBER], kept) for name, step in self.tars.texts.items()}
         by_id = {row.clip_id: row for row in self.units.rows(unit)}
         frames = long_spec(self.recipe.spec, self.windows).frames

@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 from pipelines.disk import writing_to
 from pipelines.recipe import StageStep
 from pipelines.run.commits import Commit
+from pipelines.run.digest_overlaps import digest_overlap_warnings
 from pipelines.run.execute import UnitTask, open_stage, run_unit
 from pipelines.run.folder import RunFolder
 from pipelines.run.index_writer import write_index
@@ -175,7 +176,8 @@ def _run_stage(
         raise PipelineError(f"stage '{step.name}': units {sorted(missing)} were not made; this is a bug")
     tally = _checked_tally(run.folder, inputs, state.with_commits(commits), step)
     listener.stage_ended(step.name, tally, time.monotonic() - began)
-    for text in stage_warnings(run.folder, step.name, commits):
+    repeated = digest_overlap_warnings(run.folder, step, inputs.units) if commits else []
+    for text in (*stage_warnings(run.folder, step.name, commits), *repeated):
         listener.warn(text)
     return commits
 

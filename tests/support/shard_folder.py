@@ -49,6 +49,7 @@ def write_shard_folder(
     without_text: Sequence[int] = (),
     video_card: CodecCard | None = None,
     text_card: CodecCard | None = None,
+    audio_card: CodecCard | None = None,
 ) -> list[str]:
     """Write shards, index and card into `folder`.
 
@@ -90,7 +91,7 @@ def write_shard_folder(
                 {**row, "meta": places[ids[n], "json"], "start_ms": 0, "frames": spec.frames, "has_audio": True}
             )
     write_index(folder, rows)
-    write_card(folder, ids, spec, captions, dataset, video_card, text_card)
+    write_card(folder, ids, spec, captions, dataset, video_card, text_card, audio_card)
     return ids
 
 
@@ -137,13 +138,14 @@ def write_card(
     dataset: str,
     video_card: CodecCard | None = None,
     text_card: CodecCard | None = None,
+    audio_card: CodecCard | None = None,
 ) -> None:
     """card.json of these clips."""
     text = (text_card or codec_card("bytes", 0)).as_dict()
     card = Card(
         spec=spec.as_dict(),
         video=(video_card or codec_card("dct", spec.video_channels)).as_dict(),
-        audio=codec_card("dct", spec.audio_channels).as_dict(),
+        audio=(audio_card or codec_card("dct", spec.audio_channels)).as_dict(),
         texts={name: {"codec": text, "captions": f"fingerprint of {name}"} for name in captions},
         datasets=(dataset,),
         clips=len(ids),

@@ -103,7 +103,7 @@ def test_a_token_without_rights_ends_with_a_message(
     result = export(run, tmp_path / "rain.safetensors")
 
     assert result.exit_code == 1
-    assert f"me/rain: {hub.url} did not take it" in result.output
+    assert f"me/rain: {hub.url} refused it" in result.output
     assert READER not in result.output
 
 
@@ -121,10 +121,10 @@ def test_without_a_login_nothing_is_asked(
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--upload", "me/rain"], "--upload wants --license"),
+        (["--upload", "me/rain"], "--upload needs --license"),
         (["--public"], "--license, --public and --dry-run go with --upload"),
         (["--upload", "rain", "--license", "mit"], "must have the form owner/name"),
-        (["--upload", "me/rain", "--license", "do what\nyou want: now"], "must be a word of the hub"),
+        (["--upload", "me/rain", "--license", "do what\nyou want: now"], "give one of the hub"),
     ],
 )
 def test_options_that_do_not_belong_together_are_refused(

@@ -68,7 +68,7 @@ def test_a_killed_worker_is_replaced_and_leaves_no_trace(tmp_path: Path) -> None
     train(tiny_config(tmp_path, "one", "steps=200"))
 
     assert_same_run(tmp_path / "one", out)
-    assert "goes on at step" in shown
+    assert "resumes at step" in shown
 
 
 def test_sigterm_lets_the_workers_save_and_the_run_goes_on(tmp_path: Path) -> None:

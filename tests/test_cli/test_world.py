@@ -11,7 +11,7 @@ runner = CliRunner()
 
 def test_check_passes_on_a_written_world(tmp_path: Path) -> None:
     written = runner.invoke(app, ["write", str(tmp_path), "--world", "w1", "--clips", "24", "--seed", "1"])
-    checked = runner.invoke(app, ["gate", str(tmp_path)])
+    checked = runner.invoke(app, ["check", str(tmp_path)])
 
     assert written.exit_code == 0, written.output
     assert "24 train and 6 test clips" in written.output
@@ -26,7 +26,7 @@ def test_check_exits_with_1_where_the_chance_level_is_out_of_range(tmp_path: Pat
     first = listing.read_text().splitlines()[0]
     listing.write_text("\n".join([first] * 6) + "\n")
 
-    checked = runner.invoke(app, ["gate", str(tmp_path)])
+    checked = runner.invoke(app, ["check", str(tmp_path)])
 
     assert checked.exit_code == 1
     assert "FAILS: shuffled F1 is 1.000; it must be <= 0.3" in checked.output

@@ -178,6 +178,7 @@ class AudioLdmCodec:
             )
 
 
+# One interface for all codecs of published weights, so the signatures are alike.
 def open_codec(
     name: str,
     spec: Spec,

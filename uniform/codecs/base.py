@@ -4,13 +4,13 @@ Latents are stored raw: the posterior mean before shift and scale. The model rea
 B clips, T frames, H x W pixels, S samples; C, T', H', W' latent channels, frames, rows, columns.
 """
 
-import importlib
 import inspect
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol, cast, runtime_checkable
 
 from torch import Tensor
 
+from uniform.codecs.plugins import find_factory
 from uniform.config import nearest
 from uniform.errors import ConfigError
 from uniform.fingerprint import digest
@@ -143,17 +143,20 @@ _MODULES = {
 
 
 def open_video_codec(name: str, spec: Spec, **options: Any) -> VideoCodec:
-    """The video codec called `name`, ready to use. Raises ConfigError for an unknown name."""
+    """The video codec called `name`, ready to use; `uniform.codecs.plugins` says what a name may be.
+
+    Raises: ConfigError for an unknown name or option, or where a codec from outside is not a video codec.
+    """
     return cast(VideoCodec, _open("video", name, spec, options))
 
 
 def open_audio_codec(name: str, spec: Spec, **options: Any) -> AudioCodec:
-    """The audio codec called `name`, ready to use. Raises ConfigError for an unknown name."""
+    """The audio codec called `name`, ready to use; see `open_video_codec`. Raises: ConfigError."""
     return cast(AudioCodec, _open("audio", name, spec, options))
 
 
 def open_text_codec(name: str, spec: Spec, **options: Any) -> TextCodec:
-    """The text codec called `name`, ready to use. Raises ConfigError for an unknown name."""
+    """The text codec called `name`, ready to use; see `open_video_codec`. Raises: ConfigError."""
     return cast(TextCodec, _open("text", name, spec, options))
 
 
@@ -165,13 +168,46 @@ def codec_module(kind: str, name: str) -> str:
     return known[name]
 
 
+MEMBERS = {
+    "video": ("card", "encode", "decode"),
+    "audio": ("card", "log_mel", "encode", "decode"),
+    "text": ("card", "width", "max_tokens", "encode", "count_tokens"),
+}
+"""Members of the three interfaces."""
+
+
 def _open(kind: str, name: str, spec: Spec, options: dict[str, Any]) -> object:
-    open_codec = importlib.import_module(codec_module(kind, name)).open_codec
-    known = list(inspect.signature(open_codec).parameters)[2:]
-    for option in options:
-        if option not in known:
-            raise ConfigError(f"the {kind} codec '{name}' has no option '{option}'{nearest(option, known)}")
-    return open_codec(name, spec, **options)
+    factory = find_factory(kind, name, _MODULES[kind])
+    parameters = list(inspect.signature(factory).parameters.values())
+    known = [parameter.name for parameter in parameters[2:]]
+    from_outside = name not in _MODULES[kind]
+    if not any(parameter.kind is inspect.Parameter.VAR_KEYWORD for parameter in parameters):
+        if from_outside and "device" not in known:  # the stages pass it to every codec
+            options = {option: value for option, value in options.items() if option != "device"}
+        for option in options:
+            if option not in known:
+                raise ConfigError(f"the {kind} codec '{name}' has no option '{option}'{nearest(option, known)}")
+    codec = factory(name, spec, **options)
+    if from_outside:
+        _require_codec(kind, name, codec)
+    return codec
+
+
+def _require_codec(kind: str, name: str, codec: object) -> None:
+    """Check what a factory from outside returned. Raises: ConfigError."""
+    card = getattr(codec, "card", None)
+    missing = [member for member in MEMBERS[kind] if not hasattr(codec, member)]
+    if missing:
+        raise ConfigError(
+            f"{kind} codec '{name}': its factory returned {type(codec).__name__}, which lacks {', '.join(missing)} of "
+            f"uniform.codecs.base.{kind.capitalize()}Codec"
+        )
+    if not isinstance(card, CodecCard) or card.name != name:
+        found = f"is of {card.name!r}" if isinstance(card, CodecCard) else f"is {type(card).__name__}"
+        raise ConfigError(
+            f"{kind} codec '{name}': its card {found}; wanted a CodecCard whose name is '{name}', the first argument "
+            f"of its factory, so that shards and checkpoints lead back to it"
+        )
 
 
 def per_channel(values: tuple[float, ...], like: Tensor) -> Tensor:

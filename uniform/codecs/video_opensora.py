@@ -138,6 +138,7 @@ def _check_frames(frames: Tensor) -> None:
             )
 
 
+# One interface for all codecs of published weights, so the signatures are alike.
 def open_codec(
     name: str,
     spec: Spec,

@@ -18,6 +18,7 @@ _SMOOTH_STEPS = 5
 """The envelope is averaged over 20 ms, since reconstructed phases make it fluctuate."""
 
 
+# The rule of the other modality (video_events.py) is alike in form, but measures other things.
 @dataclass(frozen=True, kw_only=True)
 class AudioEventRule:
     """Thresholds of an onset. Levels are relative to the loudest moment of the clip."""

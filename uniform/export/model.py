@@ -7,10 +7,7 @@ from pathlib import Path
 from uniform.atomic import write_bytes
 from uniform.checkpoint_format import save_tensors
 from uniform.errors import CheckpointError
-from uniform.model.checkpoint import ModelMetadata, load_model, save_model
-
-DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
-DIFFUSERS_CONFIG = "config.json"
+from uniform.model.checkpoint import DIFFUSERS_CONFIG, DIFFUSERS_WEIGHTS, ModelMetadata, load_model, save_model
 
 
 @dataclass(frozen=True)
@@ -41,7 +38,8 @@ def export_model(checkpoint: Path, out: Path, *, raw: bool = False) -> Exported:
 def export_diffusers(checkpoint: Path, out: Path, *, raw: bool = False) -> Exported:
     """Write <out>/config.json and the weights under the names that diffusers uses.
 
-    diffusers has no class for this network; the layout lets hubs and tools that read such folders list and copy it.
+    `load_model` and the sampler read the folder. diffusers has no class for this network; the layout lets hubs and
+    tools that read such folders list and copy it.
     Raises: CheckpointError.
     """
     if out.exists() and not out.is_dir():

@@ -42,6 +42,11 @@ META_MEMBER = "json"
 TEXT_MEMBER = "text.npy"
 """float16 (tokens, width), at the caption's real length."""
 
+MEMBER_COLUMNS = {"video": VIDEO_MEMBER, "audio": AUDIO_MEMBER, "meta": META_MEMBER}
+"""Column of the index -> member of a latents shard."""
+STDEV_COLUMNS = {"stdev_video": VIDEO_STD_MEMBER, "stdev_audio": AUDIO_STD_MEMBER}
+"""Column of the index -> member of a stdev shard."""
+
 INDEX_NAME = "index.parquet"
 CARD_NAME = "card.json"
 

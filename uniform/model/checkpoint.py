@@ -2,6 +2,7 @@
 
 step-00001000/   checkpoint.json  model.safetensors  ema.safetensors     a checkpoint folder of a training run
 model.safetensors                 the same in one file: metadata in its header, under "uniform"
+config.json  diffusion_pytorch_model.safetensors    the same in the layout of diffusers: metadata under "uniform"
 """
 
 import json
@@ -34,9 +35,14 @@ from uniform.model.convert import Origin, Report, convert
 from uniform.model.stdit3 import STDiT3
 from uniform.model.transformer import UniForm
 from uniform.spec import Spec
+from uniform.untrusted_json import read_untrusted_json
 
 HEADER = "uniform"
 """Key of the metadata in a safetensors header."""
+DIFFUSERS_WEIGHTS = "diffusion_pytorch_model.safetensors"
+DIFFUSERS_CONFIG = "config.json"
+MAX_CONFIG_BYTES = 4 << 20
+"""Longest config.json that is read; ours has a few KiB."""
 _PLACES = ("layout", "share", "patch", "audio_patch")
 """Keys of the model's configuration that decide which weight belongs to which token."""
 _PICKLES = (".pth", ".pt", ".bin", ".ckpt")
@@ -74,7 +80,8 @@ def load_model(path: Path, ema: bool = True) -> tuple[UniForm, ModelMetadata]:
     """A trained network for sampling, on the CPU, in evaluation mode.
 
     Args:
-        path: a file of `save_model`, a checkpoint folder (step-...), or a run's folder (its newest intact checkpoint).
+        path: a file of `save_model`, a checkpoint folder (step-...), a run's folder (its newest intact checkpoint), or
+            a folder in the layout of diffusers that `uniform export --diffusers` wrote.
         ema: for folders, the averaged weights; else the raw ones.
     Raises: CheckpointError where it is none, is damaged, of another format version, or its weights are not those of
         its metadata.
@@ -142,6 +149,8 @@ def _own_files(path: Path, ema: bool) -> tuple[Path, Path]:
     """Paths of the metadata and of the weights. Raises: CheckpointError where there are none, or they are damaged."""
     if path.is_file():
         return path, path
+    if (path / DIFFUSERS_CONFIG).is_file() and (path / DIFFUSERS_WEIGHTS).is_file():
+        return path / DIFFUSERS_CONFIG, path / DIFFUSERS_WEIGHTS
     if (path / METADATA_NAME).exists():
         folder: Path | None = path
         require_intact(path)
@@ -149,7 +158,8 @@ def _own_files(path: Path, ema: bool) -> tuple[Path, Path]:
         folder = newest_checkpoint(path / CHECKPOINTS_NAME)
     if folder is None:
         raise CheckpointError(
-            f"{path}: neither a weight file, nor a folder step-..., nor a run with an intact checkpoints/step-..."
+            f"{path}: neither a weight file, nor a folder step-..., nor a run with an intact checkpoints/step-..., nor "
+            f"a folder with {DIFFUSERS_CONFIG} and {DIFFUSERS_WEIGHTS}"
         )
     return folder / METADATA_NAME, folder / f"{EMA if ema else MODEL}.safetensors"
 
@@ -157,7 +167,12 @@ def _own_files(path: Path, ema: bool) -> tuple[Path, Path]:
 def _read_metadata(path: Path) -> ModelMetadata:
     """From checkpoint.json, or from the header of a single file."""
     try:
-        if path.suffix == ".json":
+        if path.name == DIFFUSERS_CONFIG:
+            with path.open("rb") as opened:
+                config = read_untrusted_json(opened.read(MAX_CONFIG_BYTES + 1), max_bytes=MAX_CONFIG_BYTES)
+            values = config[HEADER]
+            require_version(path.name, values["format_version"])
+        elif path.suffix == ".json":
             values = read_metadata(path.parent)
             values = {**values, **{table: values["config"][table] for table in ("model", "diffusion")}}
         else:

@@ -3,6 +3,7 @@
 The codecs are those that made the training shards; their fingerprints are compared.
 """
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -24,6 +25,7 @@ from uniform.codecs.base import (
     open_text_codec,
     open_video_codec,
 )
+from uniform.codecs.plugins import recorded_name
 from uniform.errors import InputError, MediaError
 from uniform.latents.format import codec_identity, require_same
 from uniform.media.sandbox import MediaSandbox
@@ -58,14 +60,18 @@ def open_codecs(spec: Spec, cards: Mapping[str, Mapping[str, Any]], options: Cod
         cards: "video", "audio" and "text" to `CodecCard.as_dict()` of the codec that made the training latents.
         options: where their weights are.
     Raises: SpecMismatchError where the fingerprint of an opened codec differs from the card's: the model was trained
-        on other latents.
+        on other latents. ConfigError where a card names code that the options do not trust.
     """
     chosen = options or CodecOptions()
+    named = {
+        kind: recorded_name(kind, str(cards[kind]["name"]), options, "the checkpoint")
+        for kind, options in (("video", chosen.video), ("audio", chosen.audio), ("text", chosen.text))
+    }
     codecs = Codecs(
         spec,
-        open_video_codec(cards["video"]["name"], spec, **chosen.video),
-        open_audio_codec(cards["audio"]["name"], spec, **chosen.audio),
-        open_text_codec(cards["text"]["name"], spec, **chosen.text),
+        open_video_codec(named["video"][0], spec, **named["video"][1]),
+        open_audio_codec(named["audio"][0], spec, **named["audio"][1]),
+        open_text_codec(named["text"][0], spec, **named["text"][1]),
     )
     for kind, codec in (("video", codecs.video), ("audio", codecs.audio), ("text", codecs.text)):
         require_same(
@@ -88,6 +94,8 @@ class ConditioningMedia:
     latent: Tensor | None = None
     """Its normalised latent, without a batch axis."""
     notes: tuple[str, ...] = ()
+    sha256: str | None = None
+    """Of the array, where it was given as one."""
 
 
 @dataclass(frozen=True)
@@ -110,16 +118,20 @@ class ConditionReader:
         self._text = lru_cache(maxsize=1)(self._encode_text)
         self._media = lru_cache(maxsize=1)(self._read_media)
 
-    def read(self, request: Request) -> Condition:
+    def read(self, request: Request, given: npt.NDArray[Any] | None = None) -> Condition:
         """Encode the request's text and read its media file.
 
         The file is opened in the sandbox and converted to the model's spec. A2V takes any file with an audio stream
         and pads audio that ends early with silence. V2A takes any file with a video stream of one clip or more. A
         text that is too long is cut. The notes list what was padded or cut.
-        Raises: InputError that names the file and what is wrong with it.
+
+        Args:
+            given: the conditioning modality as an array, for a request without a media file: for A2V the waveform,
+                float32 (spec.samples,), for V2A the frames, uint8 (spec.frames, spec.height_px, spec.width_px, 3).
+        Raises: InputError that names the file or array and what is wrong with it.
         """
         text, text_notes = (None, ()) if request.text is None else self._text(request.text)
-        media = ConditioningMedia()
+        media = ConditioningMedia() if given is None else self._encode_array(given, request)
         if request.media is not None:
             try:
                 media = self._media(request.media, request.start_ms, request.task)
@@ -143,17 +155,43 @@ class ConditionReader:
         wants_audio = task is Task.A2V
         codecs = self._codecs
         loaded = self._sandbox.load(media, codecs.spec, start_ms, want_video=not wants_audio, want_audio=wants_audio)
+        notes = tuple(map(str, loaded.notes))
         if loaded.waveform is not None:
-            raw = codecs.audio.encode(torch.from_numpy(loaded.waveform)[None])
-            return ConditioningMedia(
-                waveform=loaded.waveform,
-                latent=normalise(raw, codecs.audio.card)[0],
-                notes=tuple(map(str, loaded.notes)),
+            return ConditioningMedia(None, loaded.waveform, self._audio_latent(loaded.waveform), notes)
+        assert loaded.frames is not None, "one of the two was requested"
+        return ConditioningMedia(loaded.frames, None, self._video_latent(loaded.frames), notes)
+
+    def _encode_array(self, given: npt.NDArray[Any], request: Request) -> ConditioningMedia:
+        spec = self._codecs.spec
+        wanted: tuple[tuple[int, ...], type[np.generic]]
+        if request.task is Task.A2V:
+            wanted = (spec.samples,), np.float32
+        else:
+            wanted = (spec.frames, spec.height_px, spec.width_px, 3), np.uint8
+        shape, dtype = wanted
+        if given.shape != shape or given.dtype != dtype:
+            raise InputError(
+                f"{request.name}: the array for {request.task} is {given.dtype} {given.shape}; the model wants "
+                f"{np.dtype(dtype)} {shape} ({spec.duration_s} s at {spec.fps} fps and {spec.rate_hz:,} Hz). "
+                f"Convert it, or pass the path of a media file: files are cut and converted."
             )
-        raw = codecs.video.encode(torch.from_numpy(loaded.frames)[None])
-        return ConditioningMedia(
-            frames=loaded.frames, latent=normalise(raw, codecs.video.card)[0], notes=tuple(map(str, loaded.notes))
-        )
+        if not np.isfinite(given).all():
+            raise InputError(f"{request.name}: the array for {request.task} holds values that are not finite")
+        given = np.ascontiguousarray(given)
+        sha256 = hashlib.sha256(given.tobytes()).hexdigest()
+        if request.task is Task.A2V:
+            if (peak := float(np.abs(given).max())) > 1.0:
+                raise InputError(f"{request.name}: the waveform has a peak of {peak:.3g}; full scale is 1.0. Scale it.")
+            return ConditioningMedia(None, given, self._audio_latent(given), (), sha256)
+        return ConditioningMedia(given, None, self._video_latent(given), (), sha256)
+
+    def _audio_latent(self, waveform: npt.NDArray[np.float32]) -> Tensor:
+        codec = self._codecs.audio
+        return normalise(codec.encode(torch.from_numpy(waveform)[None]), codec.card)[0]
+
+    def _video_latent(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        codec = self._codecs.video
+        return normalise(codec.encode(torch.from_numpy(frames)[None]), codec.card)[0]
 
 
 def decode_video(latent: Tensor, codecs: Codecs) -> npt.NDArray[np.uint8]:

@@ -1,13 +1,14 @@
-"""Open a sampler from a checkpoint and command-line options."""
+"""Open a sampler from a checkpoint and options."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from uniform.codecs.device import pick_device
-from uniform.codecs.options import parse_options
+from uniform.codecs.options import KINDS, parse_options
 from uniform.config import Document, build, nearest
 from uniform.diffusion.guidance import Guidance
 from uniform.diffusion.objective import DiffusionConfig, make_objective
@@ -16,6 +17,7 @@ from uniform.errors import CheckpointError, InputError
 from uniform.fingerprint import digest
 from uniform.model.checkpoint import ModelMetadata, load_model
 from uniform.sampling.conditions import CodecOptions, open_codecs
+from uniform.sampling.locate import locate_checkpoint
 from uniform.sampling.sampler import SampleConfig, Sampler
 
 PRECISIONS = ("auto", "bf16", "fp32")
@@ -26,27 +28,35 @@ DEFAULT_STEPS = {"ancestral": 100, "ddim": 50, "dpm++": 20}
 
 
 def open_sampler(
-    checkpoint: Path, *, ema: bool = True, device: str = "auto", precision: str = "auto", codec: Sequence[str] = ()
+    checkpoint: str | Path,
+    *,
+    ema: bool = True,
+    device: str = "auto",
+    precision: str = "auto",
+    codec: Sequence[str] | Mapping[str, Mapping[str, Any]] = (),
+    revision: str | None = None,
 ) -> Sampler:
     """Load the model of a checkpoint and open the codecs that made its training latents.
 
     Args:
-        checkpoint: run folder, checkpoint folder, or exported file.
+        checkpoint: run directory, checkpoint folder, exported file or folder, or hub id (`locate_checkpoint`).
         device: "auto", "cpu", "cuda" or "mps".
         precision: of the network, "bf16" (autocast) or "fp32"; "auto" is bf16 on CUDA, as in training.
-        codec: options of the codecs, each "KIND.OPTION=VALUE", for instance "video.weights=FOLDER".
+        codec: options of the codecs, each "KIND.OPTION=VALUE", for instance "video.weights=FOLDER"; or by kind and
+            name, for instance {"video": {"weights": "FOLDER"}}.
+        revision: branch, tag or commit of a hub id.
     Raises: CheckpointError, InputError, WeightsError, SpecMismatchError.
     """
-    options = CodecOptions(**parse_options(codec))
+    options = _codec_options(codec)
     where = pick_device(device)
     dtype = _precision(precision, where)
-    model, metadata = load_model(checkpoint, ema=ema)
+    model, metadata = load_model(locate_checkpoint(checkpoint, revision), ema=ema)
     texts = list(metadata.codecs.get("texts", {}).values())
     if not texts:
         raise CheckpointError(f"{checkpoint}: names no text codec of its training. Export it again.")
     cards = {"video": metadata.codecs["video"], "audio": metadata.codecs["audio"], "text": texts[0]["codec"]}
     codecs = open_codecs(metadata.spec, cards, options)
-    config = _diffusion(metadata, checkpoint)
+    config = _diffusion(metadata, Path(checkpoint))
     objective = make_objective(config, learned_variance=metadata.model.learned_variance)
     origin = {
         "path": str(checkpoint),
@@ -100,6 +110,15 @@ def check_choices(solver: str | None, **scales: float | None) -> None:
             raise InputError(
                 f"--{name.replace('_', '-')} is {scale}; a guidance scale must be above 0 (1 is no guidance)"
             )
+
+
+def _codec_options(given: Sequence[str] | Mapping[str, Mapping[str, Any]]) -> CodecOptions:
+    if not isinstance(given, Mapping):
+        return CodecOptions(**parse_options(given))
+    for kind in given:
+        if kind not in KINDS:
+            raise InputError(f"codec options: there is no codec for '{kind}'{nearest(kind, KINDS)}")
+    return CodecOptions(**given)
 
 
 def _precision(wanted: str, device: torch.device) -> torch.dtype | None:

@@ -10,6 +10,7 @@ import torch
 
 from uniform.atomic import write_bytes
 from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
+from uniform.codecs.plugins import recorded_name
 from uniform.errors import InputError, SpecMismatchError
 from uniform.latents.format import codec_identity, require_same
 from uniform.latents.shards.index import Index, Places, open_index
@@ -67,8 +68,10 @@ def preview_shards(
 
 def _codecs(index: Index, options: Mapping[str, Mapping[str, Any]]) -> tuple[VideoCodec, AudioCodec]:
     card = index.card
-    video = open_video_codec(card.video["name"], index.spec, **options.get("video", {}))
-    audio = open_audio_codec(card.audio["name"], index.spec, **options.get("audio", {}))
+    video_name, video_options = recorded_name("video", card.video["name"], options.get("video", {}), str(index.folder))
+    audio_name, audio_options = recorded_name("audio", card.audio["name"], options.get("audio", {}), str(index.folder))
+    video = open_video_codec(video_name, index.spec, **video_options)
+    audio = open_audio_codec(audio_name, index.spec, **audio_options)
     advice = "Pass the weights and settings that card.json names (--codec KIND.OPTION=VALUE)."
     for kind, codec, wanted_card in (("video", video, card.video), ("audio", audio, card.audio)):
         found, wanted = codec_identity(codec.card.as_dict()), codec_identity(wanted_card)

@@ -33,8 +33,12 @@ class Request:
     seed: int = 0
     """Seed of the noise. On one machine and with one batch size it determines every byte of the sample."""
 
-    def check(self) -> None:
-        """Check the request. Raises: InputError that says what to change."""
+    def check(self, *, with_array: bool = False) -> None:
+        """Check the request. Raises: InputError that says what to change.
+
+        Args:
+            with_array: the conditioning modality of A2V or V2A is given as an array instead of a file.
+        """
         if not self.name or self.name != Path(self.name).name or self.name.startswith("."):
             raise InputError(f"sample name {self.name!r} is not a plain file name; use letters, digits and '-'")
         if len(self.name.encode()) > MAX_NAME_BYTES:
@@ -43,6 +47,8 @@ class Request:
             raise InputError(f"{self.name}: the prompt is empty. Write a caption, or leave it out")
         if self.task is Task.T2AV:
             self._check_t2av()
+        elif self.media is None and with_array:
+            pass
         elif self.media is None:
             kind = "an audio" if self.task is Task.A2V else "a video"
             raise InputError(f"{self.name}: {self.task} needs {kind} file; found none. Pass one.")
@@ -55,7 +61,9 @@ class Request:
         if self.media is not None:
             raise InputError(f"{self.name}: t2av takes no media file; found {self.media}. Use a2v or v2a.")
         if self.text is None:
-            raise InputError(f"{self.name}: t2av needs a text; found none. Pass --text or --prompts.")
+            raise InputError(
+                f"{self.name}: t2av needs a text; found none. Give one (on the command line --text or --prompts)."
+            )
 
     def digest(self, sha256: Callable[[Path], str] = file_sha256) -> str:
         """Digest of the name and of everything that changes the sample, including the bytes of the media file."""

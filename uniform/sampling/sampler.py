@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,13 @@ from uniform.diffusion.guidance import Guidance
 from uniform.diffusion.objective import Objective
 from uniform.diffusion.solver import check_solver
 from uniform.errors import InputError
-from uniform.fingerprint import digest, file_sha256
+from uniform.fingerprint import file_sha256
 from uniform.media.sandbox import MediaSandbox
 from uniform.model.transformer import UniForm
 from uniform.pair import Pair
 from uniform.sampling.conditions import Codecs, Condition, ConditionReader, decode_audio, decode_video
 from uniform.sampling.generate import generate
+from uniform.sampling.provenance import Provenance
 from uniform.sampling.render import Rendered, write_sample
 from uniform.sampling.request import Request
 from uniform.sampling.results import is_finished, require_folder
@@ -87,10 +88,11 @@ class Sampler:
         """
         self._check(requests, folder, config)
         sha256 = lru_cache(maxsize=1)(file_sha256)
-        marks = [self._mark(request.digest(sha256), config) for request in requests]
+        made_of = [
+            self.provenance(request, config, sha256(request.media) if request.media else None) for request in requests
+        ]
         finished = [
-            is_finished(folder, request.name, mark, with_latents=config.keep_latents)
-            for request, mark in zip(requests, marks, strict=True)
+            is_finished(folder, one.request.name, one.mark, with_latents=config.keep_latents) for one in made_of
         ]
         done = sum(finished)
         failures: list[str] = []
@@ -109,8 +111,8 @@ class Sampler:
                 latents = self._generate(list(conditions.values()), config, report)
                 for place, (number, condition) in enumerate(conditions.items()):
                     if not finished[number]:
-                        one = latents.map(lambda tensor, place=place: tensor[place])  # type: ignore[misc]
-                        self._finish(condition, one, folder, config, marks[number])
+                        one = self._render(condition, latents, place, made_of[number], keep=config.keep_latents)
+                        write_sample(folder, requests[number].name, one, self.codecs.spec)
                         done += 1
         on_progress(Progress(done, len(requests), 0, 0))
         if failures:
@@ -118,12 +120,44 @@ class Sampler:
             raise InputError(f"{done} of {len(requests)} samples are made; these failed:\n  {reasons}")
         return [folder / f"{request.name}.mp4" for request in requests]
 
+    def make(
+        self,
+        conditions: Sequence[Condition],
+        config: SampleConfig,
+        on_progress: Callable[[Progress], None] = lambda progress: None,
+    ) -> list[tuple[Rendered, Provenance]]:
+        """Make samples in memory, with their latents: the same bytes as `run` for the same requests.
+
+        Raises: InputError for settings that do not fit the model, or where the output of the network is not finite.
+        """
+        requests = [condition.request for condition in conditions]
+        self.check(requests, config)
+        sha256 = lru_cache(maxsize=1)(file_sha256)
+        made: dict[int, tuple[Rendered, Provenance]] = {}
+        for batch in _batches(requests, config.batch_clips):
+
+            def report(step: int, steps: int, done: int = len(made)) -> None:
+                on_progress(Progress(done, len(requests), step, steps))
+
+            latents = self._generate([conditions[number] for number in batch], config, report)
+            for place, number in enumerate(batch):
+                request, condition = requests[number], conditions[number]
+                media = condition.conditioning.sha256 if request.media is None else sha256(request.media)
+                made_of = self.provenance(request, config, media)
+                made[number] = self._render(condition, latents, place, made_of, keep=True), made_of
+        on_progress(Progress(len(made), len(requests), 0, 0))
+        return [made[number] for number in range(len(requests))]
+
     def _check(self, requests: Sequence[Request], folder: Path, config: SampleConfig) -> None:
         """Check everything that can be checked before the first sample."""
-        check_solver(config.solver, self.objective, config.steps)
+        self.check(requests, config)
         require_folder(folder)
         for request in requests:
             request.check()
+
+    def check(self, requests: Sequence[Request], config: SampleConfig) -> None:
+        """Check the settings against the model and the tasks. Raises: InputError."""
+        check_solver(config.solver, self.objective, config.steps)
         if config.guidance.guides_conditioning and all(request.task is Task.T2AV for request in requests):
             raise InputError(
                 "t2av has no conditioning modality, so --cfg-given has no effect. Leave it out, or use a2v or v2a."
@@ -134,12 +168,15 @@ class Sampler:
                 "noise beside a partly noised one: guidance by the conditioning modality may lower quality"
             )
 
-    def _mark(self, request: str, config: SampleConfig) -> str:
-        """Digest of all inputs of a sample, without `keep_latents` and the batch size, which changes rounding only."""
-        settings = {"solver": config.solver, "steps": config.steps, "guidance": config.guidance.as_dict()}
-        if self.precision is not None:
-            settings["precision"] = str(self.precision)
-        return digest([request, settings, self.origin.get("digest")])
+    def provenance(self, request: Request, config: SampleConfig, media_sha256: str | None) -> Provenance:
+        """All inputs of a sample."""
+        return Provenance(
+            request=request,
+            media_sha256=media_sha256,
+            settings={"solver": config.solver, "steps": config.steps, "guidance": config.guidance.as_dict()},
+            precision=None if self.precision is None else str(self.precision),
+            origin=self.origin,
+        )
 
     def _generate(
         self, conditions: Sequence[Condition], config: SampleConfig, on_step: Callable[[int, int], None]
@@ -173,26 +210,18 @@ class Sampler:
                 )
         return latents
 
-    def _finish(self, condition: Condition, latents: Pair, folder: Path, config: SampleConfig, mark: str) -> None:
-        """Decode and write one sample. A conditioning modality is written as read, not decoded from its latent."""
-        request, media = condition.request, condition.conditioning
-        latents = latents.map(lambda tensor: tensor.cpu())
-        metadata = {
-            "request": {**asdict(request), "media": str(request.media) if request.media else None},
-            "settings": {"solver": config.solver, "steps": config.steps, "guidance": config.guidance.as_dict()},
-            "checkpoint": dict(self.origin),
-            "notes": list(condition.notes),
-            "mark": mark,
-        }
-        sample = Rendered(
+    def _render(self, condition: Condition, batch: Pair, place: int, made_of: Provenance, *, keep: bool) -> Rendered:
+        """Decode one sample of a batch. A conditioning modality is kept as read, not decoded from its latent."""
+        media = condition.conditioning
+        latents = batch.map(lambda tensor: tensor[place].cpu())
+        for note in condition.notes:
+            log.warning("%s: %s", condition.request.name, note)
+        return Rendered(
             decode_video(latents.video, self.codecs) if media.frames is None else media.frames,
             decode_audio(latents.audio, self.codecs) if media.waveform is None else media.waveform,
-            metadata,
-            latents if config.keep_latents else None,
+            made_of.metadata(condition.notes),
+            latents if keep else None,
         )
-        write_sample(folder, request.name, sample, self.codecs.spec)
-        for note in condition.notes:
-            log.warning("%s: %s", request.name, note)
 
 
 def _read(reader: ConditionReader, requests: Mapping[int, Request], failures: list[str]) -> dict[int, Condition]:

@@ -1,4 +1,4 @@
-"""The data sets that come with the toolkit, read from their listings as they are published."""
+"""The datasets that come with the toolkit, read from their listings as they are published."""
 
 import json
 from collections import Counter
@@ -107,7 +107,7 @@ def test_the_events_of_a_segment_become_one_clip(tmp_path: Path, form: str, text
     assert (third.source_id, third.start_ms) == ("-_DElU__CgQ", 0)
 
 
-def test_a_full_vggsound_listing_drops_its_duplicates_and_leaks(tmp_path: Path) -> None:
+def test_a_full_vggsound_listing_drops_its_duplicates_and_split_overlaps(tmp_path: Path) -> None:
     lines = [
         '---g-f_I2yQ,1,"people marching",test',
         '---1_cCGK4M,0,"bird chirping, tweeting",train',
@@ -141,6 +141,26 @@ def test_the_published_listings_give_their_published_counts(name: str, listings:
 
     assert len(rows) == clips
     assert len({row.clip_id for row in rows}) == clips
+
+
+AUDIOSET_LINES, AUDIOSET_DASHES = 22_160, 459
+
+
+def test_a_generated_listing_of_the_published_size_gives_its_counts(tmp_path: Path) -> None:
+    lines = ["# Segments csv created now", "# num_ytids=22160", "# YTID, start_seconds, end_seconds, positive_labels"]
+    for number in range(AUDIOSET_LINES):
+        first = "-" if number < AUDIOSET_DASHES else "a"
+        labels = '"/m/09x0r,/t/dd00088"' if number % 3 else '"/m/09x0r"'
+        lines.append(f"{first}{number:010d}, {number % 600}.000, {number % 600 + 10}.000, {labels}")
+    (tmp_path / "segments.csv").write_text("\n".join(lines) + "\n")
+
+    built = inspect(read_manifest(manifest("audioset_balanced")), tmp_path / "segments.csv")
+
+    assert built.problems.error_count == 0
+    assert [name for _, name in built.forms] == ["official"]
+    assert len({row.clip_id for row in built.rows}) == AUDIOSET_LINES
+    assert sum(row.source_id.startswith("-") for row in built.rows) == AUDIOSET_DASHES
+    assert {row.labels for row in built.rows} == {("Speech",), ("Speech", "Gush")}
 
 
 @whole

@@ -39,7 +39,9 @@ def test_a_clip_counts_in_the_hour_in_which_it_was_judged() -> None:
 def test_hours_add_up_to_what_reached_each_stage(tmp_path: Path) -> None:
     run_pipeline(fake_run(tmp_path), InlineBackend(), LogListener())
 
-    for one in statuses(RunFolder(tmp_path), STAGES):
+    found = statuses(RunFolder(tmp_path), STAGES)
+    assert len(found) == len(STAGES)
+    for one in found:
         assert sum(sum(codes.values()) for codes in one.hours.values()) == one.tally.clips
 
 

@@ -150,12 +150,12 @@ def test_the_index_names_the_stds_and_lint_reads_them(folder: Path) -> None:
     try:
         damaged.write_bytes(content[:place] + b"\xb0" + content[place + 1 :])
         problems = "\n".join(map(str, problems_of(folder)))
-        with pytest.raises(ShardError, match=r"the audio deviation of clip .* is damaged"):
+        with pytest.raises(ShardError, match=r"the audio std of clip .* is damaged"):
             loader(folder).read(0)
     finally:
         damaged.write_bytes(content)
     assert "has the sum" in problems
-    assert "holds 1 deviations below 0" in problems
+    assert "holds 1 standard deviations below 0" in problems
 
 
 @pytest.mark.parametrize("residency", ["disk", "ram", "gpu"])
@@ -164,6 +164,7 @@ def test_a_sample_is_mean_plus_std_times_the_noise_of_its_position(folder: Path,
     (batch,) = sampling.read(4)
     rows = {row["clip_id"]: row for row in pq.read_table(folder / "index.parquet").to_pylist()}
 
+    assert batch.clip_ids
     noise = draws.noise(SEED, batch.positions, batch.clean, draws.Stream.POSTERIOR)
     for kind, found, standard in zip(("video", "audio"), batch.clean, noise, strict=True):
         codec = getattr(card, kind)

@@ -270,5 +270,5 @@ def test_a_captioner_is_found_in_the_cache_whole_and_at_one_commit(
     assert COMMIT in str(files.config)
     assert files.provenance() == find_files("small", str(folder)).provenance()
     assert {path.name for path in (files.config, *files.weights, *files.others)} <= fetched.files.keys()
-    with pytest.raises(WeightsError, match=r"small: config\.json of ermu2001/pllava-9b .* could not be had"):
+    with pytest.raises(WeightsError, match=r"small: config\.json of ermu2001/pllava-9b .* cannot be fetched"):
         find_files("small", "ermu2001/pllava-9b")

@@ -24,12 +24,12 @@ def names(cache: Cache) -> list[str]:
     return sorted(path.name for path, _ in cache.scan())
 
 
-def test_files_that_nobody_knows_leave_first_then_those_needed_last(tmp_path: Path) -> None:
+def test_files_of_other_runs_are_removed_first_then_those_needed_last(tmp_path: Path) -> None:
     def next_use(paths: Sequence[str]) -> npt.NDArray[np.float64]:
         return np.array([{"soon": 1.0, "later": 2.0, "late": 3.0}.get(path, np.inf) for path in paths])
 
     cache = Cache(tmp_path, 100)
-    cache.knows(tmp_path / "version", next_use)
+    cache.add_folder(tmp_path / "version", next_use)
     for name in ("late", "soon", "unknown", "later"):
         put(cache, name, 25)
     put(cache, "new", 20)

@@ -27,6 +27,7 @@ def test_members_found_by_index_are_those_of_webdataset(folder: Path) -> None:
         for sample in wds.WebDataset(str(folder / name), shardshuffle=False, empty_check=False).decode()
     }
 
+    assert len(index.clip_ids) > 0
     for row, clip_id in enumerate(index.clip_ids):
         for member, places in (("video.npy", index.video), ("audio.npy", index.audio)):
             found = shards[places.shard[row]].array(int(places.offset[row]), int(places.length[row]), member)

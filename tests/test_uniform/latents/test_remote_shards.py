@@ -136,7 +136,7 @@ def test_a_failure_that_passes_is_retried_and_counted(
 
     assert not failures
     assert "of 5 failed (TimeoutError: no route)" in caplog.text
-    assert "were asked for, 5 bytes came)" in caplog.text
+    assert "were requested, 5 bytes arrived)" in caplog.text
 
 
 @pytest.mark.parametrize("cache_bytes", [ROOMY, TIGHT])
@@ -172,7 +172,7 @@ def test_a_shard_that_went_away_is_named(store: Store, tmp_path: Path) -> None:
     for path in store.files.glob("/bucket/shards/latents-*"):
         store.files.rm(path)
 
-    with pytest.raises(RemoteError, match=r"shards/latents-00000\d.tar: not there"):
+    with pytest.raises(RemoteError, match=r"shards/latents-00000\d.tar: not found"):
         loader.read(0)
 
 
@@ -193,7 +193,7 @@ def test_bytes_damaged_on_the_way_are_fetched_again(
     for step in range(3):
         assert torch.equal(near.read(step)[0].clean.video, far.read(step)[0].clean.video)
     assert not damages
-    assert "have not the checksums of the index" in caplog.text
+    assert "do not have the checksums of the index" in caplog.text
 
 
 @pytest.mark.parametrize("cache_bytes", [ROOMY, TIGHT])
@@ -246,7 +246,7 @@ def test_a_url_with_a_credential_is_refused_and_not_repeated(url: str, tmp_path:
 def test_an_unknown_or_empty_place_says_so(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="nowhere://x: fsspec cannot open this URL"):
         make("nowhere://x", tmp_path)
-    with pytest.raises(RemoteError, match=r"memory://empty/index.parquet: not there"):
+    with pytest.raises(RemoteError, match=r"memory://empty/index.parquet: not found"):
         make("memory://empty", tmp_path)
 
 

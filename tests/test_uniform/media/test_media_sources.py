@@ -130,6 +130,8 @@ def test_variable_frame_rate_follows_timestamps(base: Path, tmp_path: Path, sand
 
     frames, _, _ = load(sandbox, tmp_path / "vfr.mp4")
 
+    assert len(frames) == TOY.frames
+
     for tick, number in enumerate(numbers(frames)):
         early_enough = [time for time in times if time <= tick / 17 + 1 / 34]
         assert number / FPS == pytest.approx(min(early_enough, key=lambda time: abs(time - tick / 17)))

@@ -151,7 +151,7 @@ def test_a_tracker_that_does_not_start_ends_with_a_message(
         raise RuntimeError("No API key configured")
 
     monkeypatch.setattr(trackers, "_begin", no_login)
-    with pytest.raises(TrainingError, match=r"wandb did not begin \(RuntimeError: No API key configured\)"):
+    with pytest.raises(TrainingError, match=r"wandb did not start \(RuntimeError: No API key configured\)"):
         train(tiny_config(tmp_path, "run", "steps=4", 'log.trackers=["wandb"]'))
 
 

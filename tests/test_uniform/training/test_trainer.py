@@ -295,12 +295,12 @@ def test_picture_and_sound_may_have_times_of_their_own(tmp_path: Path) -> None:
 def test_texts_of_another_width_are_refused(tmp_path: Path) -> None:
     write_shard_folder(tmp_path / "wide", clips=8, text_width=96)
 
-    with pytest.raises(SpecMismatchError, match=r"96 numbers per token, model\.text_width is 64"):
+    with pytest.raises(SpecMismatchError, match=r"96 channels per token, model\.text_width is 64"):
         train(tiny_config(tmp_path, "run", f'data.sources=[{{folder="{tmp_path / "wide"}"}}]'))
 
 
 def test_without_a_folder_of_shards_nothing_begins(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"data\.source is empty"):
+    with pytest.raises(ConfigError, match=r"data\.sources is empty"):
         train(replace(tiny_config(tmp_path, "run"), data=replace(tiny_config(tmp_path, "run").data, sources=())))
 
 

@@ -20,14 +20,12 @@ import pyarrow.parquet as pq
 
 from uniform.errors import ShardError, SpecMismatchError
 from uniform.latents.format import (
-    AUDIO_MEMBER,
-    AUDIO_STD_MEMBER,
     INDEX_NAME,
     INDEX_SCHEMA,
+    MEMBER_COLUMNS,
     META_MEMBER,
+    STDEV_COLUMNS,
     TEXT_MEMBER,
-    VIDEO_MEMBER,
-    VIDEO_STD_MEMBER,
     Card,
     ids_digest,
     latent_shapes,
@@ -37,8 +35,6 @@ from uniform.latents.format import (
 from uniform.latents.shards.tar import Entry, load_array, walk
 from uniform.spec import Spec, long_spec
 
-_PLACES = {"video": VIDEO_MEMBER, "audio": AUDIO_MEMBER, "meta": META_MEMBER}
-_STDEV_PLACES = {"stdev_video": VIDEO_STD_MEMBER, "stdev_audio": AUDIO_STD_MEMBER}
 _MEMBER = re.compile(r"[0-9A-Za-z_]+\.[a-z_][a-z0-9_.]*")
 _SHARD = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]*-\d{6}\.tar")
 
@@ -156,7 +152,7 @@ def _members_of(index: pa.Table) -> dict[str, dict[str, _Wanted]]:
             )
 
     for row in index.to_pylist():
-        for column, field in {**_PLACES, **_STDEV_PLACES}.items():
+        for column, field in {**MEMBER_COLUMNS, **STDEV_COLUMNS}.items():
             add(row["clip_id"], field, row[column])
         for text in row["texts"] or ():
             add(row["clip_id"], TEXT_MEMBER, text)
@@ -204,7 +200,7 @@ def _member_problems(where: str, entry: Entry, wanted: _Wanted, spec: Spec, card
         yield Problem(where, f"is {array.dtype}, wanted float16 in C order")
     elif not np.isfinite(array).all():
         yield Problem(where, f"holds {int((~np.isfinite(array)).sum())} values that are NaN or infinite")
-    elif field in _STDEV_PLACES.values() and (array < 0).any():
+    elif field in STDEV_COLUMNS.values() and (array < 0).any():
         yield Problem(where, f"holds {int((array < 0).sum())} standard deviations below 0")
     yield from _shape_problems(where, field, array.shape, wanted, latent_shapes(spec, card.windows), spec.name)
 

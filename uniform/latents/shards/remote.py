@@ -9,7 +9,6 @@ import hashlib
 import logging
 import os
 import re
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
+
+import tenacity
 
 from uniform.atomic import write_bytes
 from uniform.errors import ConfigError, RemoteError
@@ -197,25 +198,39 @@ def _file_properties(entry: dict[str, Any]) -> FileProperties:
 
 def _retried(what: str, function: Callable[[], T]) -> T:
     """`function()`, repeated after a growing pause where the failure may be temporary."""
-    for attempt in range(1, ATTEMPTS + 1):
-        try:
-            return function()
-        except PermissionError as error:
-            raise RemoteError(
-                f"{what}: refused ({_reason(error)}). Give the driver credentials in its environment variables."
-            ) from error
-        except Exception as error:  # each driver has errors of its own
-            if isinstance(error, FileNotFoundError) and not _may_pass(error):
-                raise RemoteError(f"{what}: not found. Check the URL; a finished folder of shards has it.") from error
-            if attempt == ATTEMPTS:
-                raise _NoAnswerError(
-                    f"{what}: {ATTEMPTS} attempts failed, the last with {_reason(error)}. When the store can be "
-                    f"reached again, the same command resumes from the newest checkpoint."
-                ) from error
-            pause_s = FIRST_PAUSE_S * 2 ** (attempt - 1)
-            logger.warning("%s: attempt %d of %d failed (%s)", what, attempt, ATTEMPTS, _reason(error))
-            time.sleep(pause_s)
-    raise AssertionError("the last attempt returns or raises")
+
+    def log_failure(state: tenacity.RetryCallState) -> None:
+        error = state.outcome.exception() if state.outcome else None
+        reason = _reason(error) if error else ""
+        logger.warning("%s: attempt %d of %d failed (%s)", what, state.attempt_number, ATTEMPTS, reason)
+
+    attempts = tenacity.Retrying(
+        stop=tenacity.stop_after_attempt(ATTEMPTS),
+        wait=tenacity.wait_exponential(multiplier=FIRST_PAUSE_S),
+        retry=tenacity.retry_if_exception(_is_retryable),
+        before_sleep=log_failure,
+        reraise=True,
+    )
+    try:
+        return attempts(function)
+    except PermissionError as error:
+        raise RemoteError(
+            f"{what}: refused ({_reason(error)}). Give the driver credentials in its environment variables."
+        ) from error
+    except Exception as error:  # each driver has errors of its own
+        if not _is_retryable(error):
+            raise RemoteError(f"{what}: not found. Check the URL; a finished folder of shards has it.") from error
+        raise _NoAnswerError(
+            f"{what}: {ATTEMPTS} attempts failed, the last with {_reason(error)}. When the store can be "
+            f"reached again, the same command resumes from the newest checkpoint."
+        ) from error
+
+
+def _is_retryable(error: BaseException) -> bool:
+    """True where the next attempt may succeed: everything but a refusal, and a file that is certainly not there."""
+    if isinstance(error, FileNotFoundError):
+        return _may_pass(error)
+    return isinstance(error, Exception) and not isinstance(error, PermissionError)
 
 
 def _may_pass(error: FileNotFoundError) -> bool:
