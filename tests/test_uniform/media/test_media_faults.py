@@ -73,7 +73,7 @@ def test_a_disk_that_fails_half_way_is_not_reported_as_damage(
         source = open_source(base)
         faulty = replace(source, container=Faulty(source.container, disk))
         monkeypatch.setattr("uniform.media.decode.open_source", lambda path: faulty)
-        return answer(base, tmp_path)["code"]
+        return str(answer(base, tmp_path)["code"])
 
     assert code_over(FAILING) == "unreadable_source"
     assert code_over(base) == "decode_corrupt"
