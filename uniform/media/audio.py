@@ -23,6 +23,8 @@ WEIGHTS = {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "BL": 0.5, "BR": 0.5, "SL": 0.
 CANCELLED = 0.1
 """The mono mix counts as cancelled where its level is below this share (-20 dB) of the loudest channel's."""
 MIN_NAMED_GAP_MS = 10
+MANY_PLANES = 8
+"""FFmpeg keeps the planes of this many channels elsewhere, where PyAV reads past the end of them."""
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 768_000
 
 
@@ -53,8 +55,15 @@ class Run:
         whole = self.queue.read()
         if whole is None:
             return np.zeros((len(self.speakers), 0), np.float32)
-        joined: NDArray[Any] = whole.to_ndarray()
-        if not self.form[1].endswith("p"):  # packed: one row of interleaved channels
+        name = self.form[1]
+        if name.endswith("p") and len(self.speakers) >= MANY_PLANES:
+            name = name.removesuffix("p")
+            packer = av.AudioResampler(format=name)
+            parts = [part.to_ndarray() for part in (*packer.resample(whole), *packer.resample(None))]
+            joined: NDArray[Any] = np.concatenate(parts, axis=1)
+        else:
+            joined = whole.to_ndarray()
+        if not name.endswith("p"):  # packed: one row of interleaved channels
             joined = joined.reshape(-1, len(self.speakers)).T
         if joined.dtype.kind == "u":
             return ((joined.astype(np.float32) - 128) / 128).astype(np.float32)

@@ -32,6 +32,7 @@ MP4_NAME, FRAMES_NAME, WAVEFORM_NAME = "clip.mp4", "frames.npy", "waveform.npy"
 READY = b"ready\n"
 """The child's first line, after imports and limits are set."""
 MAX_OUTPUT_BYTES = 1 << 30
+MAX_OPEN_FILES = 64
 GRACE = 2.0
 """The child ends itself at this multiple of its time limit, in case the parent is gone."""
 
@@ -118,9 +119,11 @@ def _limit(memory_limit_mb: int) -> None:
         (memory, memory_limit_mb << 20),
         (resource.RLIMIT_FSIZE, MAX_OUTPUT_BYTES),
         (resource.RLIMIT_CORE, 0),
+        (resource.RLIMIT_NOFILE, MAX_OPEN_FILES),
     ):
         _, hard = resource.getrlimit(kind)
-        resource.setrlimit(kind, (amount if hard == resource.RLIM_INFINITY else min(amount, hard), hard))
+        limit = amount if hard == resource.RLIM_INFINITY else min(amount, hard)
+        resource.setrlimit(kind, (limit, limit))  # the hard limit too: nothing that runs here can lift it again
     if sys.platform == "linux":
         pr_set_no_new_privs = 38
         ctypes.CDLL(None).prctl(pr_set_no_new_privs, 1, 0, 0, 0)

@@ -25,7 +25,6 @@ PROMISING = ("mov", "matroska", "avi", "flv", "asf")
 MAX_PIXELS = 36_000_000
 """A little above 8K; each frame in a decoder's memory costs one and a half to six bytes per pixel."""
 MAX_CHANNELS = 64
-MAX_TAIL_PACKETS = 5_000
 HEAD_BYTES = 1024
 UNREADABLE = (errno.EIO, errno.ESTALE, errno.EACCES)
 """Error numbers of a failing disk, network folder or permission, not of the content of the file."""
@@ -82,31 +81,9 @@ def promised_end_ns(container: Any, stream: Any | None = None) -> int | None:
         return Timebase(stream.time_base).ns(stream.duration + (stream.start_time or 0))
     if not container.duration or container.duration < 0:
         return None
-    return int(container.duration + (container.start_time or 0)) * (SECOND // av.time_base)
-
-
-def refuse_broken_promise(container: Any) -> None:
-    """Refuse a file whose packets end long before the duration of its header. May move the read position.
-
-    Raises: MediaError "truncated", or "unreadable_source" where the disk fails.
-    """
-    promised_ns = promised_end_ns(container)
-    if promised_ns is None:
-        return
-    enough_ns = promised_ns - max(SECOND, promised_ns // 50)
-    held_ns = max(_last_indexed_ns(stream, container.size) for stream in container.streams)
-    if held_ns < enough_ns:
-        try:
-            container.seek(max(0, enough_ns - SECOND) // (SECOND // av.time_base))
-            held_ns = _last_packet_ns(container, enough_ns)
-        except av.FFmpegError as error:
-            refuse_unreadable(Path(container.name.removeprefix(FILE_PREFIX)), error)
-            held_ns = 0
-    if held_ns < enough_ns:
-        promise, held = promised_ns / SECOND, held_ns / SECOND
-        raise MediaError(
-            "truncated", f"the header promises {promise:.2f} s; the file's last packet ends at {held:.2f} s"
-        )
+    # Matroska's Duration is the end on the file's clock; that of the other formats is a length
+    start = 0 if name == "matroska" else container.start_time or 0
+    return int(container.duration + start) * (SECOND // av.time_base)
 
 
 def refuse_unreadable(path: Path, error: Exception) -> None:
@@ -128,29 +105,6 @@ def refuse_unreadable(path: Path, error: Exception) -> None:
         else:
             return
     raise MediaError("unreadable_source", f"exists but cannot be read ({error.strerror})") from error
-
-
-def _last_indexed_ns(stream: Any, file_bytes: int) -> int:
-    """Time of the last packet in the container's index, if that packet is inside the file; otherwise 0."""
-    entries = stream.index_entries
-    if len(entries) == 0:
-        return 0
-    last = entries[len(entries) - 1]
-    if not 0 < last.pos + last.size <= file_bytes:
-        return 0
-    return Timebase(stream.time_base).ns(last.timestamp)
-
-
-def _last_packet_ns(container: Any, enough_ns: int) -> int:
-    """End of the last packet, or of the first that reaches `enough_ns`."""
-    last_ns = 0
-    for count, packet in enumerate(container.demux()):
-        stamp = packet.pts if packet.pts is not None else packet.dts
-        if stamp is not None and packet.size:
-            last_ns = max(last_ns, Timebase(packet.time_base).ns(stamp + (packet.duration or 0)))
-        if last_ns >= enough_ns or count > MAX_TAIL_PACKETS:
-            break
-    return last_ns
 
 
 def _refuse_non_file(path: Path) -> None:

@@ -20,7 +20,6 @@ from uniform.media.container import (
     Source,
     open_source,
     promised_end_ns,
-    refuse_broken_promise,
     refuse_unreadable,
 )
 from uniform.media.frame_collector import FrameCollector
@@ -29,11 +28,14 @@ from uniform.media.notes import AUDIO_LEAD_MS, BAD_AUDIO_PACKETS, Note
 from uniform.media.video import Fit
 from uniform.spec import Spec
 
-PREROLLS_S: tuple[int | None, ...] = (1, 15, None)
+PREROLLS_S: tuple[int | None, ...] = (1, 0, 15, None)
 """How far before the clip to seek, tried in turn until frames and audio cover the clip's start.
-A second is enough for every audio decoder; None reads from the start of the file."""
+A second is enough for every audio decoder; None reads from the start of the file. 0 is tried only after an error: the
+last key frame before the clip may lie behind the damage."""
 OVERRUN_S = 5
-"""Reading stops at packets this far after the clip, even if a stream is incomplete."""
+"""A stream ends for the clip at a packet this far after it; as much again is read while the other stream is open."""
+CLOCK_JUMP_S = 2
+"""Decoding times that go back further begin another timeline, as in joined transport streams. Reading stops there."""
 RESAMPLER_TAIL_NS = SECOND // 10
 MAX_BAD_AUDIO_PACKETS = 5
 
@@ -85,22 +87,26 @@ def decode(path: Path, request: Request) -> Decoded:
     source = open_source(path)
     try:
         _refuse_missing_streams(source, request)
-        prerolls = PREROLLS_S if request.start_ms > 0 else (None,)
-        for preroll_s in prerolls:
+        failed = False
+        for preroll_s in PREROLLS_S if request.start_ms > 0 else (None,):
+            if preroll_s == 0 and not failed:
+                continue
+            if preroll_s is None and request.start_ms > 0:
+                # seeking to 0 misses what a wrapped clock or negative times place before it
+                source.container.close()
+                source = open_source(path)
             attempt = _Pass(source, request)
             if not attempt.seek(preroll_s):
                 continue
             try:
                 attempt.run()
+                if preroll_s is None or attempt.reaches_back():
+                    return attempt.result()
             except MediaError:
                 if preroll_s is None:
                     raise
-            else:
-                if preroll_s is None or attempt.reaches_back():
-                    break
-        decoded = attempt.result()
-        refuse_broken_promise(source.container)
-        return decoded
+                failed = True
+        raise AssertionError("the last pass returns or raises")
     finally:
         source.container.close()
 
@@ -145,14 +151,18 @@ class _Pass:
         self._first_audio_ns: int | None = None
         self._bad_audio_packets = 0
         self._read_error: str | None = None
+        self._last_dts_ns: dict[int, int] = {}
+        self._late_ns: dict[str, int] = {}
+        self._jump: str | None = None
 
     def seek(self, preroll_s: int | None) -> bool:
-        """Seek to the last key frame `preroll_s` or more before the clip, or to the start. False where impossible."""
+        """Seek to the last key frame `preroll_s` or more before the clip. False where impossible.
+
+        None keeps the read position, which is the start of a file that was just opened.
+        """
         container = self._source.container
         stream: Any = self._source.video if self._frame_collector is not None else self._source.audio
         if preroll_s is None:
-            if self._request.start_ms > 0:
-                container.seek(0, backward=True)
             return True
         target_ns = self._start_ns - preroll_s * SECOND
         if target_ns <= self._source.zero_ns:
@@ -178,6 +188,10 @@ class _Pass:
                 if timebase is None:  # a stream that appears later in the file
                     continue
                 if packet.pts is not None and timebase.ns(packet.pts) > too_late_ns:
+                    if self._ends_at(packet, timebase.ns(packet.pts)):
+                        break
+                    continue
+                if self._jumps_back(packet, timebase):
                     break
                 if packet.stream.type == "video":
                     self._take_video(packet)
@@ -188,8 +202,38 @@ class _Pass:
         except (av.InvalidDataError, av.OSError) as error:
             refuse_unreadable(Path(self._source.container.name.removeprefix(FILE_PREFIX)), error)
             self._read_error = str(error).splitlines()[0]
+        self._drain(timebases)
         if self._frame_collector is not None:
             self._frame_collector.finish()
+
+    def _drain(self, timebases: dict[int, Timebase]) -> None:
+        """Take the frames that the decoders still hold, wherever reading stopped."""
+        if self._frame_collector is not None and not self._frame_collector.done:
+            self._take_video(None)
+        if self._audio is not None:
+            self._take_audio(None, timebases[self._source.audio.index])  # type: ignore[union-attr]
+
+    def _ends_at(self, packet: Any, time_ns: int) -> bool:
+        """Note the first late packet of a stream. True once the other stream is not to be waited for any longer."""
+        first_ns = self._late_ns.setdefault(packet.stream.type, time_ns)
+        if self._frame_collector is not None and packet.stream.type == "video":
+            self._frame_collector.next_ns = first_ns  # a frame stands until the next one, however late that is
+        video = self._frame_collector is None or self._frame_collector.done or "video" in self._late_ns
+        audio = self._audio is None or self._audio_complete() or "audio" in self._late_ns
+        return (video and audio) or time_ns > first_ns + OVERRUN_S * SECOND
+
+    def _jumps_back(self, packet: Any, timebase: Timebase) -> bool:
+        """True where the decoding times of the packet's stream go back so far that another timeline begins."""
+        if packet.dts is None:
+            return False
+        dts_ns = timebase.ns(packet.dts)
+        last_ns = self._last_dts_ns.get(packet.stream_index, dts_ns)
+        if dts_ns < last_ns - CLOCK_JUMP_S * SECOND:
+            zero_ns = self._source.zero_ns
+            self._jump = f"the clock jumps from {_seconds(last_ns - zero_ns)} back to {_seconds(dts_ns - zero_ns)}"
+            return True
+        self._last_dts_ns[packet.stream_index] = dts_ns
+        return False
 
     def reaches_back(self) -> bool:
         """True where both streams start at or before the clip, so that the seek position was early enough."""
@@ -232,26 +276,36 @@ class _Pass:
             return []
         return [Note(AUDIO_LEAD_MS, round(1000 * lead_ns / SECOND))]
 
-    def _take_video(self, packet: Any) -> None:
+    def _take_video(self, packet: Any | None) -> None:
+        """Decode `packet`, or what the decoder still holds where it is None."""
         assert self._frame_collector is not None
         if self._frame_collector.done:
             return
         try:
-            frames = packet.decode()
-        except av.InvalidDataError as error:
+            frames = self._source.video.codec_context.decode(packet)  # type: ignore[union-attr]
+        except (MemoryError, av.PatchWelcomeError):
+            raise
+        except av.EOFError:  # drained before
+            return
+        except av.FFmpegError as error:
             self._frame_collector.damaged(str(error).splitlines()[0])
             return
         for frame in frames:
             self._frame_collector.add(frame)
 
-    def _take_audio(self, packet: Any, timebase: Timebase) -> None:
+    def _take_audio(self, packet: Any | None, timebase: Timebase) -> None:
+        """Decode `packet`, or what the decoder still holds where it is None."""
         assert self._audio is not None
-        stamp_ns = None if packet.pts is None else timebase.ns(packet.pts)
+        stamp_ns = None if packet is None or packet.pts is None else timebase.ns(packet.pts)
         if stamp_ns is not None and stamp_ns < self._start_ns - 2 * SECOND and self._request.start_ms > 0:
             return
         try:
-            frames = packet.decode()
-        except av.InvalidDataError:
+            frames = self._source.audio.codec_context.decode(packet)  # type: ignore[union-attr]
+        except (MemoryError, av.PatchWelcomeError):
+            raise
+        except av.EOFError:  # drained before
+            return
+        except av.FFmpegError:  # any error: a header that does not parse has other numbers than damaged content
             if stamp_ns is None or self._start_ns <= stamp_ns < self._end_ns:
                 self._bad_audio_packets += 1
             return
@@ -263,10 +317,12 @@ class _Pass:
 
     def _complete(self) -> bool:
         frames = self._frame_collector is None or self._frame_collector.done
-        audio = self._audio is None or (
+        return frames and self._audio_complete()
+
+    def _audio_complete(self) -> bool:
+        return self._audio is None or (
             self._audio.end_ns is not None and self._audio.end_ns >= self._end_ns + RESAMPLER_TAIL_NS
         )
-        return frames and audio
 
     def _ends_early(self, short_at_ns: int) -> MediaError:
         """The error where the frames do not fill the clip: the file is too short, truncated or damaged."""
@@ -274,6 +330,8 @@ class _Pass:
         held = f"frames end at {_seconds(short_at_ns - zero_ns)}, the clip at {_seconds(end_ns - zero_ns)}"
         if self._read_error is not None:
             return MediaError("decode_corrupt", f"{held} ({self._read_error})")
+        if self._jump is not None:
+            return MediaError("bad_timestamps", f"{held}; {self._jump}")
         promised_ns = promised_end_ns(self._source.container, self._source.video)
         if promised_ns is not None and promised_ns >= end_ns:
             return MediaError("truncated", f"{held}; the header promises {_seconds(promised_ns - zero_ns)}")

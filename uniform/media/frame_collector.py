@@ -46,6 +46,8 @@ class FrameCollector:
         self.first_ns: int | None = None
         self.short_at_ns: int | None = None
         """End of the video, if that is before the clip's last frame."""
+        self.next_ns: int | None = None
+        """Time of a frame after the clip that is not decoded; the frame before it stands until then."""
 
     @property
     def done(self) -> bool:
@@ -69,7 +71,7 @@ class FrameCollector:
         time_ns = self._time_of(frame)
         self._taken += 1
         if self._last_ns is not None and time_ns <= self._last_ns:
-            self._backward += 1
+            self._backward += time_ns < self._last_ns  # equal is not back: one frame of each pair is shown
             return
         if self.first_ns is None:
             self._begin(frame, time_ns)
@@ -91,6 +93,8 @@ class FrameCollector:
         for deinterlaced in self._deinterlacer.flush():
             self._show_deinterlaced(deinterlaced)
         last_tick_ns = self._start_ns + (self._spec.frames - 1) * SECOND // self._spec.fps
+        if self.next_ns is not None:
+            self._end_ns = max(self._end_ns, self.next_ns)
         if self.first_ns is None or (not self.done and self._end_ns <= last_tick_ns):
             self.short_at_ns = self._end_ns
         elif (chosen := self._sampler.finish()) is not None:

@@ -6,10 +6,13 @@ hundred files so that memory leaks stay bounded.
 """
 
 import contextlib
+import io
 import json
 import os
+import re
 import selectors
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -31,10 +34,16 @@ from uniform.media.encode import CLIP_CRF, CLIP_PRESET
 from uniform.media.notes import Note, read_note
 from uniform.media.video import Fit
 from uniform.spec import Spec
+from uniform.untrusted_json import read_untrusted_json
 
 MIN_MEMORY_MB = 192
 """Below this the child cannot decode even a small frame."""
 START_LIMIT_S = 60.0
+MAX_ANSWER_BYTES = 1 << 16
+MAX_FILE_BYTES = 1 << 30
+CODE = re.compile(r"[a-z0-9_]{1,40}")
+PASSED_VARIABLES = ("PATH", "LANG", "LC_ALL", "TMPDIR", "LD_LIBRARY_PATH", "SYSTEMROOT")
+"""Environment variables that the child sees beside PYTHONPATH: no keys, tokens or addresses."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +132,7 @@ class MediaSandbox:
         request = {"spec": asdict(spec), "start_ms": start_ms, "fit": fit}
         with self._lock:
             answer = self._request({"path": str(path), "request": request, "mp4": {"crf": crf, "preset": preset}})
-            return Normalised(
-                mp4=(Path(self._folder.name) / MP4_NAME).read_bytes(), notes=tuple(map(read_note, answer["notes"]))
-            )
+            return Normalised(mp4=self._content(MP4_NAME, MAX_FILE_BYTES), notes=_notes(answer))
 
     def load(
         self,
@@ -154,16 +161,21 @@ class MediaSandbox:
         }
         with self._lock:
             answer = self._request({"path": str(path), "request": request, "mp4": None})
-            frames = self._array(FRAMES_NAME) if want_video else None
-            waveform = self._array(WAVEFORM_NAME) if want_audio else None
-            notes = tuple(map(read_note, answer["notes"]))
-            return Loaded(frames=frames, waveform=waveform, notes=notes, rate_hz=answer["rate_hz"])
+            size = (spec.frames, spec.height_px, spec.width_px, 3)
+            frames = self._array(FRAMES_NAME, size, np.dtype(np.uint8)) if want_video else None
+            length = None if native_audio else (spec.samples,)
+            waveform = self._array(WAVEFORM_NAME, length, np.dtype(np.float32)) if want_audio else None
+            notes = _notes(answer)
+            return Loaded(frames=frames, waveform=waveform, notes=notes, rate_hz=_rate_hz(answer))
 
     def probe(self, path: Path) -> Header:
         """What the header of `path` says. Raises: MediaError where the file cannot be opened."""
         with self._lock:
             answer = self._request({"path": str(path), "probe": True})
-            return Header(**answer["header"])
+            try:
+                return Header(**answer["header"])
+            except (KeyError, TypeError) as error:
+                raise _no_answer("a header of no known form") from error
 
     def close(self) -> None:
         """End the child and remove its folder. The sandbox cannot be used afterwards."""
@@ -171,9 +183,28 @@ class MediaSandbox:
             self._end_child()
             self._folder.cleanup()
 
-    def _array(self, name: str) -> NDArray[Any]:
-        loaded: NDArray[Any] = np.load(Path(self._folder.name) / name, allow_pickle=False)
+    def _array(self, name: str, shape: tuple[int, ...] | None, dtype: np.dtype[Any]) -> NDArray[Any]:
+        max_bytes = MAX_FILE_BYTES if shape is None else int(np.prod(shape)) * dtype.itemsize + MAX_ANSWER_BYTES
+        content = self._content(name, max_bytes)
+        try:
+            loaded: NDArray[Any] = np.load(io.BytesIO(content), allow_pickle=False)
+        except (ValueError, EOFError, OSError) as error:
+            raise _no_answer(f"{name} is no array") from error
+        if not isinstance(loaded, np.ndarray) or shape not in (None, loaded.shape) or loaded.dtype != dtype:
+            raise _no_answer(f"{name} has another shape or type than asked for")
         return loaded
+
+    def _content(self, name: str, max_bytes: int) -> bytes:
+        """A result file of the child. Links are not followed; only a regular file of a sane size is read."""
+        try:
+            handle = os.open(Path(self._folder.name) / name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+        except OSError as error:
+            raise _no_answer(f"{name} cannot be opened ({error.strerror})") from error
+        with os.fdopen(handle, "rb") as file:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode) or status.st_size > max_bytes or status.st_nlink != 1:
+                raise _no_answer(f"{name} is not a regular file of at most {max_bytes:,} bytes")
+            return file.read(max_bytes)
 
     def _request(self, job: Mapping[str, Any]) -> dict[str, Any]:
         if self._served >= self._recycle_after:
@@ -189,12 +220,22 @@ class MediaSandbox:
             self._child.stdin.flush()
         except BrokenPipeError:
             raise self._died(started) from None
-        answer: dict[str, Any] = json.loads(self._read_line(started, self._time_limit_s))
-        if "code" in answer:
-            if answer["code"] == "decode_memory":
-                self._end_child()  # a failed allocation can leave the heap fragmented
-            raise MediaError(answer["code"], answer["reason"])
-        return answer
+        try:
+            answer = read_untrusted_json(self._read_line(started, self._time_limit_s), max_bytes=MAX_ANSWER_BYTES)
+        except ValueError as error:
+            self._end_child()
+            raise _no_answer(str(error)) from error
+        if isinstance(answer, dict) and (
+            isinstance(answer.get("notes"), list) or isinstance(answer.get("header"), dict)
+        ):
+            return answer
+        code, reason = (answer.get("code"), answer.get("reason")) if isinstance(answer, dict) else (None, None)
+        if not (isinstance(code, str) and CODE.fullmatch(code) and isinstance(reason, str)):
+            self._end_child()
+            raise _no_answer("neither notes nor a code")
+        if code == "decode_memory":
+            self._end_child()  # a failed allocation can leave the heap fragmented
+        raise MediaError(code, reason)
 
     def _read_line(self, started: float, limit_s: float) -> bytes:
         """Read one line of the child's answer. Ends the child and raises MediaError at the time limit."""
@@ -213,6 +254,9 @@ class MediaSandbox:
                 if not chunk:
                     raise self._died(started)
                 received += chunk
+                if len(received) > MAX_ANSWER_BYTES:
+                    self._end_child()
+                    raise _no_answer(f"more than {MAX_ANSWER_BYTES:,} bytes")
         return received
 
     def _died(self, started: float) -> MediaError:
@@ -233,7 +277,7 @@ class MediaSandbox:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": search},
+            env={name: os.environ[name] for name in PASSED_VARIABLES if name in os.environ} | {"PYTHONPATH": search},
             start_new_session=True,  # only the parent handles Ctrl-C
         )
         self._served = 0
@@ -244,7 +288,8 @@ class MediaSandbox:
                 f"media sandbox: the child process did not start ({error.reason}). Raise memory_limit_mb "
                 f"(now {self._memory_limit_mb}), or run 'uniform doctor'"
             ) from error
-        assert greeting == READY
+        if greeting != READY:
+            raise PipelineError("media sandbox: the child process did not greet. Run 'uniform doctor'")
 
     def _end_child(self) -> None:
         child, self._child = self._child, None
@@ -256,3 +301,21 @@ class MediaSandbox:
             if pipe is not None:
                 with contextlib.suppress(BrokenPipeError):
                     pipe.close()
+
+
+def _no_answer(what: str) -> MediaError:
+    return MediaError("decode_crash", f"the decoder's process gave no valid answer: {what}")
+
+
+def _notes(answer: dict[str, Any]) -> tuple[Note, ...]:
+    try:
+        return tuple(read_note(str(text)) for text in answer["notes"])
+    except (PipelineError, TypeError, ValueError, KeyError) as error:
+        raise _no_answer("a note of no known form") from error
+
+
+def _rate_hz(answer: dict[str, Any]) -> int | None:
+    rate_hz = answer.get("rate_hz")
+    if rate_hz is None or (isinstance(rate_hz, int) and rate_hz > 0):
+        return rate_hz
+    raise _no_answer("a sample rate that is no positive number")
