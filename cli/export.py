@@ -27,6 +27,10 @@ def export(
     licence: Annotated[
         str | None, typer.Option("--license", help="For --upload: the hub's identifier of the weights' licence.")
     ] = None,
+    accept_licence: Annotated[
+        bool,
+        typer.Option("--accept-licence", help="Take --license although a codec of the checkpoint is non-commercial."),
+    ] = False,
     public: Annotated[bool, typer.Option("--public", help="For --upload: not a private repository.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="For --upload: write the files, show what would be sent, send nothing.")
@@ -34,13 +38,17 @@ def export(
 ) -> None:
     """Write the network of a run to one file: weights, configuration, spec and codec fingerprints."""
     from uniform.errors import CheckpointError
+    from uniform.export.licences import require_licence
     from uniform.export.model import export_diffusers, export_model
     from uniform.export.publish import plan_publication, publish
+    from uniform.model.checkpoint import load_metadata
 
     if upload is not None and licence is None:
         raise CheckpointError("--upload needs --license, the licence of the weights, for instance apache-2.0")
     if upload is None and (licence is not None or public or dry_run):
         raise CheckpointError("--license, --public and --dry-run go with --upload")
+    if licence is not None:
+        require_licence(load_metadata(checkpoint), licence, accepted=accept_licence)
     exported = (export_diffusers if diffusers else export_model)(checkpoint, out, raw=raw)
     path = exported.weights
     console.out.print(f"written: {path} ({path.stat().st_size / 1e6:,.1f} MB)", markup=False)

@@ -1,6 +1,7 @@
 """Atomic writes: a file or folder appears under its name complete and synced, or not at all."""
 
 import contextlib
+import ctypes
 import fcntl
 import os
 import shutil
@@ -8,6 +9,8 @@ import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
+_HERE, _EXCHANGE = -100, 2
+"""AT_FDCWD and RENAME_EXCHANGE of renameat2(2)."""
 TEMPORARY_PREFIX = ".tmp-"
 """Files and folders under this prefix were left by a process that died; no reader uses them."""
 
@@ -34,7 +37,8 @@ def replacing(path: Path) -> Iterator[Path]:
 def replacing_folder(path: Path) -> Iterator[Path]:
     """As `replacing`, for a folder of files: the temporary folder exists, and an older folder `path` is replaced.
 
-    The older folder is removed only after the new one has its name.
+    The older folder is removed only after the new one has its name. The two swap names in one operation where the file
+    system can; elsewhere (some network shares) a kill between two renames leaves the older one under a temporary name.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary, older = _temporary(path), _temporary(path)
@@ -44,9 +48,10 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         for file in temporary.iterdir():
             sync(file)
         sync(temporary)
-        if path.exists():
+        if path.exists() and not _exchanged(temporary, path):
             path.rename(older)
-        temporary.rename(path)
+        if temporary.exists() and not path.exists():
+            temporary.rename(path)
         sync(path.parent)
     finally:
         if older.exists() and not path.exists():
@@ -68,6 +73,14 @@ def sync(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def _exchanged(one: Path, other: Path) -> bool:
+    """Swap the names of two folders in one operation; False where the system or the file system cannot."""
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    return bool(rename(_HERE, os.fsencode(one.absolute()), _HERE, os.fsencode(other.absolute()), _EXCHANGE) == 0)
 
 
 def _temporary(path: Path) -> Path:

@@ -6,13 +6,15 @@
                                     optimiser.safetensors   exp_avg/<name>, exp_avg_sq/<name>, step/<name>
 
 A checkpoint of another format version is refused, never skipped. A damaged one (a file is missing or has another size
-than checkpoint.json states) is skipped with a warning. Neither is ever deleted. Nothing is pickled.
+than checkpoint.json states) is skipped with a warning. Neither is deleted, except one that lacks files and is older
+than an intact one: a removal that was killed leaves such. Nothing is pickled.
 """
 
 import json
 import logging
 import re
 import shutil
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,7 +183,11 @@ def write_checkpoint(folder: Path, snapshot: Snapshot) -> Path:
 
 
 def prune(folder: Path, keep_last: int, keep_every: int | None, keep: int | None = None) -> None:
-    """Remove old intact checkpoints, and temporary folders of processes that died.
+    """Remove old intact checkpoints, damaged ones older than the newest intact one, and temporary folders.
+
+    A checkpoint is renamed to a temporary name first, so that one that is removed halfway is never taken for one. What
+    cannot be removed (a file that another program holds open on a network share) is tried again after the next
+    checkpoint and never stops the run.
 
     Args:
         keep_last: newest checkpoints to keep.
@@ -190,10 +196,38 @@ def prune(folder: Path, keep_last: int, keep_every: int | None, keep: int | None
     """
     for path in folder.glob(f"{TEMPORARY_PREFIX}*"):
         shutil.rmtree(path, ignore_errors=True)
-    for path in [path for path in _named(folder) if _is_intact(path)][:-keep_last]:
+    named = _named(folder)
+    intact = [path for path in named if _is_intact(path)]
+    if not intact:
+        return
+    old = [path for path in named if path < intact[-1] and _is_partly_removed(path)]
+    for path in intact[:-keep_last]:
         step = step_of(path)
         if step != keep and (keep_every is None or step % keep_every):
-            shutil.rmtree(path)
+            old.append(path)
+    for path in old:
+        _remove(path)
+
+
+def _remove(path: Path) -> None:
+    aside = path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+    try:
+        path.rename(aside)
+        shutil.rmtree(aside)
+    except OSError as error:
+        logger.warning(
+            "%s: an old checkpoint cannot be removed now (%s); it is tried again after the next one", path, error
+        )
+
+
+def _is_partly_removed(path: Path) -> bool:
+    """Whether a checkpoint lacks some of its files, as a removal that was killed leaves it."""
+    try:
+        return any(not (path / name).exists() for name in read_metadata(path)["files"])
+    except FormatVersionError:
+        return False
+    except (CheckpointError, KeyError, TypeError):
+        return not (path / METADATA_NAME).exists()
 
 
 def _named(folder: Path) -> list[Path]:

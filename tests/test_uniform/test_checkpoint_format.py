@@ -174,3 +174,40 @@ def test_a_warning_names_each_damaged_checkpoint(tmp_path: Path, caplog: pytest.
     for step, message in zip((3, 2), caplog.messages, strict=True):
         assert f"step-0000000{step} is damaged" in message
     assert "model.safetensors: No such file or directory" in caplog.messages[1]
+
+
+def test_an_old_checkpoint_that_cannot_be_removed_does_not_stop_the_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for step in (1, 2):
+        write_checkpoint(tmp_path, snapshot(step))
+
+    def fails(path: Path, ignore_errors: bool = False) -> None:
+        if not ignore_errors:
+            raise OSError(39, "Directory not empty", str(path))
+
+    monkeypatch.setattr("uniform.checkpoint_format.shutil.rmtree", fails)
+    prune(tmp_path, keep_last=1, keep_every=None)
+    assert [path.name for path in tmp_path.glob("step-*")] == ["step-00000002"]
+    monkeypatch.undo()
+    prune(tmp_path, keep_last=1, keep_every=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+def test_a_half_removed_old_checkpoint_is_removed(tmp_path: Path) -> None:
+    for step in (1, 2):
+        write_checkpoint(tmp_path, snapshot(step))
+    (tmp_path / "step-00000001" / "checkpoint.json").unlink()
+
+    prune(tmp_path, keep_last=5, keep_every=None)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-00000002"]
+
+
+def test_the_same_step_written_again_is_never_absent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_checkpoint(tmp_path, snapshot(1))
+    renamed: list[Path] = []
+    monkeypatch.setattr(Path, "rename", lambda self, target: renamed.append(self))
+    write_checkpoint(tmp_path, snapshot(1))
+
+    assert renamed == []  # one exchange of names, no moment between two renames
+    assert [each.name for each in tmp_path.iterdir()] == [path.name]

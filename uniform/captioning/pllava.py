@@ -189,7 +189,7 @@ def _tokenizer(files: ModelFiles, config: Any, name: str) -> Any:
     whole = (files.folder / "tokenizer.json").is_file()
     library: Any = AutoTokenizer if whole else LlamaTokenizer
     try:
-        tokenizer = library.from_pretrained(str(files.folder), local_files_only=True)
+        tokenizer = library.from_pretrained(str(files.folder), local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise WeightsError(f"{name}: {files.folder} holds no tokenizer ({error}). Fetch it again.") from error
     found = tokenizer.convert_tokens_to_ids(IMAGE)

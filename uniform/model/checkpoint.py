@@ -76,6 +76,11 @@ def save_model(path: Path, model: UniForm, metadata: ModelMetadata) -> None:
     save_tensors(path, model.state_dict(), header)
 
 
+def load_metadata(path: Path) -> ModelMetadata:
+    """The metadata of a trained network, without its weights. Args, raises: as `load_model`."""
+    return _read_metadata(_own_files(path, ema=True)[0])
+
+
 def load_model(path: Path, ema: bool = True) -> tuple[UniForm, ModelMetadata]:
     """A trained network for sampling, on the CPU, in evaluation mode.
 

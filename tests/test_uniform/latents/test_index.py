@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import webdataset as wds
 
@@ -127,10 +128,12 @@ def test_a_shard_outside_the_folder_is_refused(folder: Path) -> None:
 def test_a_clip_listed_twice_or_without_a_latent_is_refused(folder: Path) -> None:
     rows = read_index_rows(folder)
     write_index(folder, [*rows, rows[2]])
+    change_card(folder, clips=13)
     with pytest.raises(ShardError, match=f"clip {rows[2]['clip_id']} is listed more than once"):
         open_index(folder)
     rows[1]["video"] = None
     write_index(folder, rows)
+    change_card(folder, clips=12)
     with pytest.raises(ShardError, match=f"clip {rows[1]['clip_id']} has no video member"):
         open_index(folder)
 
@@ -172,3 +175,23 @@ def test_a_header_that_is_not_a_plain_array_is_refused(fields: str) -> None:
     text = fields.encode()
     with pytest.raises(ValueError, match=r"\.npy"):
         parse_header(b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text)
+
+
+def test_a_row_count_that_is_not_the_cards_is_refused_before_a_row_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = read_index_rows(folder)
+    write_index(folder, rows * 1000)
+    monkeypatch.delattr(pq.ParquetFile, "iter_batches")
+
+    with pytest.raises(ShardError, match=r"lists 12,000 clips, but card\.json says 12"):
+        open_index(folder)
+
+
+def test_an_index_with_huge_cells_is_refused(folder: Path) -> None:
+    rows = read_index_rows(folder)
+    rows[0]["dataset"] = "d" * (20 << 20)
+    write_index(folder, rows)
+
+    with pytest.raises(ShardError, match="the index cannot be trusted"):
+        open_index(folder)

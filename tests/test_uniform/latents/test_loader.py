@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -237,3 +238,18 @@ def test_a_shard_that_is_removed_before_it_is_first_read_ends_the_run_with_its_n
 
     with pytest.raises(ShardError, match=r"latents-000001\.tar: cannot be read .*Copy the shard again"):
         read(loader, range(5))
+
+
+@pytest.mark.parametrize("verify", ["never", "first"])
+def test_a_text_shard_that_is_cut_during_the_run_ends_it_with_its_name(
+    folder: Path, verify: Literal["never", "first"]
+) -> None:
+    loader = make(folder, verify=verify)
+    for step in range(3):
+        loader.read(step)
+    for path in folder.glob("text-*.tar"):
+        with path.open("r+b") as file:
+            file.truncate(512)
+
+    with pytest.raises(ShardError, match=r"text-\w+-00000\d\.tar: had \d+ bytes when the run began, has 512 now"):
+        read(loader, range(3, 8))

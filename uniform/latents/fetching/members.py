@@ -1,7 +1,7 @@
-"""Reads members of remote shards: threads fetch byte ranges into the cache in advance, and files are mapped from it."""
+"""Reads members of remote shards: threads fetch byte ranges into the cache in advance, and files are read from it."""
 
 import logging
-import mmap
+import os
 import time
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -37,8 +37,8 @@ READ_BYTES = 16 << 20
 """Bytes of a whole shard per request; a failed request is repeated."""
 DOWNLOAD_ATTEMPTS = 2
 """Downloads of a byte range whose content does not have the checksums of the index."""
-MAP_ATTEMPTS = 3
-"""Downloads of a byte range that another process removes before it is mapped."""
+OPEN_ATTEMPTS = 3
+"""Downloads of a byte range that another process removes before it is opened."""
 CLOSING_S = 10.0
 """Seconds that requests in progress get to finish when the run ends."""
 
@@ -79,19 +79,19 @@ class FetchedMembers:
         path = range_path(self.source.index, shard, start, length)
         if path in self._whole:
             return self._whole[path], offset - start
-        for _ in range(MAP_ATTEMPTS):
+        for _ in range(OPEN_ATTEMPTS):
             coming = self._coming.pop(path, None)
             if coming is not None:
                 coming.result()
             else:
                 self._obtain(path, shard, start, length)
-            mapped = self._map(path, shard, length)
-            if mapped is not None:
-                if start == 0:  # a whole shard stays mapped; there are too many ranges of single clips
-                    self._whole[path] = mapped
-                return mapped, offset - start
+            opened = self._open(path, shard, length)
+            if opened is not None:
+                if start == 0:  # a whole shard stays open; there are too many ranges of single clips
+                    self._whole[path] = opened
+                return opened, offset - start
         raise RemoteError(
-            f"{path}: removed {MAP_ATTEMPTS} times before it could be read. The cache is too small for the processes "
+            f"{path}: removed {OPEN_ATTEMPTS} times before it could be read. The cache is too small for the processes "
             f"that share it: raise data.cache_bytes, or give each run a data.cache_folder of its own."
         )
 
@@ -140,8 +140,8 @@ class FetchedMembers:
         starts, rows, captions = np.unique(np.concatenate(columns, axis=1), axis=1)
         return starts, rows, captions
 
-    def _map(self, path: Path, shard: int, length: int) -> Shard | None:
-        """The mapped byte range, or None where it was removed or is incomplete."""
+    def _open(self, path: Path, shard: int, length: int) -> Shard | None:
+        """The open byte range, or None where it was removed or is incomplete."""
         try:
             if path.stat().st_size == length:
                 return Shard(path, f"{self.folder}/{self.source.index.shards[shard]}")
@@ -179,16 +179,15 @@ class FetchedMembers:
         edges = place_codes(np.array([shard, shard], np.int32), np.array([start, start + length]))
         low, high = np.searchsorted(self._members, edges).tolist()
         found = []
-        with mmap.mmap(file.fileno(), length, access=mmap.ACCESS_READ) as content, memoryview(content) as view:
-            for code, size, crc in zip(
-                self._members[low:high].tolist(),
-                self._lengths[low:high].tolist(),
-                self._crcs[low:high].tolist(),
-                strict=True,
-            ):
-                begin = code - int(edges[0])
-                if zlib.crc32(view[begin : begin + size]) != crc:
-                    found.append(start + begin)
+        for code, size, crc in zip(
+            self._members[low:high].tolist(),
+            self._lengths[low:high].tolist(),
+            self._crcs[low:high].tolist(),
+            strict=True,
+        ):
+            begin = code - int(edges[0])
+            if zlib.crc32(os.pread(file.fileno(), size, begin)) != crc:
+                found.append(start + begin)
         return found
 
 

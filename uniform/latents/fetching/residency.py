@@ -1,4 +1,4 @@
-"""Stores of latents: in mapped shards on disk, in memory, or on the accelerator.
+"""Stores of latents: in shards on disk, in memory, or on the accelerator.
 
 All stores have the same methods: raw latents of some clips, their stds where the source samples its posteriors, and
 their text features. A window is the part of a long clip that begins at that second
@@ -6,7 +6,8 @@ their text features. A window is the part of a long clip that begins at that sec
 """
 
 import os
-from collections.abc import Mapping
+import zlib
+from collections.abc import Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -15,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from typing_extensions import Buffer
 
 from uniform.errors import ShardError, SpecMismatchError
 from uniform.latents.batches.batch import Text
@@ -50,7 +52,7 @@ class Store(Protocol):
 
 
 class DiskStore:
-    """Copies members out of memory-mapped shards or of fetched byte ranges: one copy, in any order."""
+    """Reads members of shards or of fetched byte ranges straight into the batch: one copy, in any order."""
 
     def __init__(self, source: Source, members: Members, verify: Verify) -> None:
         index = source.index
@@ -93,10 +95,10 @@ class DiskStore:
         target = into.numpy().reshape(len(into), -1).view(np.uint8)
         part = places.take(rows)
         header, size = self._header(what, places, int(rows[0]))
-        begin = len(header)
-        same_length = bool((part.length == begin + size).all())
-        whole: set[Shard] = set()
-        find = self.members.find
+        length = len(header) + size
+        same_length = bool((part.length == length).all())
+        start, scratch = bytearray(len(header)), np.empty(size, np.uint8)
+        find, checked = self.members.find, self.verify != "never"
         cut_steps: list[slice | None] = [None] * len(rows)
         if windows is not None and not cut.single:
             cut_steps = [cut.steps(window) for window in windows.tolist()]
@@ -104,18 +106,16 @@ class DiskStore:
             rows.tolist(), slots.tolist(), part.shard.tolist(), part.offset.tolist(), cut_steps, strict=True
         ):
             opened, at = find(what, row, shard, offset)
-            if opened not in whole:
-                opened.require_full_length()
-                whole.add(opened)
-            if not same_length or opened.map[at : at + begin] != header:
+            if not same_length:
                 self._array(what, places, row)  # raises with the reason
-            if self.verify != "never":
-                self._check(what, places, row, opened, at)
-            if steps is None:
-                target[slot] = opened.bytes[at + begin : at + begin + size]
-            else:
-                content = opened.bytes[at + begin : at + begin + size]
-                part_of_clip = content.reshape(*cut.flat[:2], -1)[:, steps]
+            content: memoryview = (target[slot] if steps is None else scratch).data
+            opened.read_into(at, (start, content), length)
+            if start != header:
+                self._array(what, places, row)  # raises with the reason
+            if checked:
+                self._check(what, places, row, opened, at, (start, content))
+            if steps is not None:
+                part_of_clip = scratch.reshape(*cut.flat[:2], -1)[:, steps]
                 target[slot].reshape(part_of_clip.shape)[:] = part_of_clip
 
     def _header(self, what: str, places: Places, row: int) -> tuple[bytes, int]:
@@ -124,7 +124,7 @@ class DiskStore:
             array = self._array(what, places, row)
             begin = int(places.length[row]) - array.nbytes
             opened, at = self.members.find(what, row, int(places.shard[row]), int(places.offset[row]))
-            self.headers[what] = opened.map[at : at + begin], array.nbytes
+            self.headers[what] = opened.read(at, begin), array.nbytes
         return self.headers[what]
 
     def _array(self, what: str, places: Places, row: int) -> npt.NDArray[Any]:
@@ -145,22 +145,23 @@ class DiskStore:
         places = self.source.index.texts[name]
         what = f"the text '{name}' of clip {self.source.index.clip_ids[row]}"
         shard, at = self.members.find(text_kind(name), row, int(places.shard[row]), int(places.offset[row]))
-        array = shard.array(at, int(places.length[row]), what)
+        member = shard.read(at, int(places.length[row]))
+        array = shard.array_of(member, at, what)
         if array.ndim != 2 or 0 in array.shape or array.dtype != np.float16:
             raise ShardError(f"{shard.path}: {what} is {array.dtype} {array.shape}; wanted float16 (tokens, width).")
         if self.verify != "never":
-            self._check(name, places, row, shard, at)
+            self._check(name, places, row, shard, at, (member,))
         return array
 
-    def _check(self, what: str, places: Places, row: int, shard: Shard, at: int) -> None:
+    def _check(self, what: str, places: Places, row: int, shard: Shard, at: int, parts: Sequence[Buffer]) -> None:
+        """Compare the bytes that were read, not the file's, with the index."""
         if self.verify == "first" and self.seen[what][row]:
             return
-        shard.require_crc(
-            at,
-            int(places.length[row]),
-            int(places.crc32[row]),
-            f"the {what} of clip {self.source.index.clip_ids[row]}",
-        )
+        found = 0
+        for part in parts:
+            found = zlib.crc32(part, found)
+        what_of = f"the {what} of clip {self.source.index.clip_ids[row]}"
+        shard.compare_crc(found, int(places.crc32[row]), at, what_of)
         self.seen[what][row] = True
 
 

@@ -23,6 +23,11 @@ from uniform.spec import Spec
 from uniform.tables import LOCAL, local_name
 
 Longs = npt.NDArray[np.int64]
+READ_ROWS = 4096
+"""Rows of the index that are decoded at once."""
+MAX_FIXED_BYTES, MAX_ROW_BYTES = 16 << 20, 16 << 10
+"""What the decoded index may take: so much, and so much more per row; a real row takes some 400 bytes and 60 a caption
+set."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +99,7 @@ def open_index(folder: Path | RemoteFolder, split: str | None = None, *, stdev: 
     local = folder.local if isinstance(folder, RemoteFolder) else folder
     card = read_card(local)
     path = local / INDEX_NAME
-    table = _read_table(path)
-    listed = len(table)
+    table = _read_table(path, card.clips)
     if split is not None:
         splits = sorted(set(table["split"].to_pylist()))
         table = table.filter(pa.compute.equal(table["split"], split))
@@ -117,29 +121,46 @@ def open_index(folder: Path | RemoteFolder, split: str | None = None, *, stdev: 
         shards=tuple(names),
     )
     _check_members(index, path)
-    if listed != card.clips:
-        raise ShardError(
-            f"{path}: lists {listed:,} clips, but {CARD_NAME} says {card.clips:,}: the two are of different states of "
-            f"the run, as a kill or a copy half done leaves them. Run `uniform pipeline run` again, or copy both again."
-        )
     _check_bytes(index, path)
     return index
 
 
-def _read_table(path: Path) -> pa.Table:
+def _read_table(path: Path, clips: int) -> pa.Table:
+    """The columns of the format, read only where the file has as many rows as the card says and cells of sane size."""
     if not path.exists():
         raise ShardError(f"{path}: not found. A finished folder of shards has one; was the pipeline run to its end?")
     try:
-        table = pq.read_table(local_name(path), filesystem=LOCAL)
-    except (pa.ArrowException, OSError) as error:
-        raise ShardError(f"{path}: not a Parquet file ({error}). Run `uniform pipeline run` again.") from error
-    missing = [name for name in INDEX_SCHEMA.names if name not in table.column_names]
+        with pq.ParquetFile(local_name(path), filesystem=LOCAL) as file:
+            listed = file.metadata.num_rows
+            _require_columns(path, file.schema_arrow)
+            if listed not in (0, clips):  # none at all has an error of its own
+                raise ShardError(
+                    f"{path}: lists {listed:,} clips, but {CARD_NAME} says {clips:,}: the two are of different states "
+                    f"of the run, as a kill or a copy half done leaves them. Run `uniform pipeline run` again, or copy "
+                    f"both again."
+                )
+            batches = []
+            budget = MAX_FIXED_BYTES + listed * MAX_ROW_BYTES
+            for batch in file.iter_batches(READ_ROWS, columns=INDEX_SCHEMA.names):
+                batches.append(batch)
+                budget -= batch.nbytes
+                if budget < 0:
+                    raise ShardError(
+                        f"{path}: its {listed:,} rows take more than {MAX_ROW_BYTES:,} bytes each; the index cannot be "
+                        f"trusted. Run `uniform pipeline run` again, or copy the folder again from where it was made."
+                    )
+            table = pa.Table.from_batches(batches, file.schema_arrow) if batches else file.read()
+        return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise ShardError(
+            f"{path}: not a Parquet file with the columns of the format ({error}). Run `uniform pipeline run` again."
+        ) from error
+
+
+def _require_columns(path: Path, schema: pa.Schema) -> None:
+    missing = [name for name in INDEX_SCHEMA.names if name not in schema.names]
     if missing:
         raise ShardError(f"{path}: columns {', '.join(missing)} are missing. Run `uniform pipeline run` again.")
-    try:
-        return table.select(INDEX_SCHEMA.names).cast(INDEX_SCHEMA)
-    except (pa.ArrowException, ValueError) as error:
-        raise ShardError(f"{path}: its columns are not those of the format ({error}).") from error
 
 
 def _strings(column: pa.ChunkedArray) -> npt.NDArray[np.str_]:

@@ -1,16 +1,20 @@
-"""The arrays inside memory-mapped shards: a member is a view of the file's bytes, nothing is copied or unpickled."""
+"""The arrays inside shards, by positioned reads: a member is read where the index says, and nothing is unpickled."""
 
 import ast
+import contextlib
 import math
-import mmap
+import os
 import struct
+import weakref
 import zlib
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Buffer
 
 from uniform.errors import ShardError
 from uniform.latents.shards.index import Places
@@ -44,51 +48,86 @@ def parse_header(start: bytes) -> tuple[tuple[int, ...], np.dtype[Any], int]:
 
 
 class Shard:
-    """One memory-mapped tar, or a fetched byte range of one.
+    """One tar, or a fetched byte range of one, open for positioned reads.
 
-    Raises: ShardError where the file cannot be mapped.
+    Nothing is mapped: where another program shortens a mapped file, reading the lost pages ends the process by SIGBUS.
+    A positioned read of the same bytes is short, which is an error that names the file.
+    Raises: ShardError where the file cannot be opened.
     """
 
     def __init__(self, path: Path, origin: str | None = None) -> None:
-        """Map a file.
+        """Open a file.
 
         Args:
             origin: where a fetched file came from, for errors; None for a local shard.
         """
         self.path, self.origin = path, origin
         try:
-            with path.open("rb") as file:
-                self.map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (OSError, ValueError) as error:
+            self.handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        except OSError as error:
             raise ShardError(f"{path}: cannot be read ({error}). Copy the shard again.") from error
-        self.bytes = np.frombuffer(self.map, dtype=np.uint8)
+        weakref.finalize(self, os.close, self.handle)
+        self.size = os.fstat(self.handle).st_size
 
-    def require_full_length(self) -> None:
-        """Raise ShardError where the file became shorter since it was mapped: reading lost pages ends the process."""
-        size = self.map.size()
-        if size < len(self.bytes):
-            raise ShardError(f"{self.path}: had {len(self.bytes)} bytes when the run began, has {size} now.")
+    def read_into(self, offset: int, buffers: Sequence[Buffer], length: int) -> None:
+        """Fill `buffers`, which have `length` bytes in all, with the bytes at `offset`.
+
+        Raises: ShardError where the file has become shorter, or the disk fails.
+        """
+        try:
+            if os.preadv(self.handle, buffers, offset) == length:
+                return
+        except OSError as error:
+            raise self._failed(offset, error) from error
+        content = self.read(offset, length)  # a large read may come in parts; a file that is too short raises
+        begin = 0
+        for buffer in buffers:
+            with memoryview(buffer) as view, view.cast("B") as flat:
+                flat[:] = content[begin : begin + len(flat)]
+                begin += len(flat)
+
+    def read(self, offset: int, length: int) -> bytes:
+        """`length` bytes at `offset`. Raises: ShardError where the file has become shorter, or the disk fails."""
+        parts: list[bytes] = []
+        missing = length
+        while missing:
+            try:
+                part = os.pread(self.handle, missing, offset + length - missing)
+            except OSError as error:
+                raise self._failed(offset, error) from error
+            if not part:
+                raise self._shorter(offset, length)
+            parts.append(part)
+            missing -= len(part)
+        return parts[0] if len(parts) == 1 else b"".join(parts)
 
     def array(self, offset: int, length: int, what: str) -> npt.NDArray[Any]:
-        """The array in the .npy member at `offset`, as a read-only view of the file.
+        """The array in the .npy member at `offset`, read-only.
 
         Raises: ShardError that names the shard and `what` where these bytes are not such an array.
         """
-        start = self.map[offset : offset + min(length, USUAL_HEADER_BYTES)]
+        return self.array_of(self.read(offset, length), offset, what)
+
+    def array_of(self, member: bytes, offset: int, what: str) -> npt.NDArray[Any]:
+        """As `array`, of bytes that were read at `offset`."""
         try:
+            start = member[:USUAL_HEADER_BYTES]
             if len(start) >= 12 and _header_length(start) > len(start):
-                start = self.map[offset : offset + min(length, MAX_HEADER_BYTES)]
+                start = member[:MAX_HEADER_BYTES]
             shape, dtype, begin = parse_header(start[: _header_length(start)])
             count = math.prod(shape)
-            if begin + count * dtype.itemsize != length:
-                raise ValueError(f"header says {shape} {dtype}, the index says {length} bytes")
+            if begin + count * dtype.itemsize != len(member):
+                raise ValueError(f"header says {shape} {dtype}, the index says {len(member)} bytes")
         except ValueError as error:
             raise ShardError(f"{self.path}: {what} at byte {offset}: {error}. Index and shard do not match.") from error
-        return np.frombuffer(self.map, dtype, count, offset + begin).reshape(shape)
+        return np.frombuffer(member, dtype, count, begin).reshape(shape)
 
     def require_crc(self, offset: int, length: int, crc32: int, what: str) -> None:
         """Raise ShardError where the member's bytes do not have the index's checksum."""
-        found = zlib.crc32(memoryview(self.map)[offset : offset + length])
+        self.compare_crc(zlib.crc32(self.read(offset, length)), crc32, offset, what)
+
+    def compare_crc(self, found: int, crc32: int, offset: int, what: str) -> None:
+        """As `require_crc`, of bytes that were read at `offset` and have the checksum `found`."""
         if found != crc32:
             fix = f"Copy the shard again, or run `uniform shards lint {self.path.parent}`."
             if self.origin is not None:
@@ -98,9 +137,23 @@ class Shard:
             )
 
     def prefetch(self, offset: int, length: int) -> None:
-        """Ask the kernel to read these bytes soon."""
-        begin = offset - offset % mmap.PAGESIZE
-        self.map.madvise(mmap.MADV_WILLNEED, begin, offset + length - begin)
+        """Ask the kernel to read these bytes soon; a file system that cannot is read when the bytes are needed."""
+        with contextlib.suppress(OSError):
+            os.posix_fadvise(self.handle, offset, length, os.POSIX_FADV_WILLNEED)
+
+    def _shorter(self, offset: int, length: int) -> ShardError:
+        now = os.fstat(self.handle).st_size
+        if now < self.size:
+            return ShardError(
+                f"{self.path}: had {self.size} bytes when the run began, has {now} now. Copy the shard again, "
+                f"under another name first and then renamed."
+            )
+        return ShardError(f"{self.path}: has {now} bytes; {length} at byte {offset} are wanted. Copy the shard again.")
+
+    def _failed(self, offset: int, error: OSError) -> ShardError:
+        return ShardError(
+            f"{self.path}: cannot be read at byte {offset} ({error.strerror}). Check the disk or the network share."
+        )
 
 
 def _header_length(start: bytes) -> int:
@@ -115,7 +168,7 @@ class Members(Protocol):
     """Finds the members of a source's clips, in local or remote shards."""
 
     def find(self, what: str, row: int, shard: int, offset: int) -> tuple[Shard, int]:
-        """The mapped file that holds a member, and the member's first byte in it.
+        """The open file that holds a member, and the member's first byte in it.
 
         Args:
             what: kind of member: a modality, its `std_kind`, or the `text_kind` of a caption set.
@@ -142,7 +195,7 @@ def text_kind(caption_set: str) -> str:
 
 
 class Shards:
-    """The shards of one local folder, mapped when first asked for."""
+    """The shards of one local folder, opened when first asked for."""
 
     def __init__(self, folder: Path, names: tuple[str, ...]) -> None:
         self.folder = folder
@@ -160,7 +213,7 @@ class Shards:
         return self[shard], offset
 
     def prefetch(self, what: str, places: Places, rows: npt.NDArray[np.int64]) -> None:
-        """Ask the kernel to read these members soon, all at once instead of one fault after another."""
+        """Ask the kernel to read these members soon, all at once instead of one read after another."""
         part = places.take(rows)
         for shard, offset, length in zip(part.shard.tolist(), part.offset.tolist(), part.length.tolist(), strict=True):
             self[shard].prefetch(offset, length)
