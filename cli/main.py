@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 class Root(Group):
-    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with code 1."""
+    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with 1 or the error's own code."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The order of the help: that of the work."""
@@ -47,7 +47,7 @@ class Root(Group):
             return super().invoke(ctx)
         except UniformError as error:
             console.show_error(error)
-            raise typer.Exit(1) from error
+            raise typer.Exit(getattr(error, "exit_code", 1)) from error
         except OSError as error:
             if error.filename is None or ctx.params.get("verbose"):
                 raise

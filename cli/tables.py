@@ -47,12 +47,14 @@ def show_plan(run: "Run", until: str | None) -> None:
     from pipelines.run.plan import make_plan
     from pipelines.run.provenance import RunInputs
     from pipelines.run.state import read_run_state
+    from pipelines.stage import scope_of
 
     units = run.units()
     steps = run.recipe.until(until)
     state = read_run_state(run.folder, [step.name for step in steps], len(units))
     plan = make_plan(state, RunInputs(run.recipe, units), steps)
     made = table("stage", "done", "stale", "pending", "clips done", "s/clip", "time left")
+    barriers = [step.name for step in steps if scope_of(step.stage) == "all"]
     for stage in plan.stages:
         tally = plan.tally(stage)
         done, stale, pending = (plan.of(stage, condition) for condition in ("done", "stale", "pending"))
@@ -66,6 +68,8 @@ def show_plan(run: "Run", until: str | None) -> None:
     console.show_table(made)
     total = len(units.last_unit)
     console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
+    for stage in barriers:
+        console.out.print(f"barrier: '{stage}' begins when every unit has passed the stage before it", markup=False)
     for one in plan.stale[:10]:
         console.out.print(f"stale: {one.stage}, unit {one.unit}: {'; '.join(one.reasons)}", markup=False)
     if len(plan.stale) > 10:
