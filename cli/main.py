@@ -34,7 +34,10 @@ COMMANDS = {
 
 
 class Root(Group):
-    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with 1 or the error's own code."""
+    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with code 1.
+
+    An error may name another code: `exit_code`.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The order of the help: that of the work."""
