@@ -8,7 +8,7 @@ from typing import Any
 import ray
 from ray.exceptions import ActorUnavailableError, OutOfMemoryError, RayError, RayTaskError
 
-from pipelines.cluster.nodes import NodeChecks
+from pipelines.cluster.nodes import NodeChecks, alive_nodes
 from pipelines.cluster.placement import ResourceClass
 from pipelines.cluster.pool import WorkerPool, WorkerSlot
 from pipelines.cluster.suspects import Job, Suspects
@@ -92,9 +92,7 @@ class Dispatcher:
 
     def _more(self) -> bool:
         """Whether more jobs may start."""
-        if self._error is not None or not self._queue.open:
-            return False
-        return True
+        return self._error is None and self._queue.open
 
     def _look(self) -> None:
         """At nodes and the head, from time to time."""
@@ -104,7 +102,7 @@ class Dispatcher:
         self._looked_s = now
         self._look_at_head(now)
         if self._checks is None:
-            self._nodes = [node for node in ray.nodes() if node["Alive"]]
+            self._nodes = alive_nodes()
             self._pool.verify(lambda _: True)
             return
         self._nodes = self._checks.look()
@@ -317,11 +315,12 @@ class Dispatcher:
         ]
         have = {name: sum(node["Resources"].get(name, 0.0) for node in self._nodes) for name in ("CPU", "GPU")}
         self._listener.warn(
-            f"no progress for {quiet_s:.0f} s. Waiting for: {'; '.join(parts) or 'nodes to be checked'}. The cluster has "
-            f"{len(self._nodes)} nodes with {have['CPU']:g} cores and {have['GPU']:g} accelerators, others may use them too"
+            f"no progress for {quiet_s:.0f} s. Waiting for: {'; '.join(parts) or 'nodes to be checked'}. "
+            f"The cluster has {len(self._nodes)} nodes with {have['CPU']:g} cores and {have['GPU']:g} accelerators; "
+            f"others may use them too"
         )
 
 
 def _is_memory_monitor(error: RayError) -> bool:
-    text = str(error)
-    return "running low on memory" in text or "OutOfMemory" in text or "OOM" in text
+    """By the text: the message of every other death mentions memory too, as a guess."""
+    return "running low on memory" in str(error)

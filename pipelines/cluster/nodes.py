@@ -47,37 +47,33 @@ class NodeReport:
 
 
 def _check_here(wanted: dict[str, Any]) -> dict[str, Any]:
-    """In a process on the node. It imports this project only inside, and reports where that fails."""
-    import os  # noqa: PLC0415
-    import platform as here  # noqa: PLC0415
-    import shutil  # noqa: PLC0415
-    import tempfile  # noqa: PLC0415
-    import time as clock  # noqa: PLC0415
+    """In a process on the node. It imports everything inside, since it is sent without its module."""
+    import platform as here
+    import shutil
+    import tempfile
+    import time as clock
+    from pathlib import Path as Place
 
-    found = {"python": here.python_version(), "time": clock.time(), "version": None, "import_error": None}
+    found: dict[str, Any] = {"python": here.python_version(), "time": clock.time()}
+    found.update(version=None, import_error=None, folder=None)
     try:
-        import pipelines.cluster.worker  # noqa: PLC0415
-        import uniform  # noqa: PLC0415
+        import pipelines.cluster.worker
+        import uniform
 
+        del pipelines
         found["version"] = uniform.__version__
-        found["package"] = os.path.dirname(pipelines.cluster.worker.__file__)
-    except BaseException as error:  # noqa: BLE001 - a broken installation may raise anything
+    except BaseException as error:  # a broken installation may raise anything
         found["import_error"] = f"{type(error).__name__}: {error}"
-    temporary = tempfile.gettempdir()
-    found["temporary"], found["free"] = temporary, shutil.disk_usage(temporary).free
-    found["folder"] = None
+    found["temporary"] = tempfile.gettempdir()
+    free = [shutil.disk_usage(found["temporary"]).free]
     if wanted["folder"] is not None:
         try:
-            with open(wanted["nonce_file"]) as file:
-                seen = file.read()
-            with open(wanted["answer_file"], "w") as file:
-                file.write(seen)
-            free = shutil.disk_usage(wanted["folder"]).free
-            found["free"] = min(found["free"], free)
-            if seen != wanted["nonce"]:
-                found["folder"] = "it holds other files there"
+            seen = Place(wanted["nonce_file"]).read_text()
+            Place(wanted["answer_file"]).write_text(seen)
+            free.append(shutil.disk_usage(wanted["folder"]).free)
         except OSError as error:
             found["folder"] = f"{type(error).__name__}: {error}"
+    found["free"] = min(free)
     return found
 
 
@@ -126,7 +122,7 @@ class NodeChecks:
 
     def look(self) -> list[dict[str, Any]]:
         """Start the check of nodes that are new. Returns the living nodes as Ray describes them."""
-        alive = [node for node in ray.nodes() if node["Alive"]]
+        alive = alive_nodes()
         known = {node["NodeID"] for node, _ in self._pending.values()} | set(self.reports)
         for node in alive:
             if node["NodeID"] not in known and node["Resources"].get("CPU", 0.0) > 0:
@@ -222,8 +218,14 @@ def check_nodes(folder: Path | None = None) -> list[NodeReport]:
         return sorted(checks.reports.values(), key=lambda report: report.name)
 
 
+def alive_nodes() -> list[dict[str, Any]]:
+    """The living nodes of the cluster, as Ray describes them."""
+    nodes: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
+    return [node for node in nodes if node["Alive"]]
+
+
 def _is_alive(node_id: str) -> bool:
-    return any(node["NodeID"] == node_id and node["Alive"] for node in ray.nodes())
+    return any(node["NodeID"] == node_id for node in alive_nodes())
 
 
 def _silent(node: dict[str, Any]) -> NodeReport:

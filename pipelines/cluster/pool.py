@@ -111,7 +111,7 @@ class WorkerPool:
         for _ in range(wanted):
             options = dict(kind.options)
             if self._refused:
-                hard = {NODE_ID_LABEL: NotIn(*self._refused)}
+                hard: Any = {NODE_ID_LABEL: NotIn(*self._refused)}  # type: ignore[no-untyped-call]
                 options["scheduling_strategy"] = NodeLabelSchedulingStrategy(hard)
             actor = WorkerActor.options(**options).remote()
             self.slots.append(WorkerSlot(actor, kind, actor.hello.remote()))
