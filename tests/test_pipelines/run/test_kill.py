@@ -113,7 +113,7 @@ def commits(out: Path) -> int:
 def test_ray_run_whose_driver_and_workers_are_killed_ends_with_the_same_bytes(
     workers: int, moment: int, undisturbed: dict[str, bytes], tmp_path: Path, ray_address: str
 ) -> None:
-    """The driver dies at some moment after a number of commits; then three workers die on the last stage of later units."""
+    """The driver dies at some moment after a number of commits; later three workers die on the last stage."""
     from pipelines.cluster.backend import RayBackend
 
     out, killed, chance = tmp_path / "run", tmp_path / "killed", random.Random(workers)
