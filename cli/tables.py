@@ -11,6 +11,7 @@ from cli import console
 from uniform.formatting import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
+    from pipelines.cluster.nodes import NodeReport
     from pipelines.estimate.comparison import Comparison
     from pipelines.estimate.eta import Forecast
     from pipelines.estimate.prediction import Prediction
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.run.ledger import Tally
     from pipelines.run.status import StageStatus
 
-LEFT = ("stage", "why", "code", "reason", "kept in", "hour", "codes", "planned as", "began (UTC)")
+LEFT = ("stage", "node", "problem", "why", "code", "reason", "kept in", "hour", "codes", "planned as", "began (UTC)")
 """Columns of text; the others are numbers and are aligned to the right."""
 
 
@@ -190,6 +191,16 @@ def _show_attempts(history: "ClipHistory") -> None:
             escape(reason),
             escape(output),
         )
+    console.show_table(made)
+
+
+def show_nodes(reports: "Sequence[NodeReport]") -> None:
+    """The nodes of a cluster, and what is wrong with those that cannot be used."""
+    made = table("node", "cores", "accelerators", "memory", "free disk", "python", "version", "problem")
+    for one in reports:
+        free = "?" if one.free_bytes is None else format_bytes(one.free_bytes)
+        sizes = (f"{one.cpus:g}", f"{one.gpus:g}", format_bytes(int(one.memory_bytes)), free)
+        made.add_row(escape(one.name), *sizes, one.python, one.version, escape(one.problem or "none"))
     console.show_table(made)
 
 

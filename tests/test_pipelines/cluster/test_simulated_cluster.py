@@ -62,7 +62,7 @@ def _own_ray() -> Iterator[None]:
 
     if ray.is_initialized():
         pytest.skip("this process is connected to the shared instance; run this file on its own")
-    yield
+    return
 
 
 class Diary(LogListener):
