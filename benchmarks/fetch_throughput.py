@@ -66,8 +66,8 @@ def serve(folder: str, port: "multiprocessing.Queue[int]") -> None:
 
 def fetch_all(folder: Path, urls: list[str]) -> None:
     """One worker's share."""
-    store, pace = MediaStore(folder), HostRateLimiter(FileHostStates(folder / "pace"), OPEN)
-    fetcher = HttpFetcher(store, pace, HttpOptions(), ("127.0.0.1",))
+    store, rate_limiter = MediaStore(folder), HostRateLimiter(FileHostStates(folder / "pace"), OPEN)
+    fetcher = HttpFetcher(store, rate_limiter, HttpOptions(), ("127.0.0.1",))
     for url in urls:
         fetcher.fetch(dataclasses.replace(ROW, source_id=url, source_uri=url))
 
@@ -101,10 +101,10 @@ def curl_synced(folder: Path, urls: list[str], workers: int) -> None:
             os.fsync(file.fileno())
 
 
-def measured(road: Callable[[Path, list[str], int], None], folder: Path, urls: list[str], workers: int) -> Cost:
+def measured(program: Callable[[Path, list[str], int], None], folder: Path, urls: list[str], workers: int) -> Cost:
     """What fetching all `urls` costs."""
     before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    road(folder, urls, workers)
+    program(folder, urls, workers)
     seconds, after = time.perf_counter() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
     shutil.rmtree(folder)
     return Cost(seconds, after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime)
@@ -127,17 +127,17 @@ def main() -> None:
         size = 1000 * options.kilobytes
         head = b"\0\0\0\x18ftypmp42" + b"\0" * 12 + b"\0\0\0\x08moov" + (size - 32).to_bytes(4, "big") + b"mdat"
         for number in range(options.files):
-            (folder / "files" / f"{number}.mp4").write_bytes((head + b"film" * (size // 4))[:size])
+            (folder / "files" / f"{number}.mp4").write_bytes((head + b"clip" * (size // 4))[:size])
         port: multiprocessing.Queue[int] = multiprocessing.Queue()
         server = multiprocessing.Process(target=serve, args=(str(folder / "files"), port), daemon=True)
         server.start()
         base = f"http://127.0.0.1:{port.get()}"
         urls = [f"{base}/{number}.mp4" for number in range(options.files)]
-        roads = {"ours": ours, "curl": curl, "curl, synced": curl_synced}
-        costs: dict[str, list[Cost]] = {name: [] for name in roads}
+        programs = {"ours": ours, "curl": curl, "curl, synced": curl_synced}
+        costs: dict[str, list[Cost]] = {name: [] for name in programs}
         for turn in range(options.rounds):
-            for name, road in roads.items():
-                costs[name].append(measured(road, folder / f"{name} {turn}", urls, options.workers))
+            for name, program in programs.items():
+                costs[name].append(measured(program, folder / f"{name} {turn}", urls, options.workers))
         server.terminate()
     best = {name: Cost(min(c.seconds for c in found), min(c.cpu_s for c in found)) for name, found in costs.items()}
     megabytes = options.files * options.kilobytes / 1000

@@ -15,6 +15,8 @@ import typer
 from cli import console
 
 MARKS_NAME = "done.json"
+EVALUATED = 8
+"""Held-out clips that samples are measured on."""
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,13 @@ def _steps(out: Path, clips: int, steps: int, workers: int) -> Iterator[Step]:
     clip = (media, "--start", start_s)
     yield step("Audio to video", samples / "a2v.mp4", "sample", "--task", "a2v", *clip, *common)
     yield step("Video to audio", samples / "v2a.mp4", "sample", "--task", "v2a", *clip, *common)
+    real, tables = _held_out_list(world), out / "evaluation"
+    judged = ("--real", real, "--protocol", "offline", "--task", "v2a", "--out", tables, "--skip-missing")
+    yield step(
+        "Measure V2A samples against the real clips",
+        tables / "v2a-text" / "index.html",
+        *("evaluate", "tables", "--checkpoint", run, *judged),
+    )
 
 
 def _held_out_clip(world: Path) -> tuple[Path, float]:
@@ -97,6 +106,21 @@ def _held_out_clip(world: Path) -> tuple[Path, float]:
     rows = (json.loads(line) for line in (world / "listing.jsonl").read_text(encoding="utf-8").splitlines())
     row = next(row for row in rows if row["split"] == "test")
     return world / row["path"], row["start_ms"] / 1000
+
+
+def _held_out_list(world: Path) -> Path:
+    """A list of the first clips of the test split, as `uniform evaluate` reads it."""
+    rows = (json.loads(line) for line in (world / "listing.jsonl").read_text(encoding="utf-8").splitlines())
+    chosen = [row for row in rows if row["split"] == "test"][:EVALUATED]
+    path = world / "evaluated.jsonl"
+    lines = [
+        json.dumps(
+            {"clip_id": f"test-{n:02d}", "path": row["path"], "start_ms": row["start_ms"], "text": row["caption"]}
+        )
+        for n, row in enumerate(chosen)
+    ]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
 
 
 def _run(arguments: Sequence[str]) -> float:

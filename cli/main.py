@@ -18,6 +18,7 @@ GROUPS = {
     "captions": DATA,
     "shards": DATA,
     "codec": MODEL,
+    "evaluate": MODEL,
     "world": MODEL,
     "weights": MACHINE,
 }
@@ -25,7 +26,6 @@ GROUPS = {
 COMMANDS = {
     "train": MODEL,
     "sample": MODEL,
-    "evaluate": MODEL,
     "export": MODEL,
     "doctor": MACHINE,
     "demo": MACHINE,

@@ -110,13 +110,13 @@ def overlaps(
     for one in found:
         (first, second), mark = (
             (" ".join(group) for group in (one.first, one.second)),
-            "  SPLIT OVERLAP" if one.leaks else "",
+            "  SPLIT OVERLAP" if one.splits_overlap else "",
         )
         clips = f"{_number(one.first_clips, 'clip')} of {first} and {_number(one.second_clips, 'clip')} of {second}"
         console.out.print(f"{clips} share spans of the same sources{mark}", markup=False)
     if not found:
         console.out.print("No two datasets share a span of a source.")
-    elif any(one.leaks for one in found):
+    elif any(one.splits_overlap for one in found):
         console.out.print("Leave them out of the training split: uniform manifest build NAME --exclude TABLE")
 
 
@@ -166,7 +166,7 @@ def near_duplicates(
             for row in (pair.first, pair.second)
         )
         console.out.print(f"  {pair.share:4.0%}  {'  and  '.join(names)}", markup=False)
-    across = sum(pair.leaks for pair in found)
+    across = sum(pair.across_splits for pair in found)
     console.out.print(f"{_number(len(found), 'pair')} among {_number(len(rows), 'clip')}, {across:,} across splits")
     if out is not None:
         write_parquet(to_leave_out(found), out)
@@ -211,8 +211,13 @@ def _counts(built: "Built") -> str:
     sources = _number(len({row.source_id for row in built.rows}), "source")
     length = _length(sum(row.duration_ms for row in built.rows) / 1000)
     parts = ", ".join(f"{name} {count:,}" for name, count in sorted(splits.items()))
-    forms = "\n".join(f"  read with schema '{form}': {path}" for path, form in built.forms)
-    return f"{built.manifest.name}: {clips} of {sources}, {length} ({parts})\n{forms}"
+    lines = [f"{built.manifest.name}: {clips} of {sources}, {length} ({parts})"]
+    lines += [f"  read with schema '{form}': {path}" for path, form in built.forms]
+    dropped = {code: count for code, count in built.problems.dropped.items() if count}
+    if dropped:
+        by_code = ", ".join(f"{code} {count:,}" for code, count in sorted(dropped.items()))
+        lines.append(f"  left out: {sum(dropped.values()):,} ({by_code})")
+    return "\n".join(lines)
 
 
 def _number(count: int, noun: str) -> str:

@@ -159,13 +159,18 @@ def _run_on_ray(config: "TrainConfig", options: TrainOptions, workers: int) -> "
 
 def _run(config: "TrainConfig", options: TrainOptions, stop: threading.Event | None) -> "TrainResult":
     """The run, in this process or in a worker of a cluster."""
+    from uniform.errors import ConfigError
     from uniform.training.background_sampling import BackgroundSampling
+    from uniform.training.sample_metrics import SampleMetrics
     from uniform.training.trainer import train as run
 
     observers: list[Observer] = [_Console()]
     if options.samples is not None:
         every = options.samples_every or config.checkpoint.every
-        observers.append(BackgroundSampling(options.samples, config.out, every))
+        metrics = SampleMetrics(config.validation, config.out) if config.validation.metrics else None
+        observers.insert(0, BackgroundSampling(options.samples, config.out, every, metrics))
+    elif config.validation.metrics:
+        raise ConfigError("validation.metrics are those of background samples; give --samples, a file of prompts")
     return run(config, observers, options.allowed_changes, stop)
 
 

@@ -7,7 +7,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from uniform.clean_text import clean_line
 from uniform.media.notes import Note
+
+LONGEST_REASON = 1_000
+"""Characters of a drop reason."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -78,6 +82,6 @@ class Clip:
 
         Args:
             code: one of `pipelines.codes.CODES`.
-            reason: what was found and what was wanted, in one sentence.
+            reason: what was found and what was wanted, in one sentence; cleaned and bounded here.
         """
-        return replace(self, dropped=Drop(code, reason))
+        return replace(self, dropped=Drop(code, clean_line(reason, LONGEST_REASON)))

@@ -60,9 +60,9 @@ CODES: dict[str, Code] = {
     "http_404": Code("permanent", "HTTP 404: not found"),
     "http_410": Code("permanent", "HTTP 410: gone"),
     "http_429": Code("retryable", "HTTP 429: too many requests"),
-    "http_4xx": Code("permanent", "another HTTP status of the client (4xx)"),
+    "http_4xx": Code("retryable", "another HTTP status of the client (4xx), which proves nothing about the source"),
     "http_5xx": Code("retryable", "an HTTP status of the server (5xx)"),
-    "http_redirects": Code("permanent", "redirects that lead in a circle or too far"),
+    "http_redirects": Code("retryable", "redirects that lead in a circle or too far"),
     "bad_response": Code("retryable", "a response that breaks HTTP or ignores the request"),
     "data_forbidden": Code(
         "retryable", "the page was fine, but the address of its data has expired, was refused or leads nowhere"
@@ -75,7 +75,7 @@ CODES: dict[str, Code] = {
     "tls": Code("retryable", "the host's certificate or its TLS could not be trusted"),
     "proxy": Code("retryable", "the proxy refused or failed"),
     "incomplete": Code("retryable", "fewer bytes came than were promised"),
-    "changed": Code("retryable", "the source changed while it was fetched"),
+    "changed": Code("retryable", "the source changed while it was fetched, or between the fetch and the cut"),
     "address_refused": Code("over_limit", "a private, local or reserved address that the recipe does not allow"),
     "scheme_refused": Code("permanent", "an address of another scheme than http or https"),
     "host_paused": Code("retryable", "the host cools down after several refusals; the reason gives the time"),

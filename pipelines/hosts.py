@@ -1,6 +1,6 @@
 """How often a host may be asked: the policy, the interface to the state of all hosts, and the names of hosts.
 
-The rate limiter, the estimates and the stage contract share these facts.
+The rate limiter, the estimates and the stage contract share them.
 """
 
 import re
@@ -18,24 +18,24 @@ _SPAN = re.compile(r"([01]\d|2[0-3]):[0-5]\d-([01]\d|2[0-3]):[0-5]\d")
 
 @dataclass(frozen=True, kw_only=True)
 class HostPolicy:
-    """What a host may be asked."""
+    """How often a host is asked."""
 
     requests_per_hour: float = 3_600.0
     burst: int = 2
-    """Requests that may follow each other at once after a rest."""
+    """Requests that can follow each other at once after a pause."""
     jitter: float = 0.3
-    """Share of the interval that chance may add to it; it never takes away."""
+    """Share of the interval that chance can add to it; it never shortens it."""
     daily_requests: int | None = None
     quiet_hours: str | None = None
     """Local time in which the host is not asked, for instance "08:00-18:00"."""
     max_wait_s: float = 120.0
-    """Longest wait for a host that rests; beyond it the clip is put back as transient. A turn is always waited for."""
+    """Longest wait for a host that cools down; beyond it the clip is dropped as retryable. Turns have no such limit."""
     backoff_s: float = 10.0
-    """First rest after a refusal without Retry-After; doubles with each that follows."""
+    """First cool-down after a refusal without Retry-After; doubles with each that follows."""
     breaker_refusals: int = 5
-    """Refusals in a row after which the host rests for long."""
+    """Refusals in a row that open the circuit breaker."""
     breaker_pause_s: float = 3_600.0
-    """The long rest; doubles each time the host refuses again, up to a day."""
+    """Cool-down of the circuit breaker; doubles each time it opens again, up to a day."""
 
     def __post_init__(self) -> None:
         if self.requests_per_hour <= 0 or self.burst < 1 or self.breaker_refusals < 1:
@@ -88,7 +88,7 @@ def host_of(kind: str, uri: str) -> str | None:
     return None if kind in ("local", "archive") else urlsplit(uri).hostname
 
 
-def booked_name(host: str, hosts: Mapping[str, HostPolicy]) -> str:
+def bucket_name(host: str, hosts: Mapping[str, HostPolicy]) -> str:
     """The name under which a host's requests are counted: that of its policy in `hosts`, or its own.
 
     A policy holds for the subdomains of its host too, which share its rate.

@@ -31,6 +31,10 @@ def _resolve(words: list[str]) -> tuple[Any, list[str]]:
     while hasattr(command, "commands"):
         names = [word for word in rest if not word.startswith("-")]
         assert names, f"{shlex.join(words)}: no command named"
+        default = getattr(command, "default_command", None)
+        if default is not None and names[0] not in command.commands:
+            command = command.commands[default]
+            break
         assert names[0] in command.commands, f"{shlex.join(words)}: there is no command '{names[0]}'"
         command = command.commands[names[0]]
         rest = rest[rest.index(names[0]) + 1 :]

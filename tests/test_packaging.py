@@ -1,10 +1,13 @@
 """The wheel holds exactly the three packages, and the version stands in one place."""
 
+import importlib.metadata
 import re
 import subprocess
 import sys
 import zipfile
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 import uniform
 from tests.support.paths import ROOT
@@ -41,17 +44,47 @@ def test_the_changelog_speaks_of_the_current_version() -> None:
     assert versions[0] == uniform.__version__
 
 
-def test_the_lock_is_plain_names_and_versions() -> None:
-    for line in (ROOT / "requirements.lock").read_text().splitlines():
-        assert re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9_.+!\-]+", line), line
+def _name(requirement: str) -> str:
+    return re.split(r"[\[<>=,; @]", requirement)[0].lower().replace("_", "-").replace(".", "-")
+
+
+def _locked() -> dict[str, list[str]]:
+    """Package -> its lines in the lock: the pin, then the hashes. Lines that end in a backslash are continued."""
+    text = (ROOT / "requirements.lock").read_text().replace("\\\n", " ")
+    return {_name(line): line.split() for line in text.splitlines()}
+
+
+def test_every_line_of_the_lock_is_a_pin_with_hashes_and_no_address() -> None:
+    assert len(_locked()) > 100
+    for name, (pin, *rest) in _locked().items():
+        hashes = [part for part in rest if part.startswith("--hash=")]
+        assert re.fullmatch(r"[A-Za-z0-9_.\-]+==[A-Za-z0-9_.+!\-]+", pin), pin
+        assert hashes, f"{name} has no hash"
+        assert all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", part) for part in hashes), name
+        assert not any("://" in part or part.startswith(("-i", "--index")) for part in rest), name
 
 
 def test_every_direct_dependency_is_locked() -> None:
     text = (ROOT / "pyproject.toml").read_text()
     block = text[text.index("dependencies = [") : text.index("[project.optional-dependencies]")]
-    wanted = {re.split(r"[\[<>=,]", name)[0].lower().replace("_", "-") for name in re.findall(r'"([^"]+)"', block)}
-    locked = {
-        line.split("==")[0].lower().replace("_", "-") for line in (ROOT / "requirements.lock").read_text().split()
-    }
 
-    assert wanted <= locked
+    assert {_name(name) for name in re.findall(r'"([^"]+)"', block)} <= _locked().keys()
+
+
+def test_every_installed_package_that_the_toolkit_needs_is_locked_at_its_version() -> None:
+    """The set-up installs nothing that the lock does not name: no dependency of a dependency floats."""
+    wanted, seen = ["uniform-toolkit"], set[str]()
+    locked = _locked()
+    while wanted:
+        name = wanted.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        try:
+            needs = [Requirement(text) for text in importlib.metadata.requires(name) or []]
+        except importlib.metadata.PackageNotFoundError:
+            continue  # needed on another platform only
+        wanted += [_name(need.name) for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})]
+        assert name in locked or name == "uniform-toolkit", f"{name} is installed, but not in requirements.lock"
+
+    assert "torch" in seen

@@ -124,13 +124,18 @@ def _prose(path: Path) -> Iterator[tuple[int, str]]:
             yield token.start[0], token.string
 
 
+_LIBRARY_NAMES = {("uniform/latents/shards/remote.py", "outcome")}
+"""(file, name) of attributes that libraries have: tenacity's state of a call."""
+
+
 @pytest.mark.parametrize("path", _CHECKED, ids=lambda path: str(path.relative_to(ROOT)))
 def test_words_are_those_of_the_glossary(path: Path) -> None:
     found = []
     if path.suffix == ".py":
         for line, name in _names(path):
             parts = {part.lower() for part in _PARTS.findall(name)}
-            found += [f"line {line}: {name}: say {BANNED_NAMES[part]}" for part in parts & BANNED_NAMES.keys()]
+            if (str(path.relative_to(ROOT)), name) not in _LIBRARY_NAMES:
+                found += [f"line {line}: {name}: say {BANNED_NAMES[part]}" for part in parts & BANNED_NAMES.keys()]
     words = list(BANNED_PROSE.values())
     for line, text in _prose(path):
         for match in _PROSE.finditer(text):

@@ -1,6 +1,7 @@
 """Atomic writes: a file or folder appears under its name complete and synced, or not at all."""
 
 import contextlib
+import fcntl
 import os
 import shutil
 import uuid
@@ -71,3 +72,22 @@ def sync(path: Path) -> None:
 
 def _temporary(path: Path) -> Path:
     return path.with_name(f"{TEMPORARY_PREFIX}{uuid.uuid4().hex}-{path.name}")
+
+
+def remove_if_dead(path: Path) -> bool:
+    """Remove a temporary file whose writer ended; False where a process holds its lock (flock), or it is gone."""
+    try:
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    except OSError:
+        with contextlib.suppress(OSError):  # a link or an unreadable file has no lock that we could ask for
+            path.unlink()
+            return True
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink()
+    except OSError:
+        return False
+    finally:
+        os.close(handle)
+    return True

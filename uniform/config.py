@@ -52,7 +52,9 @@ def read_toml(path: Path) -> Document:
         raise ConfigError(f"{path}: byte {error.start} is not UTF-8. Save the file as UTF-8.") from error
     try:
         return Document(path, text, tomllib.loads(text))
-    except tomllib.TOMLDecodeError as error:
+    except RecursionError as error:
+        raise ConfigError(f"{path}: not valid TOML: nested too deep") from error
+    except ValueError as error:  # TOMLDecodeError, and integers of more digits than Python reads
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
 
 

@@ -14,6 +14,11 @@ UniformError
 └── InputError           an invalid prompt, media file or option
 """
 
+from uniform.clean_text import clean_line
+
+LONGEST_REASON = 400
+"""Characters of a reason that a media file gave rise to."""
+
 
 class UniformError(Exception):
     """Root of all errors that the caller can fix. The command line prints the message and exits with code 1."""
@@ -32,13 +37,13 @@ class MediaError(UniformError):
 
     Args:
         code: one of the ledger's codes (`pipelines/codes.py`), for instance "decode_corrupt".
-        reason: what was found, with numbers.
+        reason: what was found, with numbers; cleaned and bounded here.
     """
 
     def __init__(self, code: str, reason: str) -> None:
-        super().__init__(f"{code}: {reason}")
         self.code = code
-        self.reason = reason
+        self.reason = clean_line(reason, LONGEST_REASON)
+        super().__init__(f"{code}: {self.reason}")
 
     def __reduce__(self) -> tuple[type["MediaError"], tuple[str, str]]:
         return type(self), (self.code, self.reason)  # it is pickled between processes

@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 KEYS: Mapping[str, str] = {
     "blind": "cross_modal_mask",
     "own_times": "independent_timesteps",
+    "pace": "rate_limit",
     "patience_s": "max_wait_s",
     "told_fps": "metadata_fps",
 }

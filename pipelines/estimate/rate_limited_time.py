@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Protocol, runtime_checkable
 
-from pipelines.hosts import DAY_S, HostPolicy, booked_name, host_of
+from pipelines.hosts import DAY_S, HostPolicy, bucket_name, host_of
 
 
 @runtime_checkable
@@ -12,7 +12,7 @@ class RateLimited(Protocol):
     """A stage that sends requests to hosts under rate limits."""
 
     @property
-    def pace(self) -> HostPolicy:
+    def rate_limit(self) -> HostPolicy:
         """Policy of hosts that `hosts` does not name."""
         ...
 
@@ -35,8 +35,8 @@ def slowest_host(stage: RateLimited, sources: Iterable[tuple[str, str]]) -> tupl
     for kind, uri in sources:
         host = host_of(kind, uri)
         if host is not None:
-            requests[booked_name(host, stage.hosts)] += 1
-    times = ((_seconds(count, stage.hosts.get(host, stage.pace)), host) for host, count in requests.items())
+            requests[bucket_name(host, stage.hosts)] += 1
+    times = ((_seconds(count, stage.hosts.get(host, stage.rate_limit)), host) for host, count in requests.items())
     seconds, slowest = max(times, default=(0.0, ""))
     return slowest, seconds
 

@@ -1,4 +1,4 @@
-"""Where a host's name leads, and whether one may go there: a listing must not make us read our own network."""
+"""The address behind a host's name, and whether it is public: a listing must not make us read our own network."""
 
 import ipaddress
 import socket
@@ -9,11 +9,42 @@ from urllib.parse import SplitResult, urlsplit
 from pipelines.fetching.base import FetchError
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
+_GLOBAL_UNICAST = ipaddress.ip_network("2000::/3")
+"""All assigned addresses; NAT64 and IPv4-mapped addresses lie outside and are judged by their IPv4 part."""
+_REFUSED = tuple(
+    map(
+        ipaddress.ip_network,
+        (
+            "0.0.0.0/8",  # this network
+            "10.0.0.0/8",  # private
+            "100.64.0.0/10",  # shared, behind a provider's NAT
+            "127.0.0.0/8",  # this machine
+            "169.254.0.0/16",  # link-local, metadata of clouds
+            "172.16.0.0/12",  # private
+            "192.0.0.0/24",  # protocol assignments
+            "192.0.2.0/24",  # documentation
+            "192.88.99.0/24",  # relays from 6to4, given up
+            "192.168.0.0/16",  # private
+            "198.18.0.0/15",  # benchmarks
+            "198.51.100.0/24",  # documentation
+            "203.0.113.0/24",  # documentation
+            "224.0.0.0/4",  # multicast
+            "240.0.0.0/4",  # reserved, broadcast
+            "2001:2::/48",  # benchmarks
+            "2001:10::/28",  # ORCHID, given up
+            "2001:20::/28",  # ORCHIDv2: names of hosts, not places
+            "2001:db8::/32",  # documentation
+            "3fff::/20",  # documentation
+        ),
+    )
+)
+"""Refused although assigned. The rest of IPv6 is refused too: ::/96 and ::ffff:0:0:0/96 (forms of IPv4),
+64:ff9b:1::/48 (NAT64 of one network), fc00::/7 and fec0::/10 (private), fe80::/10, ff00::/8."""
 
 
 @dataclass(frozen=True)
 class Target:
-    """An address that was checked; connections go to `ip`, so that a second look-up cannot lead elsewhere."""
+    """A checked address; connections go to `ip`, so that a second look-up cannot lead elsewhere."""
 
     url: SplitResult
     host: str
@@ -26,8 +57,8 @@ def checked_target(url: str, allowed: Collection[str], *, by_proxy: bool = False
 
     Args:
         allowed: host names and literal addresses that may be private or local.
-        by_proxy: a proxy will be asked for it. Names are looked up and checked here all the same, for the proxy may
-            stand in our own network. Only what is `allowed` by name is left to the proxy to look up.
+        by_proxy: the request goes through a proxy. Names are looked up and checked here all the same, since the proxy
+            can be in our own network. Only the proxy looks up names that are `allowed`.
     Raises: FetchError: scheme_refused, address_refused, dns.
     """
     parts, host = split_address(url)
@@ -56,7 +87,7 @@ def split_address(url: str) -> tuple[SplitResult, str]:
 
 
 def is_public(ip: str) -> bool:
-    """Whether an address belongs to the open internet, also behind the IPv6 spellings of IPv4."""
+    """Whether an address belongs to the public internet; forms of IPv4 in IPv6 are judged as IPv4."""
     address = ipaddress.ip_address(ip.split("%")[0])
     if isinstance(address, ipaddress.IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour or (address.teredo[1] if address.teredo else None)
@@ -64,7 +95,10 @@ def is_public(ip: str) -> bool:
             inner = ipaddress.IPv4Address(int(address) & 0xFFFFFFFF)
         if inner is not None:
             return is_public(str(inner))
-    return address.is_global and not address.is_multicast
+        if address not in _GLOBAL_UNICAST:
+            return False
+    refused = any(address.version == network.version and address in network for network in _REFUSED)
+    return not refused and address.is_global and not address.is_multicast
 
 
 def _look_up(host: str, port: int) -> list[str]:

@@ -1,4 +1,4 @@
-"""Connections to addresses that were checked: straight or through a proxy, kept open for the requests that follow."""
+"""Connections to checked addresses, direct or through a proxy, and kept open for later requests."""
 
 import http.client
 import socket
@@ -10,34 +10,35 @@ from functools import cached_property
 from pipelines.fetching.address import Target
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.credentials import Proxy
+from pipelines.fetching.http_answer import Response
 from pipelines.fetching.stall_guard import deadline
 
 IDLE_S = 10.0
-"""How long an open connection is believed in: hosts close theirs after 5 to 75 s."""
+"""Idle time after which a connection is not used again: hosts close theirs after 5 to 75 s."""
 KEPT = 4
-"""Hosts of redirects take turns."""
+"""Idle connections that are kept: redirects alternate between hosts."""
 
 
 @dataclass(frozen=True)
-class Way:
-    """Where a request goes, and by which proxy."""
+class Route:
+    """The target of a request, and the proxy on the way to it."""
 
     target: Target
     proxy: Proxy | None = None
 
     @property
-    def ends(self) -> tuple[object, ...]:
-        """What a connection must have in common to be used again."""
+    def key(self) -> tuple[object, ...]:
+        """Equal for requests that can share a connection."""
         url = self.target.url
         return (url.scheme, self.target.host, self.target.ip, self.target.port, self.proxy)
 
 
 class Connections:
-    """Opens connections of a worker, and keeps a few that were left in good order.
+    """Opens the connections of a worker, and keeps a few idle ones.
 
     Args:
         timeout_s: for opening one, and for each read.
-        deadline_s: for the whole of a proxy's answer.
+        deadline_s: for a proxy's whole response.
     """
 
     def __init__(self, timeout_s: float, deadline_s: float) -> None:
@@ -48,36 +49,38 @@ class Connections:
     def _context(self) -> ssl.SSLContext:
         return ssl.create_default_context()  # reads all certificates of the machine: only where TLS is spoken
 
-    def kept(self, way: Way) -> http.client.HTTPConnection | None:
-        """A connection of before, which the host may have closed meanwhile."""
-        since, connection = self._idle.pop(way.ends, (0.0, None))
+    def kept(self, route: Route) -> http.client.HTTPConnection | None:
+        """An idle connection, or None; the host may have closed it."""
+        since, connection = self._idle.pop(route.key, (0.0, None))
         if connection is None or time.monotonic() - since < IDLE_S:
             return connection
         connection.close()
         return None
 
-    def keep(self, way: Way, connection: http.client.HTTPConnection) -> None:
-        """Take a connection back whose answer was read to its end."""
-        for ends in list(self._idle)[: max(0, len(self._idle) - KEPT + 1)]:
-            self._idle.pop(ends)[1].close()
-        self._idle[way.ends] = (time.monotonic(), connection)
+    def keep(self, route: Route, connection: http.client.HTTPConnection) -> None:
+        """Keep a connection whose response was read to its end."""
+        for key in list(self._idle)[: max(0, len(self._idle) - KEPT + 1)]:
+            self._idle.pop(key)[1].close()
+        self._idle[route.key] = (time.monotonic(), connection)
 
-    def open(self, way: Way) -> http.client.HTTPConnection:
-        """A new connection, to the address that was checked, whatever the name resolves to by now.
+    def open(self, route: Route) -> http.client.HTTPConnection:
+        """A new connection to the checked address, whatever the name resolves to now.
 
         Through a proxy, TLS goes to that address too. Plain HTTP must name the host to the proxy, which looks it up
         again. Raises: FetchError `proxy` where the proxy fails; OSError where the host does.
         """
-        target, secure = way.target, way.target.url.scheme == "https"
-        if way.proxy is None:
+        target, secure = route.target, route.target.url.scheme == "https"
+        if route.proxy is None:
             sock = socket.create_connection((target.ip, target.port), timeout=self._timeout_s)
         else:
-            sock = self._through(way.proxy, target if secure else None)
+            sock = self._through(route.proxy, target if secure else None)
         if not secure:
             connection = http.client.HTTPConnection(target.host, target.port, timeout=self._timeout_s)
         else:
             try:
-                sock = self._context.wrap_socket(sock, server_hostname=target.host)  # its timeout counts for all of it
+                sock = self._context.wrap_socket(
+                    sock, server_hostname=target.host
+                )  # the timeout of the socket covers the handshake
             except BaseException:
                 sock.close()
                 raise
@@ -85,6 +88,7 @@ class Connections:
                 target.host, target.port, timeout=self._timeout_s, context=self._context
             )
         connection.sock = sock
+        connection.response_class = Response
         return connection
 
     def _through(self, proxy: Proxy, target: Target | None) -> socket.socket:
@@ -106,9 +110,9 @@ class Connections:
         return sock
 
 
-def request_line(way: Way, path: str) -> tuple[str, dict[str, str]]:
-    """(what stands behind GET, headers for the proxy). A proxy is told the whole address, unless it is a tunnel."""
-    if way.proxy is None or way.target.url.scheme == "https":
+def request_line(route: Route, path: str) -> tuple[str, dict[str, str]]:
+    """(target of the request line, headers for the proxy). A proxy without a tunnel gets the whole URL."""
+    if route.proxy is None or route.target.url.scheme == "https":
         return path, {}
-    host = f"[{way.target.host}]" if ":" in way.target.host else way.target.host
-    return f"http://{host}:{way.target.port}{path}", way.proxy.headers
+    host = f"[{route.target.host}]" if ":" in route.target.host else route.target.host
+    return f"http://{host}:{route.target.port}{path}", route.proxy.headers

@@ -1,11 +1,12 @@
-"""Who asks: proxies and cookies. They hold passwords, so they come from files or the environment, and are never shown.
+"""Credentials: proxies and cookies. They come from files or the environment, and are never shown.
 
-An error names the file and the line, not what stands there; a proxy's text is its host and port.
+An error names the file and the line, not the content; the text of a proxy is its host and port.
 """
 
 import base64
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 from http.cookiejar import CookieJar, LoadError, MozillaCookieJar
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -30,7 +31,7 @@ class Proxy:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What tells the proxy who asks."""
+        """The header that carries user and password."""
         parts = urlsplit(self.url)
         if parts.username is None:
             return {}
@@ -43,7 +44,7 @@ class ProxyList:
 
     Args:
         file: one address a line, "http://user:password@host:port".
-        schemes: kinds of proxies that the caller can speak to.
+        schemes: kinds of proxies that the caller supports.
     Raises: ConfigError where a line is no such address, or there is none.
     """
 
@@ -54,12 +55,12 @@ class ProxyList:
             raise ConfigError(f"{file} names no proxy. Write one address a line: http://user:password@host:port")
 
     def of(self, key: str) -> Proxy:
-        """The proxy of the source that the hex digits `key` name: always the same one."""
+        """The proxy of a source, given its key in hex digits: always the same one."""
         return self._proxies[int(key, 16) % len(self._proxies)]
 
 
 def environment_proxy(scheme: str, host: str) -> Proxy | None:
-    """What http_proxy, https_proxy and no_proxy say of an address; None goes straight. Raises ConfigError."""
+    """The proxy that http_proxy, https_proxy and no_proxy name for a host; None for none. Raises ConfigError."""
     named = urllib.request.getproxies().get(scheme)
     if not named or urllib.request.proxy_bypass(host):
         return None
@@ -67,7 +68,7 @@ def environment_proxy(scheme: str, host: str) -> Proxy | None:
 
 
 class Cookies:
-    """The cookies of a Netscape cookies file; without a file, none. Those that a host sets are not kept.
+    """The cookies of a Netscape cookies file; without a file, none.
 
     Raises: ConfigError where it is no such file.
     """
@@ -77,12 +78,30 @@ class Cookies:
         if file is not None:
             self._jar = _cookies(Path(file).expanduser())
 
+    def session(self) -> "CookieSession":
+        """A copy for one source: cookies that hosts set on the way to it end with it."""
+        return CookieSession(self._jar)
+
+
+class CookieSession:
+    """The cookies of one source: those of the file, and those that its hosts set along its redirects."""
+
+    def __init__(self, jar: CookieJar) -> None:
+        self._jar = CookieJar()
+        for cookie in jar:
+            self._jar.set_cookie(cookie)
+
     def headers(self, url: str) -> dict[str, str]:
-        """What a request for `url` says of them: each cookie goes to its own host alone."""
+        """The Cookie header of a request for `url`: each cookie goes to its own host only."""
         request = urllib.request.Request(url)  # noqa: S310 - only the jar reads it
         self._jar.add_cookie_header(request)
         cookie = request.get_header("Cookie")
         return {} if cookie is None else {"Cookie": cookie}
+
+    def keep(self, url: str, response: HTTPResponse) -> None:
+        """Keep the cookies that the response to `url` sets."""
+        request = urllib.request.Request(url)  # noqa: S310 - only the jar reads it
+        self._jar.extract_cookies(response, request)
 
 
 def require_files(options: object, table: str, *names: str) -> None:

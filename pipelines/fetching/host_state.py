@@ -1,12 +1,13 @@
-"""The book of hosts as files, one page per host, locked while it is written: for all processes that see the folder.
+"""The states of hosts as files, one per host, locked while it changes: for all processes that see the folder.
 
-A lock holds on one machine. Where there are several, one process keeps the book for all of them (`HostStatesServer`).
+A file lock holds on one machine. On several, one process keeps the states for all of them (`HostStatesServer`).
 """
 
 import dataclasses
 import fcntl
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Callable
@@ -16,18 +17,20 @@ from typing import Any, TypeVar
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.rate_limit import HostState, learn, reserve
 from pipelines.hosts import HostPolicy
+from uniform.untrusted_json import read_untrusted_json
 
-PAGE_BYTES = 2_048
-"""More than any page needs, with the longest host name and reason in their widest spelling."""
+FILE_BYTES = 2_048
+"""More than any file needs, with the longest host name and reason in their longest encoding."""
+MAX_COUNT = 1_000_000_000
 T = TypeVar("T")
 
 
 class FileHostStates:
-    """See `pipelines.fetching.rate_limit.HostStates`.
+    """See `pipelines.hosts.HostStates`.
 
     Args:
-        folder: holds the pages; made where it is missing.
-        known: what the caller's other books know of the hosts: each page takes it over, and adds to it.
+        folder: holds the files; made where it is missing.
+        known: states that the caller has from other folders: each file is merged with them, and they with it.
         clock: seconds since 1970; for tests.
     """
 
@@ -46,50 +49,63 @@ class FileHostStates:
         return self._update(host, lambda state, now: state.blocked_until > now)
 
     def learn(self, host: str, policy: HostPolicy, refusal: str | None, retry_after_s: float | None) -> bool:
-        """Write down how the host answered; whether its breaker opened."""
+        """Record how the host answered; True where its circuit breaker opens."""
         return self._update(host, lambda state, now: learn(state, policy, refusal, retry_after_s, now))
 
     def _update(self, host: str, change: Callable[[HostState, float], T]) -> T:
-        """Apply `change` to the host's page while nobody else may; what raises changes nothing."""
-        page = self._folder / f"{hashlib.sha256(host.encode()).hexdigest()[:16]}.json"
-        handle = os.open(page, os.O_RDWR | os.O_CREAT, 0o666)
+        """Apply `change` to the host's file under its lock; a `change` that raises changes nothing."""
+        path = self._folder / f"{hashlib.sha256(host.encode('utf-8', 'surrogatepass')).hexdigest()[:16]}.json"
+        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         with os.fdopen(handle, "r+b") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            state = _state(file.read())
+            now = self._clock()
+            state = _state(file.read(2 * FILE_BYTES)).sane(now)
             if self._known is not None and host in self._known:
-                state.meet(self._known[host])
-            result = change(state, self._clock())
-            text = json.dumps({"host": host, **dataclasses.asdict(state)}, ensure_ascii=False)
+                state.merge(self._known[host].sane(now))
+            result = change(state, now)
+            state.written_at = now
+            text = json.dumps({"host": host[:255], **dataclasses.asdict(state)}, ensure_ascii=False)
             file.seek(0)
-            file.write(text.encode().ljust(PAGE_BYTES))  # always as long: cutting a file costs more than all the rest
+            # Always of the same length: cutting a file costs more than all the rest.
+            file.write(text.encode("utf-8", "replace").ljust(FILE_BYTES))
         if self._known is not None:
             self._known[host] = state
         return result
 
 
 class HostStatesServer:
-    """Keeps the books of several folders as one: of runs that share an address to the world, but no folder.
+    """Keeps the states of several folders as one, for runs that share an internet address but no folder.
 
-    It may die at any time: all it knows is in the folders.
+    It can die at any time: everything is in the folders.
     """
 
     def __init__(self) -> None:
         self._known: dict[str, HostState] = {}
 
-    def ask(self, folder: Path, question: str, *args: Any) -> float | FetchError:
-        """The answer of a method of the folder's book. That the host must not be asked now comes back as a value."""
+    def ask(self, folder: Path, method: str, *args: Any) -> float | FetchError:
+        """The result of a method of the folder's states. A FetchError is returned, not raised."""
         try:
-            answer: float = getattr(FileHostStates(folder, known=self._known), question)(*args)
+            answer: float = getattr(FileHostStates(folder, known=self._known), method)(*args)
         except FetchError as error:
             return error
         return answer
 
 
 def _state(content: bytes) -> HostState:
-    """The page's content; a fresh state for an empty page, or for one that a power cut left half written."""
-    names = [field.name for field in dataclasses.fields(HostState)]
+    """The state in a file; a new one for an empty file, and for one that a power cut or a stranger left damaged."""
     try:
-        found = json.loads(content)
-        return HostState(**{name: found[name] for name in names if name in found})
-    except (ValueError, TypeError):
+        found = read_untrusted_json(content, max_bytes=2 * FILE_BYTES)
+    except ValueError:
         return HostState()
+    if not isinstance(found, dict):
+        return HostState()
+    state = HostState()
+    for field in dataclasses.fields(HostState):
+        value = found.get(field.name)
+        default = getattr(state, field.name)
+        if isinstance(default, str):
+            if isinstance(value, str):
+                setattr(state, field.name, value)
+        elif isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf:
+            setattr(state, field.name, min(int(value), MAX_COUNT) if isinstance(default, int) else float(value))
+    return state

@@ -1,4 +1,4 @@
-"""Sources that are on disk already: looked up below the data set's root, hashed, and left where they are."""
+"""Local sources: found below the dataset's root, hashed, and left where they are."""
 
 import hashlib
 import os
@@ -10,14 +10,14 @@ from pipelines.fetching.base import Fetched, FetchError
 from pipelines.sources.paths import OutsideRootError, RootFolder
 
 REMEMBERED = 1_024
-"""Files whose digest is kept: the clips of one long video follow each other in no fixed order."""
+"""Files whose digest is cached: clips of one long video come in no fixed order."""
 
 
 class LocalFetcher:
-    """Links local files: a source is the file itself, never a copy.
+    """Returns local files themselves, never copies.
 
     Args:
-        roots: data set -> folder that its paths are relative to.
+        roots: dataset -> folder that its paths are relative to.
     """
 
     def __init__(self, roots: Mapping[str, Path]) -> None:
@@ -27,7 +27,7 @@ class LocalFetcher:
     def fetch(self, row: Row) -> Fetched:
         """The row's file. Raises FetchError: missing_source, outside_root, unreadable_source."""
         if row.dataset not in self._folders:
-            raise FetchError("missing_source", f"the run knows no folder of data set '{row.dataset}'")
+            raise FetchError("missing_source", f"the run has no folder of dataset '{row.dataset}'")
         folder = self._folders[row.dataset]
         try:
             path = folder.find(row.source_uri)
@@ -41,14 +41,14 @@ class LocalFetcher:
         return Fetched(path, size_bytes, sha256)
 
     def _measured(self, path: Path) -> tuple[int, str]:
-        """(bytes, SHA-256) of a file; the digest is remembered as long as size and time of the file stay."""
+        """(bytes, SHA-256) of a file; the digest is cached until the size or the time of the file changes."""
         # O_NONBLOCK: a named pipe that came after the look-up must not hold the worker.
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
         with os.fdopen(handle, "rb") as file:
-            facts = os.fstat(file.fileno())
-            key = (str(path), facts.st_size, facts.st_mtime_ns)
+            metadata = os.fstat(file.fileno())
+            key = (str(path), metadata.st_size, metadata.st_mtime_ns)
             if key not in self._digests:
                 if len(self._digests) >= REMEMBERED:
                     self._digests.pop(next(iter(self._digests)))
                 self._digests[key] = hashlib.file_digest(file, "sha256").hexdigest()
-            return facts.st_size, self._digests[key]
+            return metadata.st_size, self._digests[key]

@@ -1,57 +1,54 @@
-"""What has come of a source so far, on disk between attempts, and by what the server names that content.
+"""A partial download on disk, kept between attempts with the validator of its content.
 
-A part is gone on with only where the same content goes on exactly where it stands; otherwise it is begun anew.
+It is resumed only where the server sends the same content from exactly its end; otherwise it starts again.
 """
 
 import hashlib
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from pipelines.fetching.base import FetchError
+from pipelines.fetching.http_answer import is_validator
 from uniform.fingerprint import canonical_json
+from uniform.untrusted_json import read_untrusted_json
+
+MAX_METADATA_BYTES = 65_536
 
 
-class Part:
+class PartialDownload:
     """A file that grows.
 
     Args:
-        work: a folder of its own, which may hold what an earlier attempt left.
+        work: a folder of its own, with what an earlier attempt left.
     """
 
     def __init__(self, work: Path) -> None:
-        self.path, self._facts = work / "part", work / "part.json"
-        self.validator: str | None = None
-        self.total: int | None = None
-        self.content_type = ""
+        self.path, self._metadata = work / "part", work / "part.json"
+        found = self._read()
+        self.validator, self.total, self.content_type = found or (None, None, "")
         self.sha256: str | None = None
-        """Of the whole file, once it has come."""
-        try:
-            found = json.loads(self._facts.read_bytes())
-            self.validator, self.total, self.content_type = found["validator"], found["total"], found["type"]
-        except (FileNotFoundError, ValueError, KeyError):
-            self.path.unlink(missing_ok=True)  # a part of unknown origin must not be gone on with
-        if self.total is None or self.offset >= self.total:
+        """Of the whole file, once it is complete."""
+        # A partial download of unknown origin is never resumed.
+        if found is None or self.total is None or self.offset >= self.total:
             self.path.unlink(missing_ok=True)
 
     @property
     def offset(self) -> int:
-        """Bytes that are there."""
+        """Bytes on disk."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
             return 0
 
     def restart(self, validator: str | None, total: int | None, content_type: str) -> None:
-        """Begin anew with content of this name and length."""
+        """Start again with content of this validator and length."""
         self.path.unlink(missing_ok=True)
         self.validator, self.total, self.content_type = validator, total, content_type
-        facts = {"validator": validator, "total": total, "type": content_type}
-        self._facts.write_text(canonical_json(facts))
+        self._metadata.write_text(canonical_json({"validator": validator, "total": total, "type": content_type}))
 
     def continues(self, content_range: str, validator: str | None) -> None:
-        """Check that a partial answer goes on where we stand, with the same content. Raises FetchError `changed`."""
+        """Check that a partial response starts at our end, with the same content. Raises FetchError `changed`."""
         wanted = f"bytes {self.offset}-"
         total = content_range.rpartition("/")[2]
         if not content_range.startswith(wanted) or total != str(self.total) or validator not in (None, self.validator):
@@ -61,7 +58,7 @@ class Part:
 
     @contextmanager
     def growing(self) -> Iterator[Callable[[bytes], int]]:
-        """Gives a function that appends a chunk and returns the bytes that are there now."""
+        """Gives a function that appends a chunk and returns the bytes on disk."""
         digest, size = hashlib.sha256(), self.offset
         if size:
             with self.path.open("rb") as before:
@@ -77,5 +74,21 @@ class Part:
 
             yield append
         if self.offset != size:
-            raise FetchError("changed", f"{size:,} bytes were written and {self.offset:,} are there: who else writes?")
+            raise FetchError(
+                "changed", f"{size:,} bytes were written and {self.offset:,} are there: another process writes"
+            )
         self.sha256 = digest.hexdigest()
+
+    def _read(self) -> tuple[str | None, int | None, str] | None:
+        """(validator, total, content type) of an earlier attempt; None where there is none, or it is not ours."""
+        try:
+            found = read_untrusted_json(self._metadata.read_bytes(), max_bytes=MAX_METADATA_BYTES)
+        except (FileNotFoundError, ValueError):
+            return None
+        if not isinstance(found, dict) or not {"validator", "total", "type"} <= found.keys():
+            return None
+        validator, total, content_type = found["validator"], found["total"], found["type"]
+        valid = (validator is None or is_validator(validator)) and isinstance(content_type, str)
+        if not valid or not (total is None or (type(total) is int and total >= 0)):
+            return None
+        return validator, total, content_type

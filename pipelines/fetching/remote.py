@@ -16,7 +16,7 @@ from pipelines.fetching.stall_guard import ThroughputMonitor
 from pipelines.fetching.store import Made, MediaStore, kept_suffix
 
 CHUNK_BYTES = 1 << 22
-"""Also what a driver asks for at a time: in larger steps, up to 50 MB, the pace could not be told."""
+"""Also the size of a driver's requests: with larger ones, up to 50 MB, throughput could not be measured."""
 DRIVERS = {"s3": "s3fs", "r2": "s3fs", "gs": "gcsfs", "gcs": "gcsfs", "az": "adlfs", "abfs": "adlfs"}
 
 
@@ -25,23 +25,23 @@ class RemoteFetcher:
 
     Args:
         store: receives the files.
-        pace: asked once for each file, under the bucket's name, or "huggingface.co".
+        rate_limiter: one turn per file, under the bucket's name, or "huggingface.co".
         largest_bytes: of one file.
-        slowest_bytes_per_s, window_s: mean pace over a window; slower is given up.
+        slowest_bytes_per_s, window_s: mean over a window; a slower transfer is given up.
         clock: for tests.
     """
 
     def __init__(
         self,
         store: MediaStore,
-        pace: RateLimiter,
+        rate_limiter: RateLimiter,
         largest_bytes: int,
         slowest_bytes_per_s: float = 2_000.0,
         window_s: float = 60.0,
         *,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._rate_limiter, self._largest = store, pace, largest_bytes
+        self._store, self._rate_limiter, self._largest = store, rate_limiter, largest_bytes
         self._slowest, self._window_s, self._clock = slowest_bytes_per_s, window_s, clock
 
     def fetch(self, row: Row) -> Fetched:
@@ -67,13 +67,14 @@ class RemoteFetcher:
 
         try:
             system, path = fsspec.core.url_to_fs(uri)
-            meter = ThroughputMonitor(self._slowest, self._window_s, clock=self._clock)
+            size, meter = 0, ThroughputMonitor(self._slowest, self._window_s, clock=self._clock)
             with system.open(path, "rb", block_size=CHUNK_BYTES) as source, target.open("wb") as file:
                 while chunk := source.read(CHUNK_BYTES):
                     file.write(chunk)
-                    if file.tell() > self._largest:
+                    size += len(chunk)
+                    if size > self._largest:
                         raise FetchError("too_large", f"more than {self._largest:,} bytes")
-                    meter.judge(file.tell())
+                    meter.judge(size)
         except FetchError:
             raise
         except ImportError as error:

@@ -1,8 +1,8 @@
-"""Sources on YouTube and other sites, by yt-dlp: native download of a small format, probed before it counts.
+"""Sources on YouTube and other sites, fetched by yt-dlp in a small native format and checked before they count.
 
-yt-dlp reports success for much that is none (a page saved as a video, a size limit that skipped the file, the remains
-of another file). So each attempt has a fresh folder, exactly one file must come of it, and it must not be a page. It
-is imported on first use: that takes half a second and a hundred megabytes.
+yt-dlp reports success where there is none (a page saved as a video, a file skipped by a size limit, leftovers of
+another download). So each attempt has a fresh folder, must leave exactly the expected files, and none of them may be a
+page. yt-dlp is imported on first use, which takes half a second and 100 MB.
 """
 
 import os
@@ -82,15 +82,15 @@ class SiteFetcher:
 
     Args:
         store: receives the files.
-        pace: asked once for each video; yt-dlp's requests for one video follow each other closely.
+        rate_limiter: one turn per video; yt-dlp's requests for one video follow each other closely.
         options: how to ask. Raises ConfigError where a file or variable of secrets is missing or no such thing.
         allow_hosts: names or addresses that may be private or local.
     """
 
     def __init__(
-        self, store: MediaStore, pace: RateLimiter, options: SiteOptions, allow_hosts: tuple[str, ...] = ()
+        self, store: MediaStore, rate_limiter: RateLimiter, options: SiteOptions, allow_hosts: tuple[str, ...] = ()
     ) -> None:
-        self._store, self._rate_limiter, self._options = store, pace, options
+        self._store, self._rate_limiter, self._options = store, rate_limiter, options
         self._proxies = ProxyList(options.proxies_file) if options.proxies_file else None
         self._extractor_args = {
             table.lower(): {name: _from_environment(value).split(",") for name, value in arguments.items()}
@@ -234,13 +234,13 @@ class SiteFetcher:
         check_media(path, whole=False)
         height = f"{info['height']}p" if info.get("height") else "unknown height"
         form = f"{info.get('format_id')}, {height}, {info.get('ext')}"
-        facts = {
+        metadata = {
             "uri": clean_reason(str(info.get("webpage_url") or "")),
             "title": clean_reason(str(info.get("title") or "")),
             "duration_s": info.get("duration"),
             "format": form,
         }
-        return Made(path, path.suffix, facts, (f"format {form}",))
+        return Made(path, path.suffix, metadata, (f"format {form}",))
 
 
 class _Log:

@@ -2,31 +2,28 @@
 
     data_manifests/vggsound.toml + its listing  ->  manifest.parquet, one row per clip (`pipelines.clip.Row`)
 
-`read_manifest` reads the TOML, `build_rows` the listing, `write_parquet` and `read_rows` the table.
+`read_manifest` reads the TOML, `build_rows` the listing; the table itself is in `pipelines.manifest.table`.
 """
 
 import itertools
 import logging
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from pipelines.clip import Row
-from pipelines.manifest import gc_paused as collector
 from pipelines.manifest.dataset import Manifest, find_manifest, read_manifest
-from pipelines.manifest.diagnostics import Problems, quoted
+from pipelines.manifest.diagnostics import Problems, quoted, summary
+from pipelines.manifest.gc_paused import gc_paused
 from pipelines.manifest.label_names import read_label_names
 from pipelines.manifest.listing_reader import Record, begins_like, read_records
 from pipelines.manifest.listing_schema import Listing
-from pipelines.manifest.overlaps import check_leaks, first_of_each, settle_duplicates
+from pipelines.manifest.overlaps import check_split_overlaps, first_of_each, resolve_duplicates
 from pipelines.manifest.rows import RowMaker
 from pipelines.manifest.scan import found_files, found_members, skipped_media
-from pipelines.manifest.table import SCHEMA, batch_of, rows_of
+from pipelines.manifest.table import read_rows, write_parquet
+from pipelines.manifest.unread import Unread
 from pipelines.sources.paths import OutsideRootError, RootFolder
-from uniform.atomic import replacing
 from uniform.config import nearest
 from uniform.errors import ManifestError
 
@@ -44,13 +41,11 @@ __all__ = [
 
 _log = logging.getLogger(__name__)
 
-WRITE_ROWS = 16_384
-
 
 def clips_of(
     path: Path, listing: Path | None = None, root: Path | None = None, *, partial: bool = False
 ) -> tuple[list[Row], dict[str, Path]]:
-    """The clips of a manifest, or of a table that was built before, and the folder of each data set in it.
+    """The clips of a manifest, or of a table that was built before, and the folder of each dataset in it.
 
     Args:
         path: a TOML file, or a manifest.parquet.
@@ -79,17 +74,28 @@ SAMPLE_RECORDS = 50
 """Lines read to recognise which of its forms a listing has."""
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a row stands."""
+
+    name: str
+    """Of the listing."""
+    line: int
+    file: str | None
+    """Identity of its file, where that is known: equal for two paths of one file."""
+
+
 @dataclass
 class Built:
-    """A manifest's rows, and what was noticed on the way."""
+    """A manifest's rows, and the problems found while reading."""
 
     manifest: Manifest
     rows: list[Row] = field(default_factory=list)
     forms: list[tuple[Path, str]] = field(default_factory=list)
     """Listing file -> the form it was read as."""
     problems: Problems = field(default_factory=Problems)
-    skipped_media: str | None = None
-    """That media files match no pattern, in one sentence; also among the warnings."""
+    notices: list[str] = field(default_factory=list)
+    """What is not read, one sentence for each reason; also among the warnings."""
 
 
 def build_rows(
@@ -99,7 +105,7 @@ def build_rows(
     form: str | None = None,
     partial: bool = False,
 ) -> list[Row]:
-    """The clips of a data set, in the order of its listing.
+    """The clips of a dataset, in the order of its listing.
 
     Args:
         manifest: from `read_manifest`.
@@ -109,8 +115,11 @@ def build_rows(
     Raises: ManifestError with the first 20 problems and their number, each with file, line, column and fix.
     """
     built = inspect(manifest, listing, form=form, partial=partial)
-    if built.skipped_media:
-        _log.warning("%s: %s", manifest.name, built.skipped_media)
+    for notice in built.notices:
+        _log.warning("%s: %s", manifest.name, notice)
+    if built.problems.dropped["bad_line"]:
+        worst = summary(built.problems.warnings, built.problems.warning_count, "warning")
+        _log.warning("%s: %s bad lines are left out\n%s", manifest.name, built.problems.dropped["bad_line"], worst)
     built.problems.raise_if_any(f"{manifest.name}: its listing cannot be used")
     return built.rows
 
@@ -122,9 +131,9 @@ def inspect(
     form: str | None = None,
     partial: bool = False,
 ) -> Built:
-    """As `build_rows`, but problems are handed back with what could be read. Raises ManifestError for a lost file."""
-    built = Built(manifest)
+    """As `build_rows`, but returns the problems with the rows that could be read. Raises ManifestError: no file."""
     own = manifest.forms[0]
+    built = Built(manifest, problems=Problems(own.on_problem))
     paths = [listing] if isinstance(listing, Path) else list(listing or ())
     if not paths and own.file is None and not own.glob:
         obtain = f" ({manifest.table.obtain})" if manifest.table.obtain else ""
@@ -134,37 +143,38 @@ def inspect(
         paths = [manifest.path.parent / own.file] if own.file else [manifest.root]
     if manifest.kind in ("local", "archive") and not manifest.root.is_dir():
         raise ManifestError(f"{manifest.path}: its root {manifest.root} is not a folder. Set root, or give --root.")
-    places: list[tuple[str, int]] = []
+    places: list[Place] = []
     used = own
-    with collector.resting():
+    with gc_paused():
         for path in paths:
-            used = _recognise(manifest, path, form)
+            used = _detect_schema(manifest, path, form)
             built.forms.append((path, used.name))
             _read_one(manifest, path, used, built, places, partial)
         _check_whole(built, used, places)
     return built
 
 
-def _read_one(
-    manifest: Manifest, path: Path, form: Listing, built: Built, places: list[tuple[str, int]], partial: bool
-) -> None:
+def _read_one(manifest: Manifest, path: Path, form: Listing, built: Built, places: list[Place], partial: bool) -> None:
     """Add the rows of one listing."""
     lines, before, matched = 0, len(built.rows), set[str]()
     maker = _row_maker(manifest, form, built.problems)
     name = str(path)
-    for record in _records(manifest, path, form, built.problems):
+    unread = Unread()
+    for record in _records(manifest, path, form, built.problems, unread):
         lines += 1
         matched.update([record.values["path"]] if form.glob else ())
         row = maker.row(f"{path}:{record.line}", record)
         if row is not None:
             built.rows.append(row)
-            places.append((name, record.line))
+            places.append(Place(name, record.line, record.identity))
     if not partial:
         _check_count(manifest, form, name, "data lines", lines, form.rows, built.problems)
-    _check_files(manifest, built, before, places)
+    _check_files(manifest, built, before, places, unread if form.glob else None)
     if form.glob and manifest.kind == "local":
-        _check_skipped_media(manifest, built, matched)
-    keep = settle_duplicates(built.rows, form, lambda n: _place(places, n), built.problems)
+        left_out = {name for names in unread.names.values() for name in names}
+        _check_skipped_media(manifest, built, matched | left_out)
+    built.notices += unread.report(str(manifest.path), built.problems)
+    keep = resolve_duplicates(built.rows, form, lambda n: _place(places, n), built.problems)
     built.rows[:] = [built.rows[n] for n in keep]
     places[:] = [places[n] for n in keep]
     if not partial:
@@ -176,13 +186,14 @@ def _check_count(
 ) -> None:
     if published is not None and found != published:
         obtain = f" ({manifest.table.obtain})" if manifest.table.obtain else ""
-        fix = f"Lines are missing or added: get the listing again{obtain}, or pass --partial."
+        fix = f"Lines are missing or added: get the listing again{obtain}, or pass --allow-partial."
         problems.error(name, None, f"{found:,} {what}", f"the published {published:,} ('{form.name}')", fix)
 
 
-def _check_whole(built: Built, form: Listing, places: list[tuple[str, int]]) -> None:
-    """What needs all rows: that there are any, and that no source stands in two splits."""
-    dropped = check_leaks(built.rows, form, lambda n: _place(places, n), built.problems)
+def _check_whole(built: Built, form: Listing, places: list[Place]) -> None:
+    """Check that there are rows, and that no source is in two splits."""
+    files = [place.file for place in places]
+    dropped = check_split_overlaps(built.rows, form, lambda n: _place(places, n), built.problems, files)
     built.rows[:] = [built.rows[n] for n in first_of_each(built.rows, dropped)]
     if built.rows or built.problems.error_count:
         return
@@ -190,22 +201,24 @@ def _check_whole(built: Built, form: Listing, places: list[tuple[str, int]]) -> 
     if form.glob:
         found = f"no file that matches {', '.join(form.glob)}"
         built.problems.error(where, None, found, wanted, "Check root and listing.glob.")
+    elif built.problems.dropped:
+        found = f"none: {built.problems.dropped.total():,} lines are left out as bad"
+        built.problems.error(where, None, found, wanted, "See the warnings for what is wrong with them.")
     else:
         built.problems.error(where, None, "no data line", wanted, "Is the file empty, or all comments?")
 
 
-def _place(places: Sequence[tuple[str, int]], number: int) -> str:
-    name, line = places[number]
-    return f"{name}:{line}"
+def _place(places: Sequence[Place], number: int) -> str:
+    return f"{places[number].name}:{places[number].line}"
 
 
-def _recognise(manifest: Manifest, path: Path, name: str | None) -> Listing:
+def _detect_schema(manifest: Manifest, path: Path, name: str | None) -> Listing:
     """The form called `name`, or the one that the listing's first lines and its number of lines fit."""
     forms = manifest.forms
     if name is not None:
         known = {form.name: form for form in forms}
         if name not in known:
-            raise ManifestError(f"{manifest.path}: there is no form '{name}'{nearest(name, known)}")
+            raise ManifestError(f"{manifest.path}: there is no schema '{name}'{nearest(name, known)}")
         return known[name]
     if len(forms) == 1 or forms[0].glob:
         return forms[0]
@@ -234,28 +247,47 @@ def _row_maker(manifest: Manifest, form: Listing, problems: Problems) -> RowMake
     return RowMaker(manifest.name, manifest.kind, manifest.table.license, form, names, problems)
 
 
-def _records(manifest: Manifest, path: Path, form: Listing, problems: Problems) -> Iterable[Record]:
+def _records(manifest: Manifest, path: Path, form: Listing, problems: Problems, unread: Unread) -> Iterable[Record]:
     if not form.glob:
         return read_records(path, form, problems)
     find = found_members if manifest.kind == "archive" else found_files
-    return find(manifest.root, form.glob, sidecars="sidecar" in form.wanted_columns())
+    return find(manifest.root, form, unread)
 
 
-def _check_files(manifest: Manifest, built: Built, before: int, places: list[tuple[str, int]]) -> None:
-    """Note local files that are missing (a warning: they may come) or lie outside the root (an error)."""
+def _check_files(manifest: Manifest, built: Built, before: int, places: list[Place], unread: Unread | None) -> None:
+    """Note local files that are missing (a warning: they may come) or lie outside the root (an error, or dropped).
+
+    Args:
+        before: number of the first row to look at.
+        unread: counts found files that lie outside; None for the rows of a listing.
+    """
     folder = RootFolder(manifest.root)
+    outside = set()
     for number in range(before, len(built.rows)):
         row = built.rows[number]
         if row.source_kind != "local":
             continue
         place = _place(places, number)
         try:
-            if folder.find(row.source_uri) is None:
-                fix = "The clip will leave the run as missing_source."
+            found = folder.find(row.source_uri)
+            if found is None:
+                fix = "The clip will be dropped as missing_source."
                 built.problems.warn(place, None, f"no file {row.source_uri!r}", f"a file below {manifest.root}", fix)
+            else:
+                places[number] = replace(places[number], file=folder.identity(found))
         except OutsideRootError as error:
+            outside.add(number)
+            if unread is not None:
+                unread.add("outside_root", row.source_uri)
+                continue
             fix = "Copy the file there, or set root to the folder that holds it."
-            built.problems.error(place, None, str(error), "a file inside the data set's root", fix)
+            built.problems.bad_line(place, None, str(error), "a file inside the dataset's root", fix)
+        except OSError as error:
+            built.problems.warn(place, None, f"{row.source_uri!r}: {error.strerror}", "a readable file")
+    if outside:
+        keep = [number for number in range(len(built.rows)) if number not in outside]
+        built.rows[:] = [built.rows[number] for number in keep]
+        places[:] = [places[number] for number in keep]
 
 
 def _check_skipped_media(manifest: Manifest, built: Built, matched: set[str]) -> None:
@@ -265,43 +297,6 @@ def _check_skipped_media(manifest: Manifest, built: Built, matched: set[str]) ->
         return
     count = f"{len(files):,} media file{'' if len(files) == 1 else 's'}"
     found = f"{count} below {manifest.root} match no pattern; the first is {quoted(files[0])}"
-    fix = f'Patterns tell capital letters from small ones: add "**/*{Path(files[0]).suffix}" to listing.glob for them.'
-    built.skipped_media = f"{found}. {fix}"
+    fix = f'Patterns are case-sensitive: add "**/*{Path(files[0]).suffix}" to listing.glob for them.'
+    built.notices.append(f"{found}. {fix}")
     built.problems.warn(str(manifest.path), None, found, "a clip of each, as a rule", fix)
-
-
-def write_parquet(rows: Iterable[Row], path: Path) -> None:
-    """Write `rows` to `path`, whole or not at all; the same rows give the same bytes."""
-    with (
-        collector.resting(),
-        replacing(path) as temporary,
-        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
-    ):
-        part: list[Row] = []
-        for row in rows:
-            part.append(row)
-            if len(part) == WRITE_ROWS:
-                writer.write_batch(batch_of(part))
-                part = []
-        writer.write_batch(batch_of(part))
-
-
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a manifest.parquet. Raises ManifestError where it is missing or is no such table."""
-    try:
-        file = pq.ParquetFile(path)
-    except (OSError, pa.ArrowException) as error:
-        raise ManifestError(
-            f"{path}: not a manifest table ({error}). Make it: uniform manifest build MANIFEST"
-        ) from error
-    with file:
-        if not file.schema_arrow.equals(SCHEMA):
-            raise ManifestError(
-                f"{path}: its columns are {', '.join(file.schema_arrow.names)}; wanted {', '.join(SCHEMA.names)}. "
-                f"Make the table anew: uniform manifest build MANIFEST"
-            )
-        try:
-            with collector.resting():
-                return [row for batch in file.iter_batches(WRITE_ROWS) for row in rows_of(batch)]
-        except (OSError, pa.ArrowException) as error:
-            raise ManifestError(f"{path}: damaged ({error}). Make it anew: uniform manifest build MANIFEST") from error

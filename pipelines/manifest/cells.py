@@ -12,6 +12,8 @@ from pipelines.manifest.diagnostics import quoted
 CONTROL = re.compile(r"[\x00-\x1f\x7f\x85\u2028\u2029\ud800-\udfff]")
 """Control characters, and what Python makes of a file name that is not UTF-8."""
 SECONDS = re.compile(r"([0-9]{1,12})(?:\.([0-9]{0,30}))?")
+SMALL = re.compile(r"-0(?:\.0{0,30})?|\.[0-9]{1,30}|[0-9](?:\.[0-9]{1,30})?[eE]-[0-9]{1,3}")
+"""Other ways in which programs print small numbers: -0.0, .5 and 1e-05."""
 CLOCK = re.compile(r"(?:([0-9]{1,3}):)?([0-5]?[0-9]):([0-5][0-9](?:\.[0-9]{1,30})?)")
 WANTED_SECONDS = "seconds such as 30, 30.5 or 0:30"
 
@@ -39,6 +41,8 @@ def milliseconds(text: str, unit_ms: int, column: str) -> int:
         if not match[2] or not match[2].strip("0"):
             return int(match[1]) * unit_ms
         return int((Decimal(text) * unit_ms).to_integral_value(ROUND_HALF_EVEN))
+    if SMALL.fullmatch(text):
+        return int((abs(Decimal(text)) * unit_ms).to_integral_value(ROUND_HALF_EVEN))
     clock = CLOCK.fullmatch(text)
     if clock and unit_ms == 1000:
         seconds = Decimal(clock[1] or 0) * 3600 + Decimal(clock[2]) * 60 + Decimal(clock[3])
@@ -51,7 +55,7 @@ def milliseconds(text: str, unit_ms: int, column: str) -> int:
 
 
 def check_inside(path: str, column: str) -> None:
-    """Raises CellError where a local path is absolute or climbs out of the data set's root."""
+    """Raises CellError where a local path is absolute or climbs out of the dataset's root."""
     pure = PurePosixPath(path)
     if CONTROL.search(path):
         raise CellError(column, quoted(path), "a path without control characters", "Rename the file.")

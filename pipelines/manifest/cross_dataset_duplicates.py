@@ -1,6 +1,6 @@
-"""The same moment of the same source under the names of two data sets: marked in the rows, before anything is fetched.
+"""Clips that two datasets have from the same span of one source: marked in the rows, before anything is fetched.
 
-AudioSet and VGGSound share thousands of segments. Within one data set its manifest has settled duplicates and leaks.
+AudioSet and VGGSound share thousands of segments. Within one dataset, `overlaps.py` has resolved both.
 """
 
 from collections import defaultdict
@@ -8,22 +8,24 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from pipelines.clip import Row
+from pipelines.manifest.identity import source_keys
 
 MARK = "same_span_as"
 """Key of `extra`: the clip that is kept in this one's place."""
 
 
 def mark_cross_dataset_duplicates(rows: Sequence[Row]) -> list[Row]:
-    """The rows, with a mark on each clip that another data set's clip stands for already.
+    """The rows, with a mark on each clip that another dataset's clip stands for already.
 
-    Two clips of one source are the same where at least half of the shorter one is shared; the data set that was named
-    first keeps it. Between `train` and another split any overlap is a leak, and the clip of `train` is marked.
+    Two clips of one source are the same where at least half of the shorter one is shared; the dataset that was named
+    first keeps it. Between `train` and another split any overlap is a split overlap, and the clip of `train` is marked.
     """
     if len({row.dataset for row in rows}) < 2:
         return list(rows)
     by_source: defaultdict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_source[row.source_id].append(number)
+        for key in source_keys(row):
+            by_source[key].append(number)
     marks: dict[int, Row] = {}
     for numbers in by_source.values():
         for place, later in enumerate(numbers):

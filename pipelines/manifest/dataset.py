@@ -1,4 +1,4 @@
-"""A data set as data: what its TOML file says. No data set has code.
+"""A dataset as data: what its TOML file says. No dataset has code.
 
 Every key with its meaning: data_manifests/README.md.
 """
@@ -63,7 +63,7 @@ class Manifest:
 
     @property
     def name(self) -> str:
-        """Name of the data set."""
+        """Name of the dataset."""
         return self.table.name
 
     @property
@@ -82,7 +82,7 @@ class Manifest:
         return (self.table.listing, *self.table.variant)
 
     def with_root(self, root: Path) -> "Manifest":
-        """The same data set with its files in another folder."""
+        """The same dataset with its files in another folder."""
         return dataclasses.replace(self, table=dataclasses.replace(self.table, root=str(root.absolute())))
 
 

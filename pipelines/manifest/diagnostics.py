@@ -1,5 +1,6 @@
-"""What is wrong with a listing, collected in one pass: a person mends ten thousand lines once, not one at a time."""
+"""Problems of a listing, collected in one pass, so that a person fixes all lines at once."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -15,7 +16,7 @@ CELL_CHARACTERS = 60
 
 @dataclass(frozen=True)
 class Problem:
-    """One complaint: where it is, what stands there, what should, and the nearest fix."""
+    """One problem: where it is, what was found, what was expected, and the nearest fix."""
 
     place: str
     """file:line, or the file alone."""
@@ -30,22 +31,37 @@ class Problem:
 
 
 class Problems:
-    """Errors stop the build; warnings do not. Both are counted in full and kept up to a limit."""
+    """Errors stop the build; warnings do not. Both are counted in full and kept up to a limit.
 
-    def __init__(self) -> None:
+    Args:
+        on_problem: what a bad line is: an "error", or left out with a warning ("drop").
+    """
+
+    def __init__(self, on_problem: str = "error") -> None:
+        self.on_problem = on_problem
+        self.dropped: Counter[str] = Counter()
+        """Code -> lines, files and members that were left out: bad_line, and those of `unread.REASONS`."""
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.error_count = 0
         self.warning_count = 0
 
     def error(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
-        """Note something that must be mended."""
+        """Note something that must be fixed."""
         self.error_count += 1
         if len(self.errors) < KEPT:
             self.errors.append(Problem(place, column, found, wanted, fix))
 
+    def bad_line(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
+        """Note a line that cannot be used: an error, or left out, as `on_problem` says."""
+        if self.on_problem == "error":
+            self.error(place, column, found, wanted, fix)
+            return
+        self.dropped["bad_line"] += 1
+        self.warn(place, column, found, wanted, f"{fix} The line is left out.".strip())
+
     def warn(self, place: str, column: str | None, found: str, wanted: str, fix: str = "") -> None:
-        """Note something that a person should know and may want."""
+        """Note something that a person should know, but that may be intended."""
         self.warning_count += 1
         if len(self.warnings) < KEPT:
             self.warnings.append(Problem(place, column, found, wanted, fix))

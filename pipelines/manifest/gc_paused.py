@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 
 @contextlib.contextmanager
-def resting() -> Iterator[None]:
-    """Keep the collector off inside the block.
+def gc_paused() -> Iterator[None]:
+    """Pause the collector inside the block.
 
     Rows hold no circles, but each few hundred new ones make the collector walk through all of them: a fifth of the
     time for 300,000. What is not circular is freed as always.

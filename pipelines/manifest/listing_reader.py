@@ -6,7 +6,6 @@ Records are read lazily, in the file's order; what cannot be read is noted among
 import csv
 import io
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,19 +16,22 @@ import pyarrow.parquet as pq
 
 from pipelines.manifest.diagnostics import Problems, quoted
 from pipelines.manifest.listing_schema import SUFFIXES, Format, Listing
+from pipelines.manifest.patterns import Pattern
+from pipelines.sources.parquet_pages import PageSizes
+from pipelines.sources.parquet_text import TextTooLargeError, text_batches
 from uniform.config import nearest
 from uniform.errors import ManifestError
-
-BATCH_ROWS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One data line. Values are text, but for jsonl and parquet, which also know numbers, lists and nothing."""
+    """One data line. Values are text, but for jsonl and parquet, which also have numbers, lists and null."""
 
     line: int
     """Physical line where it begins, from 1; the row's number in a parquet file."""
     values: Mapping[str, Any]
+    identity: str | None = None
+    """A text that records of the same bytes share, where that is found out; None where the name decides."""
 
 
 def read_records(path: Path, listing: Listing, problems: Problems) -> Iterator[Record]:
@@ -56,7 +58,7 @@ def format_of(path: Path, listing: Listing) -> Format:
         return listing.format
     if path.suffix.lower() not in SUFFIXES:
         raise ManifestError(
-            f"{path}: the suffix {path.suffix!r} does not tell the format. Set listing.format to csv, tsv, jsonl or "
+            f"{path}: the suffix {path.suffix!r} is none of a listing. Set listing.format to csv, tsv, jsonl or "
             f"parquet{nearest(path.suffix, SUFFIXES)}"
         )
     return SUFFIXES[path.suffix.lower()]
@@ -68,7 +70,7 @@ def begins_like(path: Path, listing: Listing) -> bool:
         return True
     with path.open("rb") as file:
         head = file.read(4_096).decode("utf-8-sig", errors="replace")
-    return re.match(listing.starts_with, head) is not None
+    return Pattern(listing.starts_with).begins(head)
 
 
 def _decoded(path: Path, encoding: str) -> str:
@@ -80,7 +82,9 @@ def _decoded(path: Path, encoding: str) -> str:
     if content[:2] in (b"\xff\xfe", b"\xfe\xff") and encoding.replace("_", "-").lower() in ("utf-8", "utf8"):
         raise ManifestError(f'{path}:1: the file is UTF-16, not UTF-8. Save it as UTF-8, or set encoding = "utf-16".')
     try:
-        return content.decode(encoding).removeprefix("\ufeff")
+        text = content.decode(encoding).removeprefix("\ufeff")
+        text.isascii() or text.encode()  # some encodings give half surrogate pairs
+        return text
     except UnicodeError as error:
         at = error.start if isinstance(error, UnicodeDecodeError) else 0
         line = content.count(b"\n", 0, at) + 1
@@ -91,7 +95,7 @@ def _decoded(path: Path, encoding: str) -> str:
 
 
 def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -> Iterator[Record]:
-    """Keys may be missing on some lines (the field is empty there), but not on all: that is a slip of the map."""
+    """Records of JSON lines. A key may be missing on some lines (the field is empty there), but not on all of them."""
     wanted = listing.wanted_columns()
     seen: dict[str, None] = {}
     for number, line in enumerate(_lines(text), start=1):
@@ -103,10 +107,10 @@ def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -
             if "\\u" in line:
                 json.dumps(values, ensure_ascii=False).encode()  # half a surrogate pair is no text
         except (ValueError, RecursionError) as error:
-            problems.error(f"{path}:{number}", None, quoted(line), "one JSON object", f"{error}.")
+            problems.bad_line(f"{path}:{number}", None, quoted(line), "one JSON object", f"{error}.")
             continue
         if not isinstance(values, dict):
-            problems.error(f"{path}:{number}", None, quoted(line), "one JSON object", "Write {...} on each line.")
+            problems.bad_line(f"{path}:{number}", None, quoted(line), "one JSON object", "Write {...} on each line.")
             continue
         seen.update(dict.fromkeys(values))
         yield Record(number, {**dict.fromkeys(wanted), **values})
@@ -118,20 +122,22 @@ def _json_records(path: Path, text: str, listing: Listing, problems: Problems) -
 
 def _parquet_records(path: Path, listing: Listing, problems: Problems) -> Iterator[Record]:
     try:
-        file = pq.ParquetFile(path)
-    except (pa.ArrowException, OSError) as error:
+        names = pq.read_schema(path).names
+        pages = PageSizes(path)
+    except (pa.ArrowException, OSError, ValueError, EOFError) as error:
         raise ManifestError(f"{path}: not a Parquet file ({error}). Check that it was copied whole.") from error
-    with file:
-        if not _columns_present(f"{path}", file.schema_arrow.names, listing, problems):
-            return
-        number = 0
-        try:
-            for batch in file.iter_batches(BATCH_ROWS, columns=list(listing.wanted_columns())):
-                for values in batch.to_pylist():
-                    number += 1
-                    yield Record(number, values)
-        except (pa.ArrowException, OSError) as error:
-            raise ManifestError(f"{path}: row {number + 1} cannot be read ({error}). Copy the file anew.") from error
+    if not _columns_present(f"{path}", names, listing, problems):
+        return
+    number = 0
+    try:
+        for batch in text_batches(path, list(listing.wanted_columns()), pages):
+            for values in batch.to_pylist():
+                number += 1
+                yield Record(number, values)
+    except TextTooLargeError as error:
+        raise ManifestError(f"{path}: {error}. Write it again with shorter cells.") from error
+    except (pa.ArrowException, OSError, ValueError, EOFError, ArithmeticError) as error:
+        raise ManifestError(f"{path}: row {number + 1} cannot be read ({error}). Copy the file again.") from error
 
 
 class _Lines:
@@ -187,7 +193,7 @@ def _separated_records(path: Path, text: str, form: Format, listing: Listing, pr
             break
         except csv.Error as error:
             fix = "Look for a quote that is not closed or not doubled on this line or below."
-            problems.error(f"{path}:{lines.begin}", None, f"a line that does not parse ({error})", "cells", fix)
+            problems.bad_line(f"{path}:{lines.begin}", None, f"a line that does not parse ({error})", "cells", fix)
             continue
         if fields is None:
             fields = [cell.strip() for cell in cells]
@@ -215,4 +221,4 @@ def _wrong_width(place: str, cells: list[str], fields: list[str], problems: Prob
     more = len(cells) > len(fields)
     fix = "Put quotes round a cell that holds the delimiter." if more else "Add the missing cells."
     wanted = f"{len(fields)} ({', '.join(fields)})"
-    problems.error(place, None, f"{len(cells)} cells: {quoted(' | '.join(cells))}", wanted, fix)
+    problems.bad_line(place, None, f"{len(cells)} cells: {quoted(' | '.join(cells))}", wanted, fix)

@@ -1,6 +1,5 @@
 """How a listing is written and what its columns mean: the `[listing]` and `[[variant]]` tables of a manifest."""
 
-import codecs
 import re
 import string
 from collections.abc import Mapping
@@ -8,6 +7,7 @@ from dataclasses import dataclass, field, fields
 from pathlib import PurePosixPath
 from typing import Literal
 
+from pipelines.manifest.patterns import check_expression
 from uniform.errors import ConfigError
 
 Kind = Literal["local", "http", "youtube", "hf", "archive", "fsspec"]
@@ -20,6 +20,10 @@ SUFFIXES: Mapping[str, Format] = {
     ".ndjson": "jsonl",
     ".parquet": "parquet",
 }
+LONGEST_S = 360_000
+"""100 hours: a larger number is milliseconds or frames under the name of seconds."""
+ESCAPES = ("unicode_escape", "raw_unicode_escape", "utf_7", "utf7", "idna", "punycode", "undefined")
+"""Encodings that give half surrogate pairs, or no text."""
 GLOB_FIELDS = ("path", "stem", "folder", "suffix", "sidecar")
 """What a found file offers to the column map; `sidecar` is the text of `<stem>.txt` beside it."""
 
@@ -99,7 +103,7 @@ class Listing:
     """False where the first line is data; then `fields` names the columns."""
     fields: tuple[str, ...] = ()
     starts_with: str | None = None
-    """Regular expression that the file's text must begin with, to tell forms apart that read alike."""
+    """Regular expression that the file's text must begin with, to distinguish schemas that otherwise read alike."""
     derive: Mapping[str, str] = field(default_factory=dict)
     """Column name -> regular expression for the whole cell; each named group becomes a column."""
     columns: Columns = field(default_factory=Columns)
@@ -118,15 +122,17 @@ class Listing:
     """Splits a cell into labels; None keeps it whole (VGGSound's labels hold commas)."""
     label_names: LabelNames | None = None
     on_duplicate: Literal["error", "first", "merge"] = "error"
-    """Two lines with one source and span: refuse, keep the first, or unite their labels and events."""
+    """Two lines with one source and span: error, keep the first, or merge their labels and events."""
     on_leak: Literal["error", "warn", "drop_train"] = "error"
     """One source with overlapping spans in two splits; the last leaves out the clip of split "train"."""
+    on_problem: Literal["error", "drop"] = "error"
+    """A line, found file or archive that cannot be used: an error, or left out with a warning and a count."""
     leave_out: tuple[str, ...] = ()
     """Cells of the source's column (its id, or its address) whose lines are known faults of the published file."""
     rows: int | None = None
     """Data lines that the published file holds; checked."""
     clips: int | None = None
-    """Clips that come of them, where lines are merged or dropped; checked."""
+    """Clips that result, where lines are merged or left out; checked."""
 
     def __post_init__(self) -> None:
         if self.file is not None and self.glob:
@@ -137,28 +143,30 @@ class Listing:
                 raise ConfigError(f"listing.{key} is {value!r}; it must be one character")
         if not self.header and not self.fields and not self.glob:
             raise ConfigError("listing.header is false; listing.fields must then name the columns")
-        if self.start_s < 0 or self.duration_s <= 0:
-            raise ConfigError("listing.start_s must be 0 or more, listing.duration_s more than 0")
+        if not (0 <= self.start_s <= LONGEST_S and 0.0005 < self.duration_s <= LONGEST_S):
+            found = f"listing.start_s is {self.start_s:g}, listing.duration_s {self.duration_s:g}"
+            raise ConfigError(f"{found}; they must be 0 or more, and more than 0, up to {LONGEST_S:,} s")
         self._check_encoding()
         self._check_patterns()
 
     def _check_encoding(self) -> None:
         try:
-            codecs.lookup(self.encoding)
-        except LookupError as error:
-            raise ConfigError(
-                f"listing.encoding is {self.encoding!r}, which Python does not know; try utf-8"
-            ) from error
+            "a".encode(self.encoding)  # raises LookupError for codecs from bytes to bytes too, such as zlib
+        except (LookupError, ValueError) as error:
+            found = f"listing.encoding is {self.encoding[:40]!r}"
+            raise ConfigError(f"{found}, which is no text encoding of Python; try utf-8") from error
+        if self.encoding.lower().replace("-", "_") in ESCAPES:
+            raise ConfigError(f"listing.encoding {self.encoding!r} is for program text; try utf-8")
 
     def _check_patterns(self) -> None:
         for pattern in self.glob:
             if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts or not pattern:
-                raise ConfigError(f"listing.glob {pattern!r} leaves the data set's root; give a pattern below it")
+                raise ConfigError(f"listing.glob {pattern!r} leaves the dataset's root; give a pattern below it")
         for column, expression in (*self.derive.items(), ("starts_with", self.starts_with or "")):
             try:
-                groups = re.compile(expression).groupindex
-            except re.error as error:
-                raise ConfigError(f"listing.derive.{column}: not a regular expression: {error}") from error
+                groups = check_expression(expression)
+            except ConfigError as error:
+                raise ConfigError(f"listing.derive.{column}: {error}") from error
             if column in self.derive and not groups:
                 raise ConfigError(f"listing.derive.{column} has no named group; write (?P<name>...)")
         for value in (*self.columns.given().values(), *self.extra.values()):

@@ -1,7 +1,7 @@
-"""Clips that look alike under different names: copies, re-encoded, scaled, and up to half their length apart.
+"""Clips that are perceptually the same under different names: copied, re-encoded, scaled, shifted by up to half a clip.
 
 Each clip comes as 16 hashes of 64 bits (`pipelines/stages/fingerprint_clip.py`). Two clips are candidates where they
-share several quarters of hashes; a candidate is a lookalike where most frames agree at some offset in time.
+share several quarters of hashes; a candidate is a near-duplicate where most frames agree at some offset in time.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ import pyarrow.dataset as ds
 from numpy.typing import NDArray
 
 from pipelines.clip import Row
-from pipelines.manifest.build import read_rows
+from pipelines.manifest.table import read_rows
 from uniform.errors import PipelineError
 
 TABLE = "looks"
 SCHEMA = pa.schema([("clip_id", pa.string()), ("look", pa.string())])
-"""Told, not taken from the first file: the table of a unit that kept nothing has columns of no type."""
+"""Given here, not taken from the first file: the table of a unit that kept nothing has columns of no type."""
 BANDS = 4
 """A hash is cut into so many parts; two hashes that differ in fewer bits share at least one."""
-CROWD = 200
+LARGEST_GROUP = 200
 """A part that more clips share is too common to mean anything: black edges, title cards."""
 SHARED_PARTS = 3
 CLOSE_BITS = 6
-"""Hashes of one picture differ by no more, after scaling and re-encoding."""
+"""Hashes of one frame differ by no more, after scaling and re-encoding."""
 LEAST_OVERLAP = 8
 """Frames that two clips must share in time."""
 
@@ -40,19 +40,19 @@ class NearDuplicate:
     share: float
 
     @property
-    def leaks(self) -> bool:
-        """Whether they stand in different splits."""
+    def across_splits(self) -> bool:
+        """Whether they are in different splits."""
         return self.first.split != self.second.split
 
 
 def read_hashes(folders: Sequence[Path]) -> tuple[list[Row], NDArray[np.uint64]]:
     """Clips of one or more runs, and their hashes (N, 16). Raises PipelineError for a run without the stage."""
     rows: list[Row] = []
-    looks: list[NDArray[np.uint64]] = []
+    hashes: list[NDArray[np.uint64]] = []
     for folder in folders:
         if not (folder / TABLE).is_dir():
             raise PipelineError(
-                f'{folder} has no looks: add a stage with use = "fingerprint_clip" to its recipe, run again'
+                f'{folder} has no perceptual hashes: add a stage with use = "fingerprint_clip" to its recipe, run again'
             )
         known = {row.clip_id: row for row in read_rows(folder / "manifest.parquet")}
         try:
@@ -61,35 +61,35 @@ def read_hashes(folders: Sequence[Path]) -> tuple[list[Row], NDArray[np.uint64]]
             raise PipelineError(f"{folder / TABLE}: cannot be read ({error})") from error
         for clip_id, look in zip(table["clip_id"].to_pylist(), table["look"].to_pylist(), strict=True):
             rows.append(known[clip_id])
-            looks.append(np.frombuffer(bytes.fromhex(look), dtype=">u8").astype(np.uint64))
-    return rows, np.stack(looks) if looks else np.zeros((0, 16), dtype=np.uint64)
+            hashes.append(np.frombuffer(bytes.fromhex(look), dtype=">u8").astype(np.uint64))
+    return rows, np.stack(hashes) if hashes else np.zeros((0, 16), dtype=np.uint64)
 
 
 def find_near_duplicates(
-    rows: Sequence[Row], looks: NDArray[np.uint64], least_share: float = 0.75
+    rows: Sequence[Row], hashes: NDArray[np.uint64], least_share: float = 0.75
 ) -> list[NearDuplicate]:
-    """Pairs of clips of different sources that look alike, the most alike first.
+    """Pairs of clips of different sources that are near-duplicates, the closest first.
 
     Args:
         rows: N clips.
-        looks: (N, 16) hashes.
+        hashes: (N, 16).
         least_share: of the frames that overlap in time, 0..1.
     """
     found = []
-    for first, second in _candidates(looks):
+    for first, second in _candidates(hashes):
         if rows[first].source_id == rows[second].source_id:
-            continue  # ids tell those already
-        share = _best_share(looks[first], looks[second])
+            continue  # equal ids show those already
+        share = _best_share(hashes[first], hashes[second])
         if share >= least_share:
             found.append(NearDuplicate(rows[first], rows[second], share))
     return sorted(found, key=lambda pair: (-pair.share, pair.first.clip_id, pair.second.clip_id))
 
 
-def _candidates(looks: NDArray[np.uint64]) -> list[tuple[int, int]]:
+def _candidates(hashes: NDArray[np.uint64]) -> list[tuple[int, int]]:
     """Pairs that share at least `SHARED_PARTS` parts of their hashes."""
-    clips, frames = looks.shape
+    clips, frames = hashes.shape
     owners = np.repeat(np.arange(clips, dtype=np.int64), frames)
-    flat = looks.reshape(-1)
+    flat = hashes.reshape(-1)
     hits: list[NDArray[np.int64]] = []
     for band in range(BANDS):
         parts = (flat >> np.uint64(16 * band)) & np.uint64(0xFFFF)
@@ -98,10 +98,10 @@ def _candidates(looks: NDArray[np.uint64]) -> list[tuple[int, int]]:
         part, owner = keys // max(clips, 1), keys % max(clips, 1)
         starts = np.flatnonzero(np.diff(part, prepend=-1))
         for start, end in zip(starts, [*starts[1:], len(part)], strict=True):
-            crowd = owner[start:end]
-            if 2 <= len(crowd) <= CROWD:
-                first, second = np.triu_indices(len(crowd), k=1)
-                hits.append(crowd[first] * clips + crowd[second])
+            group = owner[start:end]
+            if 2 <= len(group) <= LARGEST_GROUP:
+                first, second = np.triu_indices(len(group), k=1)
+                hits.append(group[first] * clips + group[second])
     if not hits:
         return []
     pairs, counts = np.unique(np.concatenate(hits), return_counts=True)

@@ -1,4 +1,4 @@
-"""What only shows when all rows are there: duplicate clips, and sources whose spans stand in two splits."""
+"""Checks over all rows of a listing: duplicate clips, and sources whose spans are in two splits."""
 
 import json
 from collections import defaultdict
@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 
 from pipelines.clip import Row
 from pipelines.manifest.diagnostics import Problems
+from pipelines.manifest.identity import source_keys
 from pipelines.manifest.listing_schema import Listing
 
 Place = Callable[[int], str]
@@ -21,10 +22,10 @@ class Overlap:
     second: int
 
 
-def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems: Problems) -> list[int]:
-    """Numbers of the rows that stay, as `listing.on_duplicate` says; united rows are replaced in `rows`.
+def resolve_duplicates(rows: list[Row], listing: Listing, place: Place, problems: Problems) -> list[int]:
+    """Numbers of the rows that stay, as `listing.on_duplicate` says; merged rows are replaced in `rows`.
 
-    A clip that stands in two splits stays twice: that is a leak, which `check_leaks` judges.
+    A clip that is in two splits stays twice: that is a split overlap, which `check_split_overlaps` judges.
     """
     first: dict[tuple[str, str], int] = {}
     more: defaultdict[int, list[int]] = defaultdict(list)
@@ -34,7 +35,7 @@ def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems:
             more[kept].append(number)
     for kept, others in more.items():
         if listing.on_duplicate == "merge":
-            rows[kept] = _united([rows[kept], *(rows[other] for other in others)])
+            rows[kept] = _merged([rows[kept], *(rows[other] for other in others)])
             continue
         for other in others:
             note = problems.error if listing.on_duplicate == "error" else problems.warn
@@ -44,7 +45,7 @@ def settle_duplicates(rows: list[Row], listing: Listing, place: Place, problems:
 
 
 def first_of_each(rows: Sequence[Row], dropped: set[int]) -> list[int]:
-    """Numbers of the rows outside `dropped` that are the first of their clip id: an accepted leak stays once."""
+    """Numbers of the rows outside `dropped` that are the first of their clip id: an accepted overlap stays once."""
     first: dict[str, int] = {}
     for number, row in enumerate(rows):
         if number not in dropped:
@@ -58,8 +59,8 @@ def _duplicate_fix(listing: Listing) -> str:
     return 'Remove the line, or set listing.on_duplicate to "first" or "merge".'
 
 
-def _united(rows: Sequence[Row]) -> Row:
-    """One row of several lines about one clip: labels united, events joined, further captions kept in `extra`."""
+def _merged(rows: Sequence[Row]) -> Row:
+    """One row of several lines about one clip: labels merged, events joined, further captions kept in `extra`."""
     labels = tuple(dict.fromkeys(label for row in rows for label in row.labels))
     extra = {key: value for row in reversed(rows) for key, value in row.extra.items()}
     if any("events" in row.extra for row in rows):
@@ -76,12 +77,20 @@ def _united(rows: Sequence[Row]) -> Row:
     )
 
 
-def overlaps(rows: Sequence[Row]) -> list[Overlap]:
-    """For each clip the overlaps with earlier ones of its source: one per split, the clip that ends last."""
+def overlaps(rows: Sequence[Row], files: Sequence[str | None] | None = None) -> list[Overlap]:
+    """For each clip the overlaps with earlier ones of its source: one per split, the clip that ends last.
+
+    Args:
+        rows: clips.
+        files: for each row the identity of its file on disk, where it is known; None where no row has one.
+    """
     by_source: defaultdict[str, list[int]] = defaultdict(list)
     for number, row in enumerate(rows):
-        by_source[row.source_id].append(number)
-    found = []
+        for key in source_keys(row):
+            by_source[key].append(number)
+        if files is not None and (file := files[number]) is not None:
+            by_source[f"\0{file}"].append(number)
+    found: dict[Overlap, None] = {}
     for numbers in by_source.values():
         if len(numbers) < 2:
             continue
@@ -89,24 +98,32 @@ def overlaps(rows: Sequence[Row]) -> list[Overlap]:
         last: dict[str, int] = {}  # split -> the clip so far that ends last
         for number in numbers:
             row = rows[number]
-            found += [Overlap(other, number) for other in last.values() if rows[other].end_ms > row.start_ms]
+            for other in last.values():
+                if rows[other].end_ms > row.start_ms:
+                    found[Overlap(other, number)] = None
             if row.split not in last or rows[last[row.split]].end_ms < row.end_ms:
                 last[row.split] = number
-    return found
+    return list(found)
 
 
-def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: Problems) -> set[int]:
-    """Note a source with overlapping spans in two splits (a leak), and overlaps within a split (a remark).
+def check_split_overlaps(
+    rows: Sequence[Row],
+    listing: Listing,
+    place: Place,
+    problems: Problems,
+    files: Sequence[str | None] | None = None,
+) -> set[int]:
+    """Note a source with overlapping spans in two splits (an error), and overlaps within a split (a warning).
 
     Returns: numbers of the rows to leave out, where `listing.on_leak` is "drop_train".
     """
     within: list[Overlap] = []
     dropped: set[int] = set()
-    for overlap in overlaps(rows):
+    for overlap in overlaps(rows, files):
         if rows[overlap.first].split == rows[overlap.second].split:
             within.append(overlap)
         else:
-            dropped |= _leak(rows, overlap, listing, place, problems)
+            dropped |= _split_overlap(rows, overlap, listing, place, problems)
     if within:
         example = within[0]
         count = f"{len(within):,} clips that overlap another of the same split"
@@ -115,8 +132,10 @@ def check_leaks(rows: Sequence[Row], listing: Listing, place: Place, problems: P
     return dropped
 
 
-def _leak(rows: Sequence[Row], overlap: Overlap, listing: Listing, place: Place, problems: Problems) -> set[int]:
-    """Note one leak; numbers of the rows that it costs."""
+def _split_overlap(
+    rows: Sequence[Row], overlap: Overlap, listing: Listing, place: Place, problems: Problems
+) -> set[int]:
+    """Note one split overlap; returns the numbers of the rows that are left out."""
     first, second = rows[overlap.first], rows[overlap.second]
     train = {number for number in (overlap.first, overlap.second) if rows[number].split == "train"}
     drop = train if listing.on_leak == "drop_train" else set()

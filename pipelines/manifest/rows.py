@@ -1,10 +1,9 @@
-"""Records of a listing to manifest rows, by the manifest's column map. No data set has code here."""
+"""Records of a listing to manifest rows, by the manifest's column map. No dataset has code here."""
 
 import hashlib
 import json
 import operator
 import re
-import unicodedata
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,15 +11,19 @@ from pipelines.clip import Row
 from pipelines.manifest.cells import CONTROL, CellError, check_address, check_inside, milliseconds
 from pipelines.manifest.diagnostics import Problems, quoted
 from pipelines.manifest.listing_reader import Record
-from pipelines.manifest.listing_schema import Kind, Listing, template_columns
+from pipelines.manifest.listing_schema import LONGEST_S, Kind, Listing, template_columns
+from pipelines.manifest.patterns import Pattern
+from pipelines.manifest.values import caption_texts, cleaned, extra_text, list_parts, text_of, time_text
 from uniform.config import nearest
 
-LONGEST_START_MS = 360_000_000
-"""100 hours: a larger number is milliseconds or frames under the name of seconds."""
+LONGEST_START_MS = LONGEST_S * 1000
 YOUTUBE_ID = re.compile(r"[A-Za-z0-9_-]{11}")
 SPLIT = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]{0,63}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
 KINDS: tuple[Kind, ...] = ("local", "http", "youtube", "hf", "archive", "fsspec")
+
+NEEDED = ("source_id", "source_uri", "source_kind")
+"""Fields whose templates must have all their cells."""
 
 Cell = Callable[[Mapping[str, Any]], Any]
 
@@ -37,7 +40,7 @@ class RowMaker:
     Args:
         dataset: the manifest's name.
         kind: where clips come from, unless the listing has a column for it.
-        license: of the data set, unless the listing has a column for it.
+        license: of the dataset, unless the listing has a column for it.
         listing: the form.
         label_names: the listing's label codes -> words; empty keeps the cell's text.
         problems: receives what is wrong.
@@ -55,11 +58,11 @@ class RowMaker:
         self._dataset, self._kind, self._license = dataset, kind, license
         self._listing, self._label_names, self._problems = listing, label_names, problems
         self._columns = listing.columns.given()
-        self._cells = {key: _cell(value) for key, value in self._columns.items()}
-        self._extra = {key: _cell(value) for key, value in listing.extra.items()}
+        self._cells = {key: _cell(value, needed=key in NEEDED) for key, value in self._columns.items()}
+        self._extra = {key: _cell(value, needed=False) for key, value in listing.extra.items()}
         self._known_splits: dict[str, str] = {}
         self._known_labels: dict[str, tuple[str, ...]] = {}  # a listing repeats itself: each cell is read once
-        self._derive = [(column, re.compile(pattern)) for column, pattern in listing.derive.items()]
+        self._derive = [(column, Pattern(pattern)) for column, pattern in listing.derive.items()]
 
     def row(self, place: str, record: Record) -> Row | None:
         """The row of `record`, or None with a problem noted at `place`."""
@@ -69,7 +72,7 @@ class RowMaker:
                 return None
             return self._row(record.values)
         except CellError as error:
-            self._problems.error(place, error.column, error.found, error.wanted, error.fix)
+            self._problems.bad_line(place, error.column, error.found, error.wanted, error.fix)
             return None
 
     def _left_out(self, values: Mapping[str, Any]) -> bool:
@@ -83,7 +86,7 @@ class RowMaker:
         kind = self._source_kind(values)
         source_id, uri = self._source(values, kind)
         start_ms, duration_ms = self._span(values)
-        caption = self._text(values, "caption")
+        captions = self._captions(values)
         return Row(
             clip_id=clip_id(self._dataset, source_id, start_ms, duration_ms),
             dataset=self._dataset,
@@ -94,20 +97,25 @@ class RowMaker:
             start_ms=start_ms,
             duration_ms=duration_ms,
             labels=self._labels(values),
-            caption=caption,
-            caption_origin="given" if caption else None,
+            caption=captions[0] if captions else None,
+            caption_origin="given" if captions else None,
             expected_digest=self._digest(values),
             license=self._text(values, "license") or self._license,
-            extra=self._extra_of(values),
+            extra=self._extra_of(values, captions),
         )
+
+    def _captions(self, values: Mapping[str, Any]) -> list[str]:
+        if "caption" not in self._cells:
+            return []
+        return list(dict.fromkeys(caption_texts(self._cells["caption"](values), self._columns["caption"])))
 
     def _derived(self, values: Mapping[str, Any]) -> Mapping[str, Any]:
         more = dict(values)
         for column, pattern in self._derive:
-            match = pattern.fullmatch(str(values[column]).strip())
-            if match is None:
-                raise CellError(column, quoted(values[column]), f"text like {pattern.pattern}", "Correct the cell.")
-            more.update({name: text or "" for name, text in match.groupdict().items()})
+            groups = pattern.groups(text_of(values[column], column).strip(), column)
+            if groups is None:
+                raise CellError(column, quoted(values[column]), f"text like {pattern.text}", "Correct the cell.")
+            more.update(groups)
         return more
 
     def _text(self, values: Mapping[str, Any], key: str) -> str | None:
@@ -116,7 +124,7 @@ class RowMaker:
         value = None if cell is None else cell(values)
         if value is None:
             return None
-        return _clean(value if isinstance(value, str) else str(value)) or None
+        return cleaned(text_of(value, self._columns[key])) or None
 
     def _needed(self, values: Mapping[str, Any], key: str) -> str:
         text = self._text(values, key)
@@ -150,7 +158,7 @@ class RowMaker:
         column = self._columns["source_uri"]
         if kind in ("local", "archive"):
             # The file's name stays as the listing spells it: on most disks NFC and NFD name two files.
-            uri = str(raw).strip()
+            uri = text_of(raw, column).strip()
             check_inside(uri, column)
         else:
             check_address(uri, kind, column)
@@ -191,8 +199,15 @@ class RowMaker:
     def _time(self, values: Mapping[str, Any], key: str, default: Any) -> Any:
         for field, unit_ms in ((f"{key}_s", 1000), (f"{key}_ms", 1)):
             if field in self._cells:
-                return milliseconds(self._needed(values, field), unit_ms, self._columns[field])
+                return self._milliseconds(values, field, unit_ms)
         return default
+
+    def _milliseconds(self, values: Mapping[str, Any], field: str, unit_ms: int) -> int:
+        column = self._columns[field]
+        text = time_text(self._cells[field](values), column).strip()
+        if not text:
+            raise CellError(column, "an empty cell", field, "Fill it in, or leave the line out.")
+        return milliseconds(text, unit_ms, column)
 
     def _split(self, values: Mapping[str, Any]) -> str:
         split = self._needed(values, "split") if "split" in self._cells else self._listing.split
@@ -226,11 +241,10 @@ class RowMaker:
     def _names_of(self, cell: Any, column: str) -> tuple[str, ...]:
         """The label names in one cell, each once."""
         separator = self._listing.label_separator
-        if isinstance(cell, str):
-            parts: list[Any] = cell.split(separator) if separator else [cell]
-        else:
-            parts = list(cell) if isinstance(cell, list | tuple) else [] if cell is None else [cell]
-        labels = [_clean(str(part)) for part in parts]
+        parts = list_parts(cell, column)
+        if separator and len(parts) == 1 and isinstance(parts[0], str):
+            parts = parts[0].split(separator)
+        labels = [cleaned(text_of(part, column)) for part in parts]
         labels = [self._label_name(label, column) for label in labels if label]
         return tuple(dict.fromkeys(labels))
 
@@ -252,29 +266,31 @@ class RowMaker:
             raise CellError(self._columns["expected_digest"], quoted(digest), "64 hex digits", fix)
         return digest
 
-    def _extra_of(self, values: Mapping[str, Any]) -> Mapping[str, str]:
+    def _extra_of(self, values: Mapping[str, Any], captions: list[str]) -> Mapping[str, str]:
         extra = {}
         for key, cell in self._extra.items():
-            value = cell(values)
-            if value is not None and value != "":
-                extra[key] = value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)
+            text = extra_text(cell(values), self._listing.extra[key])
+            if text:
+                extra[key] = text
+        if len(captions) > 1:
+            extra["more_captions"] = json.dumps(captions[1:], ensure_ascii=False)
         events = self._listing.events
         if events is not None:
-            start = milliseconds(str(values[events.start_s]).strip(), 1000, events.start_s)
-            end = milliseconds(str(values[events.end_s]).strip(), 1000, events.end_s)
-            label = self._label_name(str(values[events.label]).strip(), events.label)
+            start = milliseconds(time_text(values[events.start_s], events.start_s).strip(), 1000, events.start_s)
+            end = milliseconds(time_text(values[events.end_s], events.end_s).strip(), 1000, events.end_s)
+            label = self._label_name(text_of(values[events.label], events.label).strip(), events.label)
             extra["events"] = json.dumps([[start, end, label]], ensure_ascii=False, separators=(",", ":"))
         return extra
 
 
-def _clean(text: str) -> str:
-    """The text in NFC without spaces around it."""
-    return (text if text.isascii() else unicodedata.normalize("NFC", text)).strip()
-
-
-def _cell(value: str) -> Cell:
-    """A function that takes a mapped value out of a record."""
+def _cell(value: str, *, needed: bool) -> Cell:
+    """A function that takes a mapped value out of a record; a needed template gives None for an empty cell in it."""
     names = template_columns(value)
     if names == (value,):
         return operator.itemgetter(value)
-    return lambda values: value.format_map({name: str(values[name]).strip() for name in names})
+
+    def fill(values: Mapping[str, Any]) -> str | None:
+        texts = {name: text_of(values[name], name).strip() for name in names}
+        return None if needed and not all(texts.values()) else value.format_map(texts)
+
+    return fill

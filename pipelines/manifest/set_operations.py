@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipelines.clip import Row
-from pipelines.manifest.build import read_rows
-from pipelines.manifest.table import SCHEMA
+from pipelines.manifest.identity import source_keys
+from pipelines.manifest.table import SCHEMA, read_rows
 from uniform.errors import ManifestError
 from uniform.latents.format import INDEX_NAME, ids_digest
 
@@ -93,23 +93,23 @@ def compare(first: Iterable[str], second: Iterable[str]) -> Difference:
 
 @dataclass(frozen=True)
 class Shared:
-    """Two groups of clips, each a data set's split, that show the same times of the same sources."""
+    """Two groups of clips, each a dataset's split, that show the same times of the same sources."""
 
     first: tuple[str, str]
-    """(data set, split)."""
+    """(dataset, split)."""
     second: tuple[str, str]
     first_clips: int
     """Clips of the first group that overlap one of the second."""
     second_clips: int
 
     @property
-    def leaks(self) -> bool:
+    def splits_overlap(self) -> bool:
         """Whether one of the two is for training and the other is not."""
         return (self.first[1] == "train") != (self.second[1] == "train")
 
 
 def shared_between(rows: Sequence[Row]) -> list[Shared]:
-    """Every two groups of different data sets that overlap, the largest overlap first."""
+    """Every two groups of different datasets that overlap, the largest overlap first."""
     groups: defaultdict[tuple[str, str], list[Row]] = defaultdict(list)
     for row in rows:
         groups[row.dataset, row.split].append(row)
@@ -125,7 +125,9 @@ def overlapping(rows: Sequence[Row], others: Iterable[Row]) -> list[bool]:
     """For each of `rows`: whether a clip of `others` shows a part of the same span of the same source."""
     spans: defaultdict[str, list[tuple[int, int]]] = defaultdict(list)
     for other in others:
-        spans[other.source_id].append((other.start_ms, other.end_ms))
+        for key in source_keys(other):
+            spans[key].append((other.start_ms, other.end_ms))
     return [
-        any(start < row.end_ms and row.start_ms < end for start, end in spans.get(row.source_id, ())) for row in rows
+        any(start < row.end_ms and row.start_ms < end for key in source_keys(row) for start, end in spans.get(key, ()))
+        for row in rows
     ]

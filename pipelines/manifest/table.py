@@ -2,10 +2,15 @@
 
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from pipelines.clip import Row
+from pipelines.manifest.gc_paused import gc_paused
+from uniform.atomic import replacing
+from uniform.errors import ManifestError
 
 SCHEMA = pa.schema(
     [
@@ -28,6 +33,7 @@ SCHEMA = pa.schema(
 )
 """Columns of manifest.parquet: the fields of `pipelines.clip.Row`, in their order."""
 
+WRITE_ROWS = 16_384
 _SHARED: tuple[str, ...] = ("dataset", "split", "source_kind", "caption_origin", "license")
 """Columns of few different values: their rows share one text each."""
 
@@ -54,3 +60,40 @@ def rows_of(table: pa.RecordBatch | pa.Table) -> Iterator[Row]:
     columns["extra"] = [dict(pairs) for pairs in columns["extra"]]
     for values in zip(*columns.values(), strict=True):
         yield Row(**dict(zip(columns, values, strict=True)))
+
+
+def write_parquet(rows: Iterable[Row], path: Path) -> None:
+    """Write `rows` to `path`, whole or not at all; the same rows give the same bytes."""
+    with (
+        gc_paused(),
+        replacing(path) as temporary,
+        pq.ParquetWriter(temporary, SCHEMA, compression="zstd") as writer,
+    ):
+        part: list[Row] = []
+        for row in rows:
+            part.append(row)
+            if len(part) == WRITE_ROWS:
+                writer.write_batch(batch_of(part))
+                part = []
+        writer.write_batch(batch_of(part))
+
+
+def read_rows(path: Path) -> list[Row]:
+    """The rows of a manifest.parquet. Raises ManifestError where it is missing or is no such table."""
+    try:
+        file = pq.ParquetFile(path)
+    except (OSError, pa.ArrowException) as error:
+        raise ManifestError(
+            f"{path}: not a manifest table ({error}). Make it: uniform manifest build MANIFEST"
+        ) from error
+    with file:
+        if not file.schema_arrow.equals(SCHEMA):
+            raise ManifestError(
+                f"{path}: its columns are {', '.join(file.schema_arrow.names)}; wanted {', '.join(SCHEMA.names)}. "
+                f"Make the table anew: uniform manifest build MANIFEST"
+            )
+        try:
+            with gc_paused():
+                return [row for batch in file.iter_batches(WRITE_ROWS) for row in rows_of(batch)]
+        except (OSError, pa.ArrowException) as error:
+            raise ManifestError(f"{path}: damaged ({error}). Make it anew: uniform manifest build MANIFEST") from error

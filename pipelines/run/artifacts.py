@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from pipelines.clip import Clip
 from uniform.atomic import replacing, sync
+from uniform.clean_text import without_surrogates
 from uniform.errors import PipelineError, ShardError
 from uniform.latents.format import AUDIO_MEMBER, LATENTS, TEXT_MEMBER, VIDEO_MEMBER
 from uniform.latents.shards.tar import load_array, walk
@@ -143,19 +144,22 @@ def write_members(path: Path, members: Iterable[Member]) -> None:
 def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str:
     """Write the given fields of clips as a Parquet table; it appears whole or not at all. Returns its SHA-256.
 
-    Raises: PipelineError where the values of a field have no common plain type.
+    Lone surrogates in texts, which no file can hold, become U+FFFD.
+
+    Raises: PipelineError where the values of a field have no common plain type; it names the clip, if one is at fault.
     """
     rows: list[Mapping[str, Any]] = []
     for clip in clips:
         missing = [field for field in fields if field not in clip.fields]
         if missing:
             raise PipelineError(f"clip {clip.row.clip_id}: the stage kept it but did not set '{missing[0]}'")
-        rows.append({"clip_id": clip.row.clip_id, **{field: clip[field] for field in fields}})
+        rows.append({"clip_id": clip.row.clip_id, **{field: _storable(clip[field]) for field in fields}})
     names = ["clip_id", *fields]
     try:
         table = pa.table({name: pa.array([row[name] for row in rows]) for name in names})
-    except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
-        raise PipelineError(f"{path.name}: the stage's values do not fit one column ({error})") from error
+    except (ValueError, TypeError, OverflowError, pa.ArrowException) as error:
+        found = f"{path.name}{_clip_at_fault(rows, fields)}: the stage's values do not fit one column"
+        raise PipelineError(f"{found} ({type(error).__name__}: {error})") from error
     with replacing(path) as temporary:
         pq.write_table(table, temporary)
         sync(temporary)
@@ -163,6 +167,24 @@ def write_table(path: Path, fields: Sequence[str], clips: Iterable[Clip]) -> str
             raise _misread(path.name)
         with temporary.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return without_surrogates(value)
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return value
+
+
+def _clip_at_fault(rows: Sequence[Mapping[str, Any]], fields: Sequence[str]) -> str:
+    for row in rows:
+        for field in fields:
+            try:
+                pa.array([row[field]])
+            except (ValueError, TypeError, OverflowError, pa.ArrowException):
+                return f", clip {row['clip_id']}, field '{field}'"
+    return ""
 
 
 def _same(found: pa.Table, table: pa.Table) -> bool:

@@ -24,12 +24,14 @@ from pathlib import Path
 
 from pipelines.disk import writing_to
 from pipelines.stage import Store
-from uniform.atomic import TEMPORARY_PREFIX
+from uniform.atomic import TEMPORARY_PREFIX, remove_if_dead
 from uniform.errors import PipelineError
 from uniform.latents.format import CARD_NAME, INDEX_NAME, shard_name
 from uniform.renamed import POLICIES, current
 
 LOCK_NAME = ".lock"
+SOURCES = "sources"
+"""Fetched sources; see `pipelines.fetching.store`."""
 _PART = re.compile(r"(\d{6})-(\d{2,})\.parquet")
 
 
@@ -122,12 +124,16 @@ class RunFolder:
         return path
 
     def sweep(self) -> int:
-        """Remove temporary files of processes that died. Returns the number of files removed."""
+        """Remove temporary files of processes that died. Returns the number of files removed.
+
+        Fetched sources are left out: other runs can share them, and they have locks of their own.
+        """
         removed = 0
-        for folder, _, names in os.walk(self.path):
+        for folder, folders, names in os.walk(self.path):
+            if Path(folder) == self.path and SOURCES in folders:
+                folders.remove(SOURCES)
             for name in names:
-                if name.startswith(TEMPORARY_PREFIX):
-                    (Path(folder) / name).unlink(missing_ok=True)
+                if name.startswith(TEMPORARY_PREFIX) and remove_if_dead(Path(folder) / name):
                     removed += 1
         return removed
 

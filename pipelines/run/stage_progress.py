@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 
 from pipelines.recipe import StageStep
 from pipelines.run.commits import Commit
+from pipelines.run.digest_overlaps import digest_overlap_warnings
 from pipelines.run.folder import RunFolder
 from pipelines.run.ledger import Tally, sum_tallies
 from pipelines.run.listener import Listener
@@ -72,7 +73,9 @@ class StageProgress:
             stage = self._left.pop(0)
             tally = _checked_tally(self._folder, self._inputs, self._queue.state, self._queue.steps[stage])
             self._listener.stage_ended(stage, tally, time.monotonic() - self._began)
-            for text in stage_warnings(self._folder, stage, self._commits[stage]):
+            commits, step = self._commits[stage], self._queue.steps[stage]
+            repeated = digest_overlap_warnings(self._folder, step, self._inputs.units) if commits else []
+            for text in (*stage_warnings(self._folder, stage, commits), *repeated):
                 self._listener.warn(text)
 
 

@@ -10,13 +10,16 @@ import lzma
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO
 
 import pyarrow as pa
 
-from pipelines.sources.parquet import GroupTooLargeError, ParquetMembers
+from pipelines.sources.parquet import GroupTooLargeError, ParquetMembers, PathInRowError
+from pipelines.sources.parquet_text import TextTooLargeError
+from pipelines.sources.tar import SPARSE, TarContents, member_name, read_tar
+from pipelines.sources.zip import ArchiveLimitError, ZipMembers
 
 _DAMAGE = (
     zipfile.BadZipFile,
@@ -25,10 +28,11 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     EOFError,
-    NotImplementedError,
-    UnicodeDecodeError,
+    ValueError,
 )
-"""What the readers raise for an archive that is damaged or uses a method that they do not know."""
+"""What the readers raise for a damaged archive."""
+_UNSUPPORTED = (NotImplementedError, ArchiveLimitError, GroupTooLargeError, TextTooLargeError)
+"""What they raise for a method that they do not read, and for an archive over a limit."""
 _UNREADABLE = (errno.EIO, errno.EACCES, errno.EPERM, errno.ENOENT, errno.ESTALE)
 """What the system says of an archive that is there, or was: of its disk and its permissions, not of its content."""
 
@@ -45,12 +49,15 @@ class MemberError(Exception):
 def reading(what: str) -> Iterator[None]:
     """Turn what goes wrong with an archive in the block into a MemberError; `what` is named in its reason.
 
-    Raises: MemberError: archive_corrupt, unreadable_source, out_of_memory. OSError where the machine is to blame.
+    Raises: MemberError: archive_corrupt, archive_unsupported, unreadable_source, out_of_memory. OSError for faults of
+    the machine.
     """
     try:
         yield
     except MemoryError as error:  # first: Arrow's own is an ArrowException too
         raise MemberError("out_of_memory", f"{what}: {error}") from error
+    except _UNSUPPORTED as error:
+        raise MemberError("archive_unsupported", f"{what}: {error}") from error
     except _DAMAGE as error:
         raise MemberError("archive_corrupt", f"{what}: {error}") from error
     except OSError as error:
@@ -66,9 +73,8 @@ class ArchiveTable:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._zip: zipfile.ZipFile | None = None
-        self._tar: dict[str, tuple[int, int]] = {}
-        self._odd: dict[str, str] = {}
+        self._zip: ZipMembers | None = None
+        self._tar = TarContents()
         self._parquet: ParquetMembers | None = None
         with reading(path.name):
             self._read()
@@ -81,27 +87,47 @@ class ArchiveTable:
             except KeyError as error:
                 raise MemberError("archive_unsupported", f"{path.name}: {error.args[0]}") from error
         elif zipfile.is_zipfile(path):
-            self._zip = zipfile.ZipFile(path)
+            self._zip = ZipMembers(path)
         elif _is_compressed(path):
             found = f"{path.name} is compressed as a whole; decompress it: {_advice(path)}"
             raise MemberError("archive_unsupported", found)
         else:
-            with tarfile.open(path, "r:") as tar:
-                for info in tar:
-                    if info.isreg():
-                        self._tar[info.name.removeprefix("./")] = (info.offset_data, info.size)
-                    elif not info.isdir():
-                        self._odd[info.name.removeprefix("./")] = "a link or device"
+            self._tar = read_tar(path)
 
     def names(self) -> Iterator[str]:
         """Names of the plain files. Raises MemberError: archive_corrupt, archive_unsupported, unreadable_source."""
         if self._parquet is not None:
             with reading(self._path.name):
-                yield from self._parquet_names(self._parquet)
+                yield from self._parquet.names()
         elif self._zip is not None:
-            yield from (info.filename for info in self._zip.infolist() if not info.is_dir() and not _is_link(info))
+            yield from self._zip.infos
         else:
-            yield from self._tar
+            yield from self._tar.members
+
+    @property
+    def refused(self) -> Mapping[str, str]:
+        """Members that are no plain files -> what they are."""
+        return self._zip.refused if self._zip is not None else self._tar.refused
+
+    @property
+    def notes(self) -> list[str]:
+        """What is odd about the archive as a whole, or is not read of it."""
+        notes = list(self._tar.notes)
+        if self._parquet is not None:
+            notes += [f"{column} is not read" for column in self._parquet.unread]
+        if self._zip is not None and self._zip.unnamed_encoding:
+            names = self._zip.unnamed_encoding
+            notes.append(f"{len(names):,} names are in an unknown encoding; the first is shown as {names[0][:80]!r}")
+        return notes
+
+    def folder(self, member: str) -> str | None:
+        """The label of a member of a Parquet file, where it is not part of its name."""
+        return None if self._parquet is None else self._parquet.folders.get(member)
+
+    def identity(self, member: str) -> str | None:
+        """A text that members with the same bytes share: links of a tar. None where the name alone counts."""
+        span = self._tar.members.get(member)
+        return None if span is None else f"{span.offset}+{span.size}"
 
     def open(self, member: str, largest_bytes: int) -> IO[bytes]:
         """The member's content, to be read within `reading`.
@@ -116,53 +142,46 @@ class ArchiveTable:
             return self._open_in_tar(member, largest_bytes)
 
     def let_go(self) -> None:
-        """Forget what was read ahead: the rows of a Parquet file take much memory."""
+        """Free what was read ahead: the rows of a Parquet file take much memory."""
         if self._parquet is not None:
             self._parquet.let_go()
 
-    def _open_in_zip(self, archive: zipfile.ZipFile, member: str, largest_bytes: int) -> IO[bytes]:
-        try:
-            info = archive.getinfo(member)
-        except KeyError:
-            raise MemberError("missing_source", f"{self._path.name} has no member {member!r}") from None
-        if info.is_dir() or _is_link(info):
-            raise MemberError("outside_root", f"{member!r} is a folder or link, not a file")
+    def _open_in_zip(self, archive: ZipMembers, member: str, largest_bytes: int) -> IO[bytes]:
+        info = archive.infos.get(member) or archive.infos.get(member_name(member.replace("\\", "/")))
+        if info is None:
+            raise self._missing(member, archive.refused)
         if info.flag_bits & 1:
             raise MemberError("encrypted", f"{member!r} wants a password")
         if info.file_size > largest_bytes:
             raise MemberError("too_large", f"{member!r}: {info.file_size:,} bytes, limit {largest_bytes:,}")
         return archive.open(info)
 
-    def _parquet_names(self, rows: ParquetMembers) -> Iterator[str]:
-        try:
-            yield from rows.names()
-        except GroupTooLargeError as error:
-            raise MemberError("archive_unsupported", f"{self._path.name}: {error}") from error
-
     def _open_in_parquet(self, rows: ParquetMembers, member: str, largest_bytes: int) -> IO[bytes]:
         try:
             content = rows.read(member)
         except KeyError:
-            raise MemberError("missing_source", f"{self._path.name} has no member {member!r}") from None
-        except GroupTooLargeError as error:
-            raise MemberError("archive_unsupported", f"{self._path.name}: {error}") from error
+            raise self._missing(member, {}) from None
+        except PathInRowError as error:
+            found = f"{self._path.name}: {error}: use the file as a listing, with the path as source_uri"
+            raise MemberError("archive_unsupported", found) from error
         if len(content) > largest_bytes:
             raise MemberError("too_large", f"{member!r}: {len(content):,} bytes, limit {largest_bytes:,}")
         return io.BytesIO(content)
 
     def _open_in_tar(self, member: str, largest_bytes: int) -> IO[bytes]:
-        if member in self._odd:
-            raise MemberError("outside_root", f"{member!r} is {self._odd[member]}, not a file")
-        if member not in self._tar:
-            raise MemberError("missing_source", f"{self._path.name} has no member {member!r}")
-        offset, size = self._tar[member]
-        if size > largest_bytes:
-            raise MemberError("too_large", f"{member!r}: {size:,} bytes, limit {largest_bytes:,}")
-        return io.BufferedReader(_Window(self._path, offset, size))
+        span = self._tar.members.get(member_name(member))
+        if span is None:
+            raise self._missing(member, self._tar.refused)
+        if span.size > largest_bytes:
+            raise MemberError("too_large", f"{member!r}: {span.size:,} bytes, limit {largest_bytes:,}")
+        return io.BufferedReader(_Window(self._path, span.offset, span.size))
 
-
-def _is_link(info: zipfile.ZipInfo) -> bool:
-    return (info.external_attr >> 16) & 0o170000 == 0o120000
+    def _missing(self, member: str, refused: Mapping[str, str]) -> MemberError:
+        what = refused.get(member_name(member))
+        if what is None:
+            return MemberError("missing_source", f"{self._path.name} has no member {member!r}")
+        code = "archive_unsupported" if what == SPARSE else "outside_root"
+        return MemberError(code, f"{member!r} is {what}")
 
 
 def _is_compressed(path: Path) -> bool:

@@ -5,37 +5,44 @@ label/00000017.txt     its caption, where there is a column for it: the member's
 """
 
 import bisect
+import contextlib
 import itertools
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipelines.sources.parquet_pages import PageSizes
+from pipelines.sources.parquet_text import TextColumn
+from pipelines.sources.zip import largest_sum
+
 VIDEO_COLUMNS = ("video", "mp4", "bytes", "media")
-"""Binary, or a struct with a binary field `bytes` as hubs of data sets write it."""
+"""Binary, or a struct with a binary field `bytes` as dataset hubs write it."""
 CAPTION_COLUMNS = ("caption", "text", "txt")
 LABEL_COLUMNS = ("label", "class")
-VIDEO_ROWS, TEXT_ROWS = 1, 1_024
-"""Rows that are decoded at a time."""
 GROUP_BYTES = 400_000_000
-"""Of one row group, uncompressed. A page may hold the whole group, as in the files that pyarrow writes:
+"""Of the videos of one row group, uncompressed. A page may hold the whole group, as in the files that pyarrow writes:
 one video of it then takes three times this memory (1.24 GB for 400 MB, measured), which `fetch_media` declares."""
 
-Value = bytes | str | dict[str, bytes] | None
+Value = bytes | dict[str, Any] | None
 
 
 class GroupTooLargeError(Exception):
-    """A row group of which no row can be had within the memory of a worker."""
+    """A row group of which no row can be read within the memory of a worker, or a file that expands too far."""
+
+
+class PathInRowError(Exception):
+    """A row that holds the path of a video in place of its bytes."""
 
 
 @dataclass
 class _OpenGroup:
     """A row group that is being decoded, row by row from its beginning."""
 
-    column: str
     group: int
     batches: Iterator[pa.RecordBatch]
     batch: pa.RecordBatch | None = None
@@ -56,11 +63,12 @@ class _OpenGroup:
 class ParquetMembers:
     """Names and contents of the rows' videos; rows that are asked for in their order decode a row group once.
 
-    Raises: KeyError where no column has videos; ArrowException, OSError, EOFError, UnicodeDecodeError for damage.
+    Raises: KeyError where no column has videos; ArrowException, OSError, EOFError, ValueError for damage.
     """
 
     def __init__(self, path: Path) -> None:
         self._open: _OpenGroup | None = None
+        self._pages = PageSizes(path)
         self._file = pq.ParquetFile(path)
         schema = self._file.schema_arrow
         video = next(
@@ -69,54 +77,88 @@ class ParquetMembers:
         if video is None:
             raise KeyError(f"no binary column called {', '.join(VIDEO_COLUMNS)}")
         self._video = video
-        facts = self._file.metadata
-        self._ends = list(itertools.accumulate(facts.row_group(n).num_rows for n in range(facts.num_row_groups)))
-        self._caption = _text_column(schema, CAPTION_COLUMNS)
-        self._label = _text_column(schema, LABEL_COLUMNS)
+        metadata = self._file.metadata
+        self._ends = list(itertools.accumulate(metadata.row_group(n).num_rows for n in range(metadata.num_row_groups)))
+        if len(self._ends) != len(self._pages):
+            raise EOFError("its footer lists another number of row groups")
+        self._label = TextColumn.find(path, schema, LABEL_COLUMNS, self._pages)
+        self._caption = TextColumn.find(path, schema, CAPTION_COLUMNS, self._pages)
+        self.unread = [
+            f"column '{name}' of type {schema.field(name).type}"
+            for names, column in ((LABEL_COLUMNS, self._label), (CAPTION_COLUMNS, self._caption))
+            for name in names
+            if name in schema.names and (column is None or column.name != name)
+        ]
+        """Columns that are called as a label or caption and that are not read."""
+        self._label_in_name = self._label is not None and schema.field(self._label.name).type == pa.string()
+        self.folders: dict[str, str] = {}
+        """Member -> label, where the label is not in its name: other types of labels than text came after 0.3.0, and
+        names are part of clip ids."""
+        self._largest_sum = largest_sum(path.stat().st_size)
+        self._taken: dict[int, int] = {}
 
     def names(self) -> Iterator[str]:
         """Names of the members, row by row; the videos themselves are not read. Raises GroupTooLargeError."""
-        for group in range(self._file.num_row_groups):
-            self._require_small(group)
-        rows = self._file.metadata.num_rows
-        labels = self._texts(self._label) if self._label else iter(())
-        for row in range(rows):
+        total = 0
+        for group in range(len(self._ends)):
+            with contextlib.suppress(ValueError):  # a damaged group costs its own rows, when they are read
+                total += self._require_small(group)
+        if total > self._largest_sum:
+            raise GroupTooLargeError(f"its videos have {total:,} bytes, limit {self._largest_sum:,} for its size")
+        labels = self._label.texts() if self._label else iter(())
+        for row in range(self._file.metadata.num_rows):
             label = _folder_name(next(labels, None))
-            stem = str(PurePosixPath(label) / f"{row:08d}")
+            stem = str(PurePosixPath(label if self._label_in_name else "") / f"{row:08d}")
+            if label and not self._label_in_name:
+                self.folders[f"{stem}.mp4"] = label
             yield f"{stem}.mp4"
             if self._caption is not None:
                 yield f"{stem}.txt"
 
     def read(self, member: str) -> bytes:
-        """Content of a member. Raises KeyError for a name that `names` does not give; GroupTooLargeError."""
+        """Content of a member.
+
+        Raises: KeyError for a name that `names` does not give; GroupTooLargeError; PathInRowError.
+        """
         name = PurePosixPath(member)
-        if not re.fullmatch(r"\d{8,}", name.stem) or int(name.stem) >= self._file.metadata.num_rows:
+        if not re.fullmatch(r"[0-9]{8,18}", name.stem) or int(name.stem) >= self._file.metadata.num_rows:
             raise KeyError(member)
-        column = {".mp4": self._video, ".txt": self._caption}.get(name.suffix)
-        if column is None:
+        row = int(name.stem)
+        if name.suffix == ".txt" and self._caption is not None:
+            group, place = self._place(row)
+            return (self._caption.text(group, place) or "").encode()
+        if name.suffix != ".mp4":
             raise KeyError(member)
-        value = self._value(column, int(name.stem))
+        value = self._value(row)
         if isinstance(value, dict):
-            value = value["bytes"]
-        return value.encode() if isinstance(value, str) else value or b""
+            content, path = value["bytes"], value.get("path")
+            if content is None and isinstance(path, str) and path:
+                raise PathInRowError(f"row {row} holds the path {path[:80]!r} and no bytes")
+            value = content
+        self._taken[row] = len(value or b"")
+        if sum(self._taken.values()) > self._largest_sum:
+            raise GroupTooLargeError(f"its videos have more than {self._largest_sum:,} bytes, the limit for its size")
+        return value or b""
 
     def let_go(self) -> None:
-        """Forget the row group that was read last."""
+        """Free the row group that was read last."""
         self._open = None
+        for column in (self._label, self._caption):
+            if column is not None:
+                column.let_go()
 
-    def _value(self, column: str, row: int) -> Value:
+    def _value(self, row: int) -> Value:
         group, row = self._place(row)
         held = self._open
-        if held is None or (held.column, held.group) != (column, group) or row < held.first:
+        if held is None or held.group != group or row < held.first:
             self._open = held = None  # one group in memory, never two
             self._require_small(group)
-            at_once = VIDEO_ROWS if column == self._video else TEXT_ROWS
-            batches = self._file.iter_batches(at_once, row_groups=[group], columns=[column])
-            self._open = held = _OpenGroup(column, group, batches)
+            batches = self._file.iter_batches(1, row_groups=[group], columns=[self._video])
+            self._open = held = _OpenGroup(group, batches)
         try:
             return held.value(row)
         except BaseException:
-            self._open = None  # damage ends its batches; the rows before it can still be had
+            self._open = None  # damage ends its batches; the rows before it can still be read
             raise
 
     def _place(self, row: int) -> tuple[int, int]:
@@ -127,20 +169,17 @@ class ParquetMembers:
             return group, row - first
         raise EOFError("its row groups hold fewer rows than it announces")
 
-    def _require_small(self, group: int) -> None:
-        # The whole group's, for the facts of one column end the process where they are damaged (pyarrow 26).
-        facts = self._file.metadata.row_group(group)
-        if facts.total_byte_size <= GROUP_BYTES:
-            return
-        advice = "write it again with row_group_size=16" if facts.num_rows > 16 else "keep such videos as files"
+    def _require_small(self, group: int) -> int:
+        """Bytes of the group's videos, uncompressed. Raises GroupTooLargeError."""
+        found = sum(chunk.total_bytes for chunk in self._pages.top_level(group, self._video))
+        if found <= GROUP_BYTES:
+            return found
+        rows = self._file.metadata.row_group(group).num_rows
+        advice = "write it again with row_group_size=16" if rows > 16 else "keep such videos as files"
         raise GroupTooLargeError(
-            f"row group {group} holds {facts.num_rows:,} rows with {facts.total_byte_size / 1e6:,.0f} MB, limit "
+            f"row group {group} holds {rows:,} rows with {found / 1e6:,.0f} MB, limit "
             f"{GROUP_BYTES / 1e6:,.0f} MB, since one row takes the memory of all: {advice}"
         )
-
-    def _texts(self, column: str) -> Iterator[str | None]:
-        for batch in self._file.iter_batches(columns=[column]):
-            yield from batch.column(0).to_pylist()
 
 
 def _holds_bytes(field: pa.Field) -> bool:
@@ -148,10 +187,6 @@ def _holds_bytes(field: pa.Field) -> bool:
     if pa.types.is_struct(kind):
         return kind.get_field_index("bytes") >= 0 and _holds_bytes(kind.field("bytes"))
     return bool(pa.types.is_binary(kind) or pa.types.is_large_binary(kind))
-
-
-def _text_column(schema: pa.Schema, names: tuple[str, ...]) -> str | None:
-    return next((name for name in names if name in schema.names and schema.field(name).type == pa.string()), None)
 
 
 def _folder_name(label: str | None) -> str:

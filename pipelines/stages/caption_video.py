@@ -18,6 +18,7 @@ from pipelines.codes import CODES
 from pipelines.stage import Context, Resources, Store, Work
 from pipelines.stage_support.caption_table import require_set_name
 from pipelines.stage_support.prefetch import Wait, batched, prefetched
+from pipelines.stage_support.source_file import NEEDS, SourceFiles
 from uniform.captioning.base import Captioner, Question
 from uniform.captioning.caption_retry import CaptionResult, CaptionRetry, Speed
 from uniform.captioning.frames import chosen
@@ -129,7 +130,7 @@ class Stage:
     @property
     def needs(self) -> tuple[str, ...]:
         """The normalised clip, or the source file."""
-        return ("mp4",) if self.frames_from == "clip" else ("source",)
+        return ("mp4",) if self.frames_from == "clip" else NEEDS
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -159,7 +160,7 @@ class Stage:
 
     def open(self, context: Context) -> Work:
         """The work; it can be called for many units and keeps the model."""
-        return CaptionWork(self, context.spec, self.settings.open(self.device)).work
+        return CaptionWork(self, context.spec, self.settings.open(self.device), context.folder).work
 
 
 @dataclass(frozen=True)
@@ -173,7 +174,7 @@ class _Prepared:
 class CaptionWork:
     """A worker's model and its batch size."""
 
-    def __init__(self, stage: Stage, spec: Spec, captioner: Captioner) -> None:
+    def __init__(self, stage: Stage, spec: Spec, captioner: Captioner, folder: Path = Path()) -> None:
         self.captioner = captioner
         self.last = Speed()
         """Throughput of the last unit, with its prefetching."""
@@ -185,6 +186,7 @@ class CaptionWork:
             captioner, settings.decoding, settings.again, stage.rules, settings.batch_clips
         )
         self._window = settings.batch_clips * stage.window_batches
+        self._sources = SourceFiles(folder)
         self._sandbox = MediaSandbox() if stage.frames_from == "source" else None
 
     def work(self, clips: Iterator[Clip]) -> Iterator[Clip]:
@@ -216,7 +218,7 @@ class CaptionWork:
             return read_clip(clip["mp4"], self._spec, longer=True)[0]
         size = self._stage.source_px
         spec = dataclasses.replace(self._spec, height_px=size, width_px=size)
-        return self._sandbox.load(Path(clip["source"]), spec, clip.row.start_ms, want_audio=False).frames
+        return self._sandbox.load(self._sources.find(clip), spec, clip.row.start_ms, want_audio=False).frames
 
 
 def _finished(clip: Clip, result: CaptionResult | None) -> Clip:

@@ -6,11 +6,11 @@ decoder drops its clip with a code, a retry with higher limits can keep it, and 
 
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
 from pipelines.clip import Clip
 from pipelines.stage import Context, Resources, Store, Work
+from pipelines.stage_support.source_file import NEEDS, SourceFiles
 from uniform.errors import ConfigError, MediaError
 from uniform.media.encode import CLIP_CRF, CLIP_PRESET
 from uniform.media.sandbox import MIN_MEMORY_MB, MediaSandbox
@@ -26,7 +26,7 @@ CODE_VERSION = 1
 class Stage:
     """Source file to normalised clip."""
 
-    needs: ClassVar[tuple[str, ...]] = ("source",)  # absolute path of the media file
+    needs: ClassVar[tuple[str, ...]] = NEEDS  # path of the media file, its bytes and digest when it was fetched
     gives: ClassVar[tuple[str, ...]] = ("mp4",)  # bytes: H.264 + FLAC in MP4, geometry of the spec
     reads: ClassVar[tuple[str, ...]] = ()  # only the start of the clip, which is part of its id
     store: ClassVar[Store] = Store("tar", "clips")
@@ -70,21 +70,22 @@ class Stage:
     def open(self, context: Context) -> Work:
         """The work; its child process starts at the first clip and ends with the worker."""
         spec = long_spec(context.spec, self.windows)
+        sources = SourceFiles(context.folder)
         sandbox = MediaSandbox(time_limit_s=self.time_limit_s, memory_limit_mb=self.memory_limit_mb)
 
         def work(clips: Iterator[Clip]) -> Iterator[Clip]:
             for clip in clips:
-                yield self._normalise(clip, sandbox, spec)
+                yield self._normalise(clip, sources, sandbox, spec)
 
         return work
 
-    def _normalise(self, clip: Clip, sandbox: MediaSandbox, spec: Spec) -> Clip:
+    def _normalise(self, clip: Clip, sources: SourceFiles, sandbox: MediaSandbox, spec: Spec) -> Clip:
         if clip.row.duration_ms < spec.duration_ms:  # beyond the span, the source need not fit the label
             return clip.drop(
                 "too_short", f"the listing's span is {clip.row.duration_ms:,} ms, a clip is {spec.duration_ms:,} ms"
             )
         try:
-            made = sandbox.normalise(Path(clip["source"]), spec, clip.row.start_ms, fit=self.fit, crf=self.crf)
+            made = sandbox.normalise(sources.find(clip), spec, clip.row.start_ms, fit=self.fit, crf=self.crf)
         except MediaError as error:
             return clip.drop(error.code, error.reason)
         for note in made.notes:

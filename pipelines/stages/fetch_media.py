@@ -18,9 +18,12 @@ from pipelines.fetching.sites import SiteFetcher, SiteOptions
 from pipelines.fetching.store import MediaStore
 from pipelines.hosts import HostPolicy
 from pipelines.stage import Context, Resources, Store, Work
+from pipelines.stage_support.source_file import SOURCES, stored_path
 from uniform.media.notes import SOURCE, Note
 from uniform.spec import Spec
 
+HOST_STATES_FOLDER = "pace"
+"""Below the folder of sources; the name of version 0.3.0, which runs share."""
 YOUTUBE = HostPolicy(requests_per_hour=250.0, burst=1)
 """yt-dlp's guide: about 300 videos an hour for a guest."""
 
@@ -45,7 +48,7 @@ class Stage:
     """Hosts that are allowed to have private or local addresses."""
     refusals_h: float | None = 24.0
     """Hours for which a lasting refusal of a source is cached; None does not cache it."""
-    pace: HostPolicy = field(default_factory=HostPolicy)
+    rate_limit: HostPolicy = field(default_factory=HostPolicy)
     """Rate limit of hosts that `hosts` does not name."""
     hosts: Mapping[str, HostPolicy] = field(default_factory=lambda: {"youtube.com": YOUTUBE})
     http: HttpOptions = field(default_factory=HttpOptions)
@@ -57,31 +60,35 @@ class Stage:
 
     def open(self, context: Context) -> Work:
         """The work, with one fetcher per kind of source."""
-        folder = Path(self.sources).expanduser() if self.sources else context.folder / "sources"
+        folder = Path(self.sources).expanduser() if self.sources else context.folder / SOURCES
         store = MediaStore(folder, self.refusals_h, context.unblocked_at_s)
-        pace = HostRateLimiter((context.host_states or FileHostStates)(folder / "pace"), self.pace, self.hosts)
+        rate_limiter = HostRateLimiter(
+            (context.host_states or FileHostStates)(folder / HOST_STATES_FOLDER), self.rate_limit, self.hosts
+        )
         archive = ArchiveFetcher(store, context.roots, self.http.largest_bytes)
         limits = (self.http.largest_bytes, self.http.slowest_bytes_per_s, self.http.window_s)
-        remote = RemoteFetcher(store, pace, *limits)
+        remote = RemoteFetcher(store, rate_limiter, *limits)
         fetchers: Mapping[str, Fetcher] = {
             "local": LocalFetcher(context.roots),
             "archive": archive,
-            "http": HttpFetcher(store, pace, self.http, self.allow_hosts),
-            "youtube": SiteFetcher(store, pace, self.sites, self.allow_hosts),
+            "http": HttpFetcher(store, rate_limiter, self.http, self.allow_hosts),
+            "youtube": SiteFetcher(store, rate_limiter, self.sites, self.allow_hosts),
             "hf": remote,
             "fsspec": remote,
         }
-        return lambda clips: _fetch_all(clips, fetchers, archive)
+        return lambda clips: _fetch_all(clips, fetchers, archive, context.folder)
 
 
-def _fetch_all(clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: ArchiveFetcher) -> Iterator[Clip]:
+def _fetch_all(
+    clips: Iterator[Clip], fetchers: Mapping[str, Fetcher], archive: ArchiveFetcher, folder: Path
+) -> Iterator[Clip]:
     unit = list(clips)
     archive.expect(clip.row for clip in unit if clip.row.source_kind == "archive")
     for clip in unit:
-        yield _fetch(clip, fetchers)
+        yield _fetch(clip, fetchers, folder)
 
 
-def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
+def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher], folder: Path) -> Clip:
     row = clip.row
     if row.source_kind not in fetchers:
         return clip.drop("no_fetcher", f"source kind '{row.source_kind}'; known are {', '.join(fetchers)}")
@@ -92,17 +99,17 @@ def _fetch(clip: Clip, fetchers: Mapping[str, Fetcher]) -> Clip:
     if row.expected_digest is not None and fetched.sha256 != row.expected_digest:
         found = f"SHA-256 {fetched.sha256}, the listing promises {row.expected_digest}"
         return clip.drop("digest_mismatch", f"{clean_reason(row.source_uri)}: {found}")
-    return _with_source(clip, fetched)
+    return _with_source(clip, fetched, folder)
 
 
-def _with_source(clip: Clip, fetched: Fetched) -> Clip:
+def _with_source(clip: Clip, fetched: Fetched, folder: Path) -> Clip:
     for note in fetched.notes:
-        clip = clip.note(Note(SOURCE, note))
+        clip = clip.note(Note(SOURCE, clean_reason(note)))
     return clip.with_fields(
-        source=str(fetched.path),
+        source=stored_path(fetched.path, folder),
         source_bytes=fetched.size_bytes,
         source_sha256=fetched.sha256,
-        source_format=fetched.format,
-        source_title=fetched.title,
+        source_format=None if fetched.format is None else clean_reason(fetched.format),
+        source_title=None if fetched.title is None else clean_reason(fetched.title),
         source_fetched=fetched.fetched,
     )

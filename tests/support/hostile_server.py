@@ -332,7 +332,7 @@ class _Handler(BaseHTTPRequestHandler):
         """A page with an embedded video."""
         source = path.split("/", 2)[2]
         video = f'<video src="/{source}"></video>'
-        page = f"<!DOCTYPE html><html><head><title>A film</title></head><body>{video}</body></html>"
+        page = f"<!DOCTYPE html><html><head><title>A clip</title></head><body>{video}</body></html>"
         self._send(200, page.encode(), Content_Type="text/html")
 
 

@@ -1,4 +1,4 @@
-"""A hub on this machine: serves folders as huggingface_hub expects them, and drops connections when told to."""
+"""A hub on this machine: serves folders as huggingface_hub expects them, and drops connections on demand."""
 
 import contextlib
 import hashlib

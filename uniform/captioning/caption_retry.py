@@ -109,7 +109,13 @@ class CaptionRetry:
                 caption="", attempt=number, finish="stop", code="caption_server", reason=answer.reason
             )
             return _Attempt(failed, None)
-        gate = check_text(answer.text, answer.finish, (question.system, question.user), self._rules)
+        try:
+            gate = check_text(answer.text, answer.finish, (question.system, question.user), self._rules)
+        except (ValueError, ArithmeticError, RecursionError) as error:  # one odd answer costs its clip, not the run
+            reason = f"the answer cannot be checked: {type(error).__name__}: {error}"
+            return _Attempt(
+                CaptionResult(caption="", attempt=number, finish="stop", code="caption_language", reason=reason), None
+            )
         result = CaptionResult(
             caption=gate.caption,
             attempt=number,

@@ -8,23 +8,32 @@ import base64
 import io
 import json
 import os
-import time
+import socket
 import urllib.error
 import urllib.request
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from http.client import HTTPException
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any
 from urllib.parse import urlsplit
 
-from uniform.captioning.base import Answer, Decoding, Failure, Frames, Question, ServerError
+from uniform.captioning.base import Answer, Decoding, Failure, Finish, Frames, Question, ServerError
 from uniform.captioning.settings import Settings
+from uniform.clean_text import clean_line
+from uniform.deadline import deadline
 from uniform.errors import ConfigError
+from uniform.retry import retrying
+from uniform.untrusted_json import read_untrusted_json
 
 CODE_VERSION = 1
 MOST_BYTES = 1_000_000
 """Limit of one response."""
 JPEG_QUALITY = 92
+HTTP_OK = 200
+MOST_TOKENS = 1_000_000
+LONGEST_REASON = 300
+LONGEST_WAIT_S = 60.0
+"""Limit of the wait before a retry."""
 _PERMANENT_STATUSES = (401, 403, 404, 405)
 """HTTP statuses that every question would get: wrong address, model or key."""
 _RETRYABLE_STATUSES = (408, 409, 425, 429)
@@ -47,7 +56,6 @@ class Server:
             )
         self._settings, self._pause_s = settings, pause_s
         self._url = f"{settings.address.rstrip('/')}/chat/completions"
-        self._opener = urllib.request.build_opener(_NoRedirect)
 
     def prepare(self, frames: Frames) -> list[str]:
         """The frames as JPEG data: URLs."""
@@ -84,36 +92,62 @@ class Server:
         return json.dumps(request).encode()
 
     def _ask(self, body: bytes) -> Answer | Failure:
-        reason = ""
-        for attempt in range(self._settings.retries + 1):
-            if attempt:
-                time.sleep(self._pause_s * 2 ** (attempt - 1))
-            try:
-                return _answer(self._post(body))
-            except urllib.error.HTTPError as error:
-                with error:
-                    reason = f"HTTP {error.code}: {_error_text(error.read(MOST_BYTES))}"
-                if error.code in _PERMANENT_STATUSES or 300 <= error.code < 400:
-                    raise ServerError(f"{self._url}: {reason}. Check address, model and key.") from error
-                if error.code < 500 and error.code not in _RETRYABLE_STATUSES:
-                    return Failure(reason)
-            except (OSError, HTTPException) as error:
-                reason = f"no connection, or it was lost ({getattr(error, 'reason', None) or error})"
-            except ValueError as error:
-                reason = f"not a chat completion: {error}"
-        return Failure(reason)
+        repeat = retrying(
+            attempts=self._settings.retries + 1,
+            first_wait_s=self._pause_s,
+            longest_wait_s=LONGEST_WAIT_S,
+            is_retryable=lambda error: isinstance(error, _RetryableError),
+        )
+        try:
+            return repeat(self._attempt, body)
+        except _RetryableError as error:
+            return Failure(str(error))
 
-    def _post(self, body: bytes) -> bytes:
+    def _attempt(self, body: bytes) -> Answer | Failure:
+        """Send the question once. Raises _RetryableError, or ServerError where every question would fail alike."""
+        try:
+            status, content = self._post(body)
+        except (OSError, HTTPException) as error:
+            reason = clean_line(str(getattr(error, "reason", None) or error), LONGEST_REASON)
+            raise _RetryableError(f"no connection, or it was lost ({reason})") from error
+        except ValueError as error:
+            raise _RetryableError(f"not a chat completion: {clean_line(str(error), LONGEST_REASON)}") from error
+        if status == HTTP_OK:
+            try:
+                return _answer(content)
+            except ValueError as error:
+                raise _RetryableError(f"not a chat completion: {clean_line(str(error), LONGEST_REASON)}") from error
+        reason = f"HTTP {status}: {_error_text(content)}"
+        if status in _PERMANENT_STATUSES or 300 <= status < 400:
+            raise ServerError(f"{self._url}: {reason}. Check address, model and key.")
+        if 400 <= status < 500 and status not in _RETRYABLE_STATUSES:
+            return Failure(reason)
+        raise _RetryableError(reason)
+
+    def _post(self, body: bytes) -> tuple[int, bytes]:
+        """(status, content) of the response, which must come as a whole within the time limit of a request."""
         headers = {"Content-Type": "application/json"}
         key = os.environ.get(self._settings.key_variable)
         if key:
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(self._url, body, headers)  # noqa: S310 - the scheme was checked
-        with self._opener.open(request, timeout=self._settings.timeout_s) as response:
-            content: bytes = response.read(MOST_BYTES + 1)
-        if len(content) > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES:,} bytes")
-        return content
+        sockets: list[socket.socket] = []
+        opener = urllib.request.build_opener(_NoRedirect, _Plain(sockets), _Secure(sockets))
+        limit_s = self._settings.timeout_s
+        with deadline(limit_s, "the answer", lambda: sockets[-1] if sockets else None):
+            try:
+                response = opener.open(request, timeout=limit_s)
+            except urllib.error.HTTPError as error:
+                response = error
+            with response:
+                content: bytes = response.read(MOST_BYTES + 1)
+                if len(content) > MOST_BYTES:
+                    raise ValueError(f"more than {MOST_BYTES:,} bytes")
+                return response.status, content
+
+
+class _RetryableError(Exception):
+    """A question without an answer, which another attempt may get."""
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
@@ -123,21 +157,61 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
         return None
 
 
+class _Plain(urllib.request.HTTPHandler):
+    """Opens connections whose sockets it adds to a list, so that a deadline can shut them down."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = sockets
+
+    def http_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(lambda host, **options: _connection(HTTPConnection, host, options, self._sockets), request)
+
+
+class _Secure(urllib.request.HTTPSHandler):
+    """As `_Plain`, with TLS."""
+
+    def __init__(self, sockets: list[socket.socket]) -> None:
+        super().__init__()
+        self._sockets = sockets
+
+    def https_open(self, request: urllib.request.Request) -> HTTPResponse:
+        return self.do_open(lambda host, **options: _connection(HTTPSConnection, host, options, self._sockets), request)
+
+
+def _connection(
+    kind: type[HTTPConnection], host: str, options: dict[str, Any], sockets: list[socket.socket]
+) -> HTTPConnection:
+    """A connection that adds its socket to `sockets` when it connects."""
+    connection = kind(host, **options)
+    connect = connection.connect
+
+    def connect_and_add() -> None:
+        connect()
+        sockets.append(connection.sock)
+
+    connection.connect = connect_and_add  # type: ignore[method-assign]
+    return connection
+
+
 def _answer(content: bytes) -> Answer:
+    """The caption in a response. Raises ValueError where it is not a chat completion."""
+    response = read_untrusted_json(content, max_bytes=MOST_BYTES)
     try:
-        response = json.loads(content)
         choice = response["choices"][0]
         text = choice["message"]["content"] or ""
-        tokens = int((response.get("usage") or {}).get("completion_tokens") or 0)
-        if not isinstance(text, str):
-            raise TypeError(f"its content is {type(text).__name__}")
-    except (KeyError, IndexError, TypeError, AttributeError, UnicodeDecodeError) as error:
+        tokens = (response.get("usage") or {}).get("completion_tokens") or 0
+        finish: Finish = "length" if choice.get("finish_reason") == "length" else "stop"
+    except (KeyError, IndexError, TypeError, AttributeError) as error:
         raise ValueError(f"{error!r} in {content[:200]!r}") from error
-    return Answer(text, "length" if choice.get("finish_reason") == "length" else "stop", tokens)
+    if not isinstance(text, str):
+        raise ValueError(f"its content is {type(text).__name__} in {content[:200]!r}")
+    counted = isinstance(tokens, int | float) and not isinstance(tokens, bool) and 0 <= tokens <= MOST_TOKENS
+    return Answer(text, finish, int(tokens) if counted else 0)
 
 
 def _error_text(content: bytes) -> str:
-    return " ".join(content[:300].decode(errors="replace").split()) or "no error text"
+    return clean_line(content[:300].decode(errors="replace")) or "no error text"
 
 
 def _data_url(frame: Frames) -> str:

@@ -4,6 +4,7 @@ import string
 import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 
+from uniform.clean_text import clean_line
 from uniform.config import nearest
 from uniform.errors import ConfigError
 
@@ -12,9 +13,11 @@ MOST_LABELS = 24
 
 
 def clean(text: str) -> str:
-    """Normalise `text`: NFC, one line, no control characters, single spaces."""
-    visible = "".join(" " if unicodedata.category(c) in ("Cc", "Zl", "Zp") else c for c in text)
-    return " ".join(unicodedata.normalize("NFC", visible).split())
+    """Normalise `text`: NFC, one line, single spaces, nothing that a terminal or a page would obey.
+
+    Control and format characters, terminal escapes and lone surrogates leave; see `uniform.clean_text`.
+    """
+    return clean_line(unicodedata.normalize("NFC", clean_line(text)))
 
 
 def check_template(template: str, known: Collection[str], where: str) -> set[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from uniform.errors import MediaError
 from uniform.media.frame_sampling import SECOND
-from uniform.media.notes import MONO_CHANNEL, Note, audio_gap
+from uniform.media.notes import AUDIO_FORMS, MONO_CHANNEL, NOT_FINITE, Note, audio_gap
 
 GAP_NS = 30 * SECOND // 1000
 WEIGHTS = {"FL": 0.7071, "FR": 0.7071, "FC": 1.0, "BL": 0.5, "BR": 0.5, "SL": 0.5, "SR": 0.5, "BC": 0.5, "LFE": 0.0}
@@ -34,6 +34,8 @@ class Run:
     form: tuple[int, str, tuple[str, ...]]
     """Rate in Hz, sample format, names of the speakers."""
     queue: av.AudioFifo = field(default_factory=av.AudioFifo)
+    not_finite: int = 0
+    """Samples that are no finite numbers; counted when `channels` is first read."""
 
     @property
     def rate_hz(self) -> int:
@@ -58,6 +60,7 @@ class Run:
             return ((joined.astype(np.float32) - 128) / 128).astype(np.float32)
         if joined.dtype.kind == "i":
             return (joined / -float(np.iinfo(joined.dtype).min)).astype(np.float32)
+        self.not_finite = int(joined.size - np.isfinite(joined).sum())
         return np.nan_to_num(joined.astype(np.float32), nan=0.0, posinf=1.0, neginf=-1.0)
 
 
@@ -121,6 +124,33 @@ class AudioCollector:
         if not covered.any():
             raise MediaError("no_audio", "the audio stream holds nothing inside the clip")
         return waveform, notes + _notes_on_gaps(covered, rate_hz)
+
+    def render_native(self) -> tuple[NDArray[np.float32], int, list[Note]]:
+        """The clip's channels at their own rate, (channels, samples), the rate in Hz, and notes.
+
+        Where the track changes its form inside the clip, all of it becomes mono at the first rate.
+        Raises: MediaError "no_audio" where no sound lies inside the clip.
+        """
+        forms = {run.form for run in self._runs}
+        if len(forms) != 1:
+            rate_hz = self._runs[0].rate_hz if self._runs else MIN_RATE_HZ
+            mono, notes = self.render(rate_hz)
+            return mono[None], rate_hz, [*notes, Note(AUDIO_FORMS, len(forms))]
+        rate_hz = self._runs[0].rate_hz
+        samples = (self._end_ns - self._start_ns) * rate_hz // SECOND
+        channels = np.zeros((len(self._runs[0].speakers), samples), np.float32)
+        covered = np.zeros(samples, dtype=bool)
+        for run in self._runs:
+            first = round((run.start_ns - self._start_ns) * rate_hz / SECOND)
+            begin, end = max(0, first), min(samples, first + run.channels.shape[1])
+            if begin < end:
+                channels[:, begin:end] = run.channels[:, begin - first : end - first]
+                covered[begin:end] = True
+        if not covered.any():
+            raise MediaError("no_audio", "the sound track holds nothing inside the clip")
+        notes = _notes_on_gaps(covered, rate_hz)
+        broken = sum(run.not_finite for run in self._runs)
+        return channels, rate_hz, [*notes, *([Note(NOT_FINITE, broken)] if broken else [])]
 
     def _channel_instead_of_sum(self) -> int | None:
         """Index of the loudest channel where the mono mix is far below it (antiphase stereo); else None."""

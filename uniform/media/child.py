@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import traceback
+from dataclasses import asdict
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,7 @@ import numpy as np
 
 from uniform.errors import MediaError
 from uniform.media.container import refuse_unreadable
-from uniform.media.decode import Decoded, Request, decode
+from uniform.media.decode import Decoded, Request, decode, probe
 from uniform.media.encode import Mp4Settings, to_int16, write_mp4
 from uniform.media.video import as_rgb
 from uniform.spec import Spec
@@ -55,12 +56,14 @@ def serve(folder: Path, memory_limit_mb: int, time_limit_s: float) -> None:
 
 def _answer(job: dict[str, Any], folder: Path) -> dict[str, Any]:
     try:
+        if job.get("probe"):
+            return {"notes": [], "header": asdict(probe(Path(job["path"])))}
         decoded = decode(Path(job["path"]), _request(job["request"]))
         if job["mp4"] is None:
             _save_arrays(decoded, folder)
         else:
             _save_mp4(decoded, Spec(**job["request"]["spec"]), job["mp4"], folder / MP4_NAME)
-        return {"notes": [note.text() for note in decoded.notes]}
+        return {"notes": [note.text() for note in decoded.notes], "rate_hz": decoded.rate_hz}
     except MediaError as error:
         return {"code": error.code, "reason": error.reason}
     except MemoryError:

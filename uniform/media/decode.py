@@ -47,6 +47,21 @@ class Request:
     want_video: bool = True
     want_audio: bool = True
     fit: Fit = "crop"
+    native_audio: bool = False
+    """The channels at the file's own rate, in place of one at the spec's: for metrics with their own resampler."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file's header says, before anything is decoded."""
+
+    duration_s: float | None
+    """None where the header promises none."""
+    fps: float | None
+    """Average frame rate; None without a video stream."""
+    height_px: int
+    width_px: int
+    has_audio: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,8 +71,10 @@ class Decoded:
     frames: list[av.VideoFrame] | None
     """`spec.frames` frames (yuv420p, BT.709, limited range) of the clip's size; repeats are the same object."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0."""
+    """(spec.samples,) mono, full scale = 1.0; with `native_audio` (channels, samples)."""
     notes: list[Note]
+    rate_hz: int | None = None
+    """Of the waveform."""
 
 
 def decode(path: Path, request: Request) -> Decoded:
@@ -84,6 +101,24 @@ def decode(path: Path, request: Request) -> Decoded:
         decoded = attempt.result()
         refuse_broken_promise(source.container)
         return decoded
+    finally:
+        source.container.close()
+
+
+def probe(path: Path) -> Header:
+    """Read a file's header. Raises MediaError as `decode` does, where it cannot be opened."""
+    source = open_source(path)
+    try:
+        video = source.video
+        end_ns = promised_end_ns(source.container, video)
+        rate = None if video is None else video.average_rate or video.guessed_rate
+        return Header(
+            duration_s=None if end_ns is None else max(0, end_ns - source.zero_ns) / SECOND,
+            fps=None if rate is None else float(rate),
+            height_px=0 if video is None else int(video.height or 0),
+            width_px=0 if video is None else int(video.width or 0),
+            has_audio=source.audio is not None,
+        )
     finally:
         source.container.close()
 
@@ -168,6 +203,7 @@ class _Pass:
         """The decoded clip. Raises MediaError where frames or audio are incomplete."""
         notes: list[Note] = []
         frames = waveform = None
+        rate_hz: int | None = None
         if self._frame_collector is not None:
             if self._frame_collector.short_at_ns is not None:
                 raise self._ends_early(self._frame_collector.short_at_ns)
@@ -177,11 +213,15 @@ class _Pass:
             if self._bad_audio_packets > MAX_BAD_AUDIO_PACKETS:
                 code = "no_audio" if self._first_audio_ns is None else "decode_corrupt"
                 raise MediaError(code, f"{self._bad_audio_packets} packets of audio in the clip cannot be decoded")
-            waveform, audio_notes = self._audio.render(self._request.spec.rate_hz)
+            if self._request.native_audio:
+                waveform, rate_hz, audio_notes = self._audio.render_native()
+            else:
+                rate_hz = self._request.spec.rate_hz
+                waveform, audio_notes = self._audio.render(rate_hz)
             notes += self._notes_on_lead() + audio_notes
             if self._bad_audio_packets:
                 notes.append(Note(BAD_AUDIO_PACKETS, self._bad_audio_packets))
-        return Decoded(frames=frames, waveform=waveform, notes=notes)
+        return Decoded(frames=frames, waveform=waveform, notes=notes, rate_hz=rate_hz)
 
     def _notes_on_lead(self) -> list[Note]:
         """Note on audio before the first frame, which is not in the clip: the video sets time 0."""

@@ -22,6 +22,10 @@ MONO_CHANNEL = "mono_channel"
 """Number of the channel that is used alone, because the channels cancel each other out."""
 BAD_AUDIO_PACKETS = "bad_audio_packets"
 """Audio packets inside the clip that cannot be decoded."""
+AUDIO_FORMS = "audio_forms"
+"""Forms (rate, format, channels) of one audio track inside the clip; it is read as mono."""
+NOT_FINITE = "not_finite"
+"""Audio samples that are no finite numbers."""
 CAPTION_TOKENS = "caption_tokens"
 """Tokens of a caption that is too long; `kept` of them are encoded."""
 CAPTION_EDIT = "caption_edit"
@@ -78,6 +82,8 @@ _SENTENCES: Mapping[str, Callable[[Note], str]] = {
     VIDEO_LATE_MS: lambda note: f"picture starts {note.value:,} ms late; the first frame is held",
     MONO_CHANNEL: lambda note: f"the channels cancel each other out; channel {note.value} is used alone",
     BAD_AUDIO_PACKETS: lambda note: f"{note.value} packets of sound cannot be decoded",
+    AUDIO_FORMS: lambda note: f"the audio has {note.value} forms inside the clip; it is read as mono",
+    NOT_FINITE: lambda note: f"{note.value:,} samples are not finite numbers",
     CAPTION_TOKENS: lambda note: f"caption cut: {note.value:,} tokens, {note.values['kept']:,} kept",
     CAPTION_EDIT: lambda note: str(note.value),
     SOURCE: lambda note: str(note.value),

@@ -54,8 +54,21 @@ class Loaded:
     frames: NDArray[np.uint8] | None
     """(spec.frames, spec.height_px, spec.width_px, 3) RGB; None where video was not requested."""
     waveform: NDArray[np.float32] | None
-    """(spec.samples,) mono, full scale = 1.0; None where audio was not requested."""
+    """(spec.samples,) mono, full scale = 1.0; None where audio was not requested. (C, samples) with `native_audio`."""
     notes: tuple[Note, ...]
+    rate_hz: int | None = None
+    """Samples per second of the waveform."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Header:
+    """What a file's header says; see `uniform.media.decode.Header`."""
+
+    duration_s: float | None
+    fps: float | None
+    height_px: int
+    width_px: int
+    has_audio: bool
 
 
 class MediaSandbox:
@@ -123,10 +136,12 @@ class MediaSandbox:
         want_video: bool = True,
         want_audio: bool = True,
         fit: Fit = "crop",
+        native_audio: bool = False,
     ) -> Loaded:
         """Decode the clip that starts at `start_ms`: frames, audio or both, of any media file.
 
-        Without video, audio that ends before the clip is padded with silence, with a note.
+        Without video, audio that ends before the clip is padded with silence, with a note. `native_audio` gives every
+        channel at the file's own rate, in place of mono at the spec's.
         Raises: MediaError with a code of the ledger where the file, or this part of it, cannot be used.
         """
         request = {
@@ -135,12 +150,20 @@ class MediaSandbox:
             "want_video": want_video,
             "want_audio": want_audio,
             "fit": fit,
+            "native_audio": native_audio,
         }
         with self._lock:
             answer = self._request({"path": str(path), "request": request, "mp4": None})
             frames = self._array(FRAMES_NAME) if want_video else None
             waveform = self._array(WAVEFORM_NAME) if want_audio else None
-            return Loaded(frames=frames, waveform=waveform, notes=tuple(map(read_note, answer["notes"])))
+            notes = tuple(map(read_note, answer["notes"]))
+            return Loaded(frames=frames, waveform=waveform, notes=notes, rate_hz=answer["rate_hz"])
+
+    def probe(self, path: Path) -> Header:
+        """What the header of `path` says. Raises: MediaError where the file cannot be opened."""
+        with self._lock:
+            answer = self._request({"path": str(path), "probe": True})
+            return Header(**answer["header"])
 
     def close(self) -> None:
         """End the child and remove its folder. The sandbox cannot be used afterwards."""

@@ -10,8 +10,9 @@ import numpy as np
 import torch
 
 from uniform.atomic import write_bytes
-from uniform.codecs.base import AudioCodec, VideoCodec
+from uniform.codecs.base import AudioCodec, VideoCodec, open_audio_codec, open_video_codec
 from uniform.codecs.score import RoundTrip, round_trip
+from uniform.fingerprint import digest
 from uniform.media.clip_file import write_clip
 from uniform.media.sandbox import MediaSandbox
 from uniform.sampling.contact_sheet import Entry, contact_sheet, side_by_side
@@ -58,6 +59,30 @@ def reconstruct_file(
     }
     write_bytes(folder / "scores.json", f"{json.dumps(metadata, indent=2, sort_keys=True)}\n".encode())
     return metadata
+
+
+class Reconstructor:
+    """Codecs as a function of a clip: encoded, kept in half precision as in shards, decoded. For the codec row.
+
+    Args:
+        spec: geometry of the clips; other sizes and lengths fail in the codecs.
+        options: of the codecs, by kind, as `uniform.codecs.options.parse_options` gives them.
+    """
+
+    def __init__(
+        self, video: str, audio: str, spec: Spec, device: str, options: Mapping[str, Mapping[str, Any]]
+    ) -> None:
+        self._video = open_video_codec(video, spec, **{"device": device, **options["video"]})
+        self._audio = open_audio_codec(audio, spec, **{"device": device, **options["audio"]})
+        cards = [self._video.card.as_dict(), self._audio.card.as_dict()]
+        self.name = f"{video},{audio} {digest([cards, spec.as_dict()])}"
+        self.rate_hz = spec.rate_hz
+
+    def __call__(self, frames: np.ndarray, waveform: np.ndarray, rate_hz: int) -> tuple[np.ndarray, np.ndarray]:
+        """Frames uint8 (T, H, W, 3) and waveform float32 (S,) after the codecs."""
+        assert rate_hz == self.rate_hz
+        done = _encode_and_decode(self._video, self._audio, torch.from_numpy(frames), torch.from_numpy(waveform))
+        return done.frames.numpy(), done.waveform.numpy()
 
 
 def _encode_and_decode(video: VideoCodec, audio: AudioCodec, frames: torch.Tensor, waveform: torch.Tensor) -> RoundTrip:

@@ -24,7 +24,7 @@ from uniform.training.parallel.processes import join_processes
 from uniform.training.parallel.sharding import to_local, without_sync
 from uniform.training.reporting.curve import draw_curve
 from uniform.training.reporting.loss_window import LossWindow
-from uniform.training.reporting.observer import Observer, Progress, TensorBoard
+from uniform.training.reporting.observer import Observer, Progress, Reporter, TensorBoard
 from uniform.training.reporting.sample_losses import SampleLosses
 from uniform.training.reporting.throughput import ThroughputTimer
 from uniform.training.reporting.trackers import open_trackers
@@ -76,6 +76,9 @@ def train(
         if processes.first:
             write_config(config.out, as_json(config))
         watchers = [*observers, *_recorders(config)] if processes.first else []
+        for watcher in watchers:
+            if isinstance(watcher, Reporter):
+                watcher.report_to([other for other in watchers if other is not watcher])
         return Trainer(prepared, watchers).run(stop or threading.Event())
 
 

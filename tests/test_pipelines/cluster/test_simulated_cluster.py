@@ -27,7 +27,7 @@ from tests.support.simulated_cluster import (
 from uniform.errors import PipelineError
 from uniform.spec import TOY
 
-pytestmark = pytest.mark.ray
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
 WATCHDOG_S = 120.0
 NO_PACKAGE = """
 import sys
@@ -81,6 +81,19 @@ class Diary(LogListener):
 
     def warn(self, text: str) -> None:
         self.warnings.append(text)
+
+
+class Joined(Diary):
+    """Adds a node at the first warning. Ray starts nodes from the main thread only."""
+
+    def __init__(self, cluster: SimulatedCluster) -> None:
+        super().__init__()
+        self._cluster = cluster
+
+    def warn(self, text: str) -> None:
+        super().warn(text)
+        if len(self.warnings) == 1:
+            self._cluster.add()
 
 
 def on_cluster(run: Run, cluster: SimulatedCluster, listener: LogListener, workers: int | None = None) -> RunResult:
@@ -159,9 +172,7 @@ def test_a_node_that_joins_in_mid_run_is_used_within_ten_seconds(tmp_path: Path)
 def test_a_cluster_without_a_core_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pipelines.cluster.dispatch.STALL_S", 2.0)
     with simulated_cluster() as cluster:
-        timer = threading.Timer(5.0, cluster.add)
-        timer.start()
-        diary = Diary()
+        diary = Joined(cluster)
         result = ended(lambda: on_cluster(fake_run(tmp_path, 12), cluster, diary))
 
     assert result.final.clips == 12

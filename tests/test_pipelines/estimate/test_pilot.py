@@ -222,7 +222,7 @@ def test_busy_time_leaves_out_pauses_between_runs() -> None:
 
 def test_fetch_time_is_that_of_the_slowest_host() -> None:
     stage = FetchStage(
-        pace=HostPolicy(requests_per_hour=3_600, burst=1, jitter=0.0),
+        rate_limit=HostPolicy(requests_per_hour=3_600, burst=1, jitter=0.0),
         hosts={"youtube.com": HostPolicy(requests_per_hour=250, burst=1, jitter=0.2)},
     )
     tube = [("youtube", f"https://www.youtube.com/watch?v={number}") for number in range(251)]
@@ -244,7 +244,7 @@ def test_fetch_time_is_that_of_the_slowest_host() -> None:
 def test_daily_limits_and_quiet_hours_lengthen_the_fetch_time(policy: HostPolicy, days: float) -> None:
     sources = [("http", f"https://a.org/{number}") for number in range(10_000)]
 
-    assert slowest_host(FetchStage(pace=policy), sources) == ("a.org", pytest.approx(86_400 * days))
+    assert slowest_host(FetchStage(rate_limit=policy), sources) == ("a.org", pytest.approx(86_400 * days))
 
 
 def test_a_retried_clip_counts_once(tmp_path: Path) -> None:

@@ -28,13 +28,30 @@ from pipelines.fetching.base import FetchError
         "64:ff9b::7f00:1",
         "2002:7f00:1::",
         "::",
+        "fec0::1",
+        "::8.8.8.8",
+        "64:ff9b:1::808:808",
+        "::ffff:0:8.8.8.8",
+        "100::1",
+        "5f00::1",
+        "3fff::1",
+        "2001:db8::1",
+        "2001:20::1",
+        "ff0e::1",
+        "fe80::1%1",
+        "192.0.0.9",
+        "192.88.99.1",
+        "198.18.0.1",
+        "255.255.255.255",
     ],
 )
 def test_an_address_of_our_own_network_is_not_public(ip: str) -> None:
     assert not is_public(ip)
 
 
-@pytest.mark.parametrize("ip", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14"])
+@pytest.mark.parametrize(
+    "ip", ["93.184.215.14", "2606:2800:21f:cb07:6820:80da:af6b:8b2c", "::ffff:93.184.215.14", "64:ff9b::5db8:d70e"]
+)
 def test_an_address_of_the_open_internet_is_public(ip: str) -> None:
     assert is_public(ip)
 

@@ -27,8 +27,8 @@ def server() -> Iterator[HostileServer]:
 
 
 @pytest.fixture(autouse=True)
-def keeper(ray_address: str) -> Iterator[None]:
-    """A cluster without a keeper, before and after."""
+def no_actor(ray_address: str) -> Iterator[None]:
+    """A cluster without the actor that holds the states of hosts, before and after."""
     from pipelines.cluster.host_states import release_host_states_actor
 
     release_host_states_actor()
@@ -36,7 +36,7 @@ def keeper(ray_address: str) -> Iterator[None]:
     release_host_states_actor()
 
 
-def keeper_lives() -> bool:
+def actor_lives() -> bool:
     import ray
 
     from pipelines.cluster.host_states import HOST_STATES_ACTOR
@@ -44,7 +44,7 @@ def keeper_lives() -> bool:
     return any(actor["name"] == HOST_STATES_ACTOR for actor in ray.util.list_named_actors(all_namespaces=True))
 
 
-def kill_keeper() -> None:
+def kill_actor() -> None:
     """End its process, as a crash would."""
     import ray
 
@@ -63,32 +63,32 @@ def test_runs_with_folders_of_their_own_share_one_bucket(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("forever", [False, True], ids=["restarted", "ended"])
-def test_budget_and_rests_outlive_the_actor(tmp_path: Path, forever: bool) -> None:
+def test_budget_and_cool_down_outlive_the_actor(tmp_path: Path, forever: bool) -> None:
     from pipelines.cluster.host_states import ClusterHostStates, release_host_states_actor
 
-    book = ClusterHostStates(tmp_path)
+    states = ClusterHostStates(tmp_path)
     for _ in range(4):
-        book.reserve("spent.example", SLOW, 0.0)
-    book.learn("angry.example", SLOW, "HTTP 429", 7_200.0)
+        states.reserve("spent.example", SLOW, 0.0)
+    states.learn("angry.example", SLOW, "HTTP 429", 7_200.0)
 
     if forever:
         release_host_states_actor()
     else:
-        kill_keeper()
+        kill_actor()
 
-    assert book.is_cooling_down("angry.example")
+    assert states.is_cooling_down("angry.example")
     with pytest.raises(FetchError, match="daily_budget"):
-        book.reserve("spent.example", SLOW, 0.0)
+        states.reserve("spent.example", SLOW, 0.0)
 
 
 def test_an_actor_that_dies_again_and_again_costs_no_answer(tmp_path: Path) -> None:
     from pipelines.cluster.host_states import ClusterHostStates
 
-    book = ClusterHostStates(tmp_path)
-    book.is_cooling_down("h.example")
+    states = ClusterHostStates(tmp_path)
+    states.is_cooling_down("h.example")
     for turn in range(3):
-        kill_keeper()
-        assert book.reserve("h.example", SLOW, 0.0) == pytest.approx(3_600.0 * turn, abs=300)
+        kill_actor()
+        assert states.reserve("h.example", SLOW, 0.0) == pytest.approx(3_600.0 * turn, abs=300)
 
 
 def test_workers_on_ray_ask_the_actor_and_the_server_sees_one_bucket(server: HostileServer, tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_workers_on_ray_ask_the_actor_and_the_server_sees_one_bucket(server: Hos
     run = new_run([tmp_path / "web.toml"], tmp_path / "fetch.toml", tmp_path / "run")
     with RayBackend(workers=3) as engine:
         run_pipeline(run, engine, LogListener(), until="fetch_media")
-        assert keeper_lives()
+        assert actor_lives()
 
     assert len(server.times_s) > 60
     for span_s in (0.1, 0.5, 1.0, 2.0):
         assert server.fastest(span_s) <= BURST + RATE_HZ * span_s + 3
     assert not FileHostStates(tmp_path / "run" / "sources" / "pace").is_cooling_down("127.0.0.1")
     deadline = time.monotonic() + 10
-    while keeper_lives():  # the run takes its actor along
+    while actor_lives():  # the run takes its actor along
         assert time.monotonic() < deadline
         time.sleep(0.05)

@@ -45,8 +45,8 @@ def fetcher(folder: Path, proxy: str | None, allow: tuple[str, ...] = LOOPBACK, 
         (folder / "proxies.txt").write_text(f"{proxy}\n")
         options["proxies_file"] = str(folder / "proxies.txt")
     chosen = HttpOptions(**{"attempts": 1, "timeout_s": 5.0, **options})  # type: ignore[arg-type]
-    store, pace = MediaStore(folder / "media"), HostRateLimiter(FileHostStates(folder / "pace"), OPEN)
-    return HttpFetcher(store, pace, chosen, allow, sleep=lambda _: None)
+    store, rate_limiter = MediaStore(folder / "media"), HostRateLimiter(FileHostStates(folder / "pace"), OPEN)
+    return HttpFetcher(store, rate_limiter, chosen, allow, sleep=lambda _: None)
 
 
 def error_of(one: HttpFetcher, url: str) -> FetchError:
@@ -195,7 +195,8 @@ def prepare_run(folder: Path, urls: list[str], options: str) -> None:
     )
     (folder / "recipe.toml").write_text(
         'name = "fetch"\nspec = "toy"\nunit_clips = 8\n[[stage]]\nuse = "fetch_media"\nallow_hosts = ["127.0.0.1"]\n'
-        f"pace = {{ requests_per_hour = 3.6e6, burst = 100, backoff_s = 0.0 }}\nhttp = {{ attempts = 1, {options} }}\n"
+        "rate_limit = { requests_per_hour = 3.6e6, burst = 100, backoff_s = 0.0 }\n"
+        f"http = {{ attempts = 1, {options} }}\n"
     )
 
 

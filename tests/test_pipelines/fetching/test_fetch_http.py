@@ -17,7 +17,7 @@ from pipelines.codes import CODES
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.host_state import FileHostStates
 from pipelines.fetching.http import HttpFetcher, HttpOptions
-from pipelines.fetching.partial_download import Part
+from pipelines.fetching.partial_download import PartialDownload
 from pipelines.fetching.rate_limit import HostRateLimiter, retry_after_s
 from pipelines.fetching.store import MediaStore
 from pipelines.hosts import HostPolicy
@@ -64,9 +64,9 @@ class Hours:
 def fetcher(folder: Path, policy: HostPolicy = OPEN, hours: Hours | None = None, **limits: object) -> HttpFetcher:
     """A fetcher whose waits are noted instead of waited for."""
     hours = hours or Hours()
-    pace = HostRateLimiter(FileHostStates(folder / "pace", clock=hours.time), policy, sleep=hours.sleep)
+    rate_limiter = HostRateLimiter(FileHostStates(folder / "pace", clock=hours.time), policy, sleep=hours.sleep)
     bounds = HttpOptions(**{"largest_bytes": 1_000_000, "timeout_s": 1.0, **limits})  # type: ignore[arg-type]
-    return HttpFetcher(MediaStore(folder), pace, bounds, ("127.0.0.1",), sleep=hours.sleep)
+    return HttpFetcher(MediaStore(folder), rate_limiter, bounds, ("127.0.0.1",), sleep=hours.sleep)
 
 
 def code_for(one: HttpFetcher, url: str) -> str:
@@ -189,8 +189,8 @@ def test_a_permanent_refusal_is_asked_once_and_a_transient_one_some_times(
 
 def test_a_host_that_is_allowed_later_is_asked_then(server: HostileServer, tmp_path: Path) -> None:
     url = server.url("/ok/a.mp4")
-    pace = HostRateLimiter(FileHostStates(tmp_path / "pace"), OPEN)
-    assert code_for(HttpFetcher(MediaStore(tmp_path), pace, HttpOptions()), url) == "address_refused"
+    rate_limiter = HostRateLimiter(FileHostStates(tmp_path / "pace"), OPEN)
+    assert code_for(HttpFetcher(MediaStore(tmp_path), rate_limiter, HttpOptions()), url) == "address_refused"
 
     assert fetcher(tmp_path).fetch(replace(ROW, source_uri=url)).path.read_bytes() == body("/ok/a.mp4")
 
@@ -221,7 +221,7 @@ def test_a_part_of_unknown_origin_is_thrown_away(server: HostileServer, tmp_path
 
 
 def test_a_part_that_somebody_else_writes_to_is_noticed(tmp_path: Path) -> None:
-    part = Part(tmp_path)
+    part = PartialDownload(tmp_path)
 
     def write_both() -> None:
         with part.growing() as append:
@@ -254,7 +254,7 @@ def test_a_burst_of_refusals_stops_the_host_and_the_rest_goes_on(server: Hostile
 
     assert codes == ["http_429"] * 3 + ["host_paused"] * 3
     assert sum(server.requests.values()) == 3
-    with pytest.raises(FetchError, match=r"rests until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: HTTP 429"):
+    with pytest.raises(FetchError, match=r"cools down until \d{4}-\d\d-\d\d \d\d:\d\d:\d\d: HTTP 429"):
         one.fetch(replace(ROW, source_uri=server.url("/ok/a")))
 
 
@@ -326,7 +326,7 @@ def test_a_killed_worker_leaves_nothing_visible_and_the_next_goes_on(
 
 
 def test_the_stage_keeps_good_clips_and_codes_bad_ones(server: HostileServer, tmp_path: Path) -> None:
-    stage = Stage(allow_hosts=("127.0.0.1",), pace=OPEN, http=HttpOptions(attempts=1))
+    stage = Stage(allow_hosts=("127.0.0.1",), rate_limit=OPEN, http=HttpOptions(attempts=1))
     paths = ["/ok/a.mp4", "/status/404", "/page-as-video/b", "/ok/a.mp4"]
     clips = [Clip(replace(ROW, source_uri=server.url(path))) for path in paths]
 

@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.fetching.base import FetchError
 from pipelines.fetching.http import HttpOptions
-from pipelines.fetching.partial_download import Part
+from pipelines.fetching.partial_download import PartialDownload
 from pipelines.fetching.store import Made, MediaStore
 from pipelines.recipe import make_recipe
 from pipelines.run.folder import RunFolder
@@ -33,7 +33,7 @@ def server() -> Iterator[HostileServer]:
 def run_of(out: Path, urls: list[str], *, largest_bytes: int = 1_000_000, **options: object) -> Run:
     """A run that fetches one clip from each address."""
     http = HttpOptions(attempts=1, largest_bytes=largest_bytes)
-    stage = Stage(**{"allow_hosts": ("127.0.0.1",), "pace": OPEN, "http": http, **options})  # type: ignore[arg-type]
+    stage = Stage(**{"allow_hosts": ("127.0.0.1",), "rate_limit": OPEN, "http": http, **options})  # type: ignore[arg-type]
     rows = [replace(ROW, clip_id=f"{n:016x}", source_id=url, source_uri=url) for n, url in enumerate(urls)]
     return make_run(rows, make_recipe("fetch", TOY, 8, [("fetch_media", stage)]), out)
 
@@ -97,13 +97,13 @@ def full_half_way(patched: pytest.MonkeyPatch) -> None:
     """The disk is full while a source comes."""
 
     @contextmanager
-    def growing(part: Part) -> Iterator[Callable[[bytes], int]]:
+    def growing(part: PartialDownload) -> Iterator[Callable[[bytes], int]]:
         def append(chunk: bytes) -> int:
             raise OSError(errno.ENOSPC, "No space left on device")
 
         yield append
 
-    patched.setattr(Part, "growing", growing)
+    patched.setattr(PartialDownload, "growing", growing)
 
 
 @pytest.mark.parametrize("full", [full_at_commit, full_half_way])
@@ -118,7 +118,7 @@ def test_a_full_disk_under_shared_sources_stops_the_run_and_the_next_goes_on(
         with pytest.raises(PipelineError, match=f"{tmp_path / 'shared'}: no space left .* goes on where it stopped"):
             codes(run)
 
-    assert sum(server.requests.values()) == 1  # the other hosts were left in peace
+    assert sum(server.requests.values()) == 1  # the other hosts were left alone
     assert not (tmp_path / "run" / "commits").exists()
     assert codes(run) == {"ok": 4}
 

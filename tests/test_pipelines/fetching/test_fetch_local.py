@@ -1,4 +1,4 @@
-"""Local sources: found, hashed and left where they are; never from outside the data set's folder."""
+"""Local sources: found, hashed and left where they are; never from outside the dataset's folder."""
 
 import hashlib
 import os

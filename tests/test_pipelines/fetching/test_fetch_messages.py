@@ -24,7 +24,7 @@ def test_enough_messages_and_most_codes_are_held() -> None:
 
 
 def test_what_no_pattern_knows_may_be_tried_again() -> None:
-    assert code_of_message("the moon is in the wrong house") == "unknown"
+    assert code_of_message("the moon is in the wrong place") == "unknown"
     assert CODES["unknown"].policy == "retryable"
 
 

@@ -1,4 +1,4 @@
-"""Hosts are asked at their pace, rest when they refuse, and are left alone when they go on refusing."""
+"""Hosts are asked within their rate limit, cool down after refusals, and are not asked at all after many."""
 
 import contextlib
 import json
@@ -42,9 +42,9 @@ def test_no_span_of_time_holds_more_requests_than_the_bucket(
 
 def _take(folder: str, times: int, answers: "multiprocessing.Queue[float]") -> None:
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0, max_wait_s=1e9)
-    pace = HostRateLimiter(FileHostStates(Path(folder), clock=lambda: NOON), policy, sleep=answers.put)
+    rate_limiter = HostRateLimiter(FileHostStates(Path(folder), clock=lambda: NOON), policy, sleep=answers.put)
     for _ in range(times):
-        pace.take("h.example")
+        rate_limiter.take("h.example")
 
 
 def test_workers_share_one_bucket(tmp_path: Path) -> None:
@@ -72,9 +72,9 @@ def test_two_workers_do_not_draw_the_same_chances(tmp_path: Path) -> None:
     slow = HostPolicy(requests_per_hour=360.0, burst=1, jitter=1.0, max_wait_s=1e9)
     waits: list[list[float]] = [[], []]
     for folder, slept in zip(("a", "b"), waits, strict=True):
-        pace = HostRateLimiter(FileHostStates(tmp_path / folder, clock=lambda: NOON), slow, sleep=slept.append)
+        rate_limiter = HostRateLimiter(FileHostStates(tmp_path / folder, clock=lambda: NOON), slow, sleep=slept.append)
         for _ in range(4):
-            pace.take("h.example")
+            rate_limiter.take("h.example")
 
     assert waits[0] != waits[1]
 
@@ -83,7 +83,7 @@ def test_a_long_rest_puts_the_clip_back_and_takes_nothing() -> None:
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0, max_wait_s=15.0)
     state = HostState(blocked_until=NOON + 20, reason="HTTP 429")
     for _ in range(3):
-        with pytest.raises(FetchError, match=r"host_paused: h rests until .*: HTTP 429"):
+        with pytest.raises(FetchError, match=r"host_paused: h cools down until .*: HTTP 429"):
             reserve(state, policy, "h", NOON, 0.0)
 
     assert reserve(state, policy, "h", NOON + 6, 0.0) == pytest.approx(14.0)
@@ -99,16 +99,18 @@ def test_a_turn_is_waited_for_however_many_wait() -> None:
 def test_who_waited_waits_again_where_the_host_refused_somebody_meanwhile(tmp_path: Path) -> None:
     now, slept = [NOON], []
     policy = HostPolicy(requests_per_hour=360.0, burst=1, jitter=0.0)
-    pace = HostRateLimiter(FileHostStates(tmp_path, clock=lambda: now[0]), policy, sleep=lambda wait_s: sleep(wait_s))
+    rate_limiter = HostRateLimiter(
+        FileHostStates(tmp_path, clock=lambda: now[0]), policy, sleep=lambda wait_s: sleep(wait_s)
+    )
 
     def sleep(wait_s: float) -> None:
         slept.append(wait_s)
         now[0] += wait_s
         if len(slept) == 1:
-            pace.report("h.example", "HTTP 429", 30.0)
+            rate_limiter.report("h.example", "HTTP 429", 30.0)
 
-    pace.take("h.example")
-    pace.take("h.example")
+    rate_limiter.take("h.example")
+    rate_limiter.take("h.example")
 
     assert slept == [10.0, 30.0]
 
@@ -199,16 +201,16 @@ def test_no_turn_that_is_waited_for_comes_in_quiet_hours() -> None:
 def test_a_policy_holds_for_the_subdomains_of_its_host(tmp_path: Path) -> None:
     waits: list[float] = []
     slow = HostPolicy(requests_per_hour=60.0, burst=1, jitter=0.0, max_wait_s=1e9)
-    pace = HostRateLimiter(
+    rate_limiter = HostRateLimiter(
         FileHostStates(tmp_path, clock=lambda: NOON), HostPolicy(burst=99), {"youtube.com": slow}, sleep=waits.append
     )
     for host in ("www.youtube.com", "m.YouTube.com", "youtube.com.", "notyoutube.com"):
-        pace.take(host)
+        rate_limiter.take(host)
 
     assert waits == [60.0, 120.0]
 
 
-def test_the_book_outlives_the_run_and_a_torn_page_does_not_stop_it(tmp_path: Path) -> None:
+def test_states_outlive_the_run_and_a_torn_page_does_not_stop_it(tmp_path: Path) -> None:
     HostRateLimiter(FileHostStates(tmp_path, clock=lambda: NOON), HOUR).report("h.example", "HTTP 429", 50.0)
     (page,) = tmp_path.glob("*.json")
     assert json.loads(page.read_text())["blocked_until"] == NOON + 50
@@ -220,11 +222,11 @@ def test_the_book_outlives_the_run_and_a_torn_page_does_not_stop_it(tmp_path: Pa
 
 
 def test_a_page_with_a_long_foreign_reason_is_still_read_after_a_short_one(tmp_path: Path) -> None:
-    book, host = FileHostStates(tmp_path, clock=lambda: NOON), "h" * 253
+    states, host = FileHostStates(tmp_path, clock=lambda: NOON), "h" * 253
     for reason in ("\u0001" * 999, "混" * 999, "short"):
-        book.learn(host, HOUR, reason, 50.0)
+        states.learn(host, HOUR, reason, 50.0)
 
-    assert book.is_cooling_down(host)
+    assert states.is_cooling_down(host)
 
 
 def test_an_older_page_without_the_newest_fields_still_counts(tmp_path: Path) -> None:
@@ -237,19 +239,19 @@ def test_an_older_page_without_the_newest_fields_still_counts(tmp_path: Path) ->
     assert FileHostStates(tmp_path, clock=lambda: NOON).is_cooling_down("h.example")
 
 
-def test_two_books_of_one_host_meet_and_the_stricter_holds() -> None:
+def test_two_states_of_one_host_merge_and_the_stricter_holds() -> None:
     ours = HostState(free_at=NOON, blocked_until=NOON + 9, refusals=4, day=7, used_today=9, learned_at=NOON)
     theirs = HostState(free_at=NOON + 5, blocked_until=NOON, day=8, used_today=1, learned_at=NOON + 1)
-    ours.meet(theirs)
+    ours.merge(theirs)
 
     assert ours == HostState(
         free_at=NOON + 5, blocked_until=NOON + 9, refusals=0, day=8, used_today=1, learned_at=NOON + 1
     )
 
 
-def test_a_keeper_holds_runs_with_folders_of_their_own_to_one_bucket(tmp_path: Path) -> None:
-    keeper, policy = HostStatesServer(), HostPolicy(requests_per_hour=1.0, burst=1, jitter=0.0, daily_requests=3)
-    answers = [keeper.ask(tmp_path / run, "reserve", "h.example", policy, 0.0) for run in ("a", "b", "a", "b")]
+def test_one_server_holds_runs_with_folders_of_their_own_to_one_bucket(tmp_path: Path) -> None:
+    server, policy = HostStatesServer(), HostPolicy(requests_per_hour=1.0, burst=1, jitter=0.0, daily_requests=3)
+    answers = [server.ask(tmp_path / run, "reserve", "h.example", policy, 0.0) for run in ("a", "b", "a", "b")]
 
     assert answers[:3] == pytest.approx([0.0, 3_600.0, 7_200.0], abs=60)
     assert isinstance(answers[3], FetchError)
@@ -263,3 +265,58 @@ def test_a_keeper_holds_runs_with_folders_of_their_own_to_one_bucket(tmp_path: P
 def test_a_senseless_policy_is_refused(options: dict[str, object]) -> None:
     with pytest.raises(ConfigError):
         HostPolicy(**options)  # type: ignore[arg-type]
+
+
+TEN_YEARS_S = 3_650.0 * DAY_S
+
+
+@pytest.mark.parametrize("by_version_0_3_0", [False, True])
+def test_a_clock_that_was_wrong_once_does_not_stop_a_host(tmp_path: Path, by_version_0_3_0: bool) -> None:
+    wrong = FileHostStates(tmp_path, clock=lambda: NOON + TEN_YEARS_S)
+    for _ in range(3):
+        wrong.reserve("a.example", HOUR, 0.0)
+        wrong.learn("b.example", HOUR, "HTTP 429", 50.0)
+        wrong.reserve("c.example", HostPolicy(daily_requests=3), 0.0)
+    if by_version_0_3_0:
+        for file in tmp_path.glob("*.json"):
+            found = json.loads(file.read_text())
+            del found["written_at"]
+            file.write_text(json.dumps(found))
+    right = FileHostStates(tmp_path, clock=lambda: NOON)
+
+    assert right.reserve("a.example", HOUR, 0.0) <= 30.0
+    assert right.reserve("b.example", HOUR, 0.0) <= 50.0
+    assert right.reserve("c.example", HostPolicy(daily_requests=3), 0.0) <= 10.0
+
+
+def test_a_server_with_a_wrong_state_in_memory_does_not_stop_a_host(tmp_path: Path) -> None:
+    known: dict[str, HostState] = {}
+    FileHostStates(tmp_path / "a", known=known, clock=lambda: NOON + TEN_YEARS_S).learn("h", HOUR, "HTTP 429", 50.0)
+
+    assert FileHostStates(tmp_path / "b", known=known, clock=lambda: NOON).reserve("h", HOUR, 0.0) <= 50.0
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b'{"blocked_until": 1e999}',
+        b'{"blocked_until": NaN, "free_at": Infinity}',
+        b'{"blocked_until": "soon", "refusals": [], "day": {}, "reason": 7}',
+        b'{"blocked_until": 1e300, "free_at": 1e300, "learned_at": -1, "pauses": 1e300, "refusals": true}',
+        b'{"refusals": -5, "used_today": 99999999999999999999999, "day": 99999999999999999999999}',
+        b"[" * 100_000,
+        b'{"reason": "\\ud83d"}',
+        b"[]",
+        b"\xff\xfe",
+    ],
+)
+def test_no_content_of_a_file_stops_a_host(tmp_path: Path, content: bytes) -> None:
+    states = FileHostStates(tmp_path, clock=lambda: NOON)
+    states.learn("h.example", HOUR, None, None)
+    (file,) = tmp_path.glob("*.json")
+    file.write_bytes(content)
+    policy = HostPolicy(max_wait_s=2 * DAY_S, daily_requests=5)
+
+    assert states.reserve("h.example", policy, 0.0) <= DAY_S
+    states.learn("h.example", policy, "\ud83d", None)
+    assert states.reserve("h.example", policy, 0.0) <= DAY_S

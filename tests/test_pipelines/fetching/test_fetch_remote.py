@@ -31,7 +31,7 @@ ROW = Row(
 @pytest.fixture
 def bucket() -> Iterator[None]:
     memory = fsspec.filesystem("memory")
-    memory.pipe("/bucket/a.webm", b"film" * 1000)
+    memory.pipe("/bucket/a.webm", b"clip" * 1000)
     memory.pipe("/bucket/empty.mp4", b"")
     yield
     memory.rm("/bucket", recursive=True)
@@ -48,7 +48,7 @@ def test_a_file_of_a_bucket_is_copied_once(tmp_path: Path) -> None:
     fetched = fetcher(tmp_path).fetch(ROW)
     fsspec.filesystem("memory").pipe("/bucket/a.webm", b"other")
 
-    assert fetched.path.read_bytes() == b"film" * 1000
+    assert fetched.path.read_bytes() == b"clip" * 1000
     assert fetched.path.suffix == ".webm"
     assert fetcher(tmp_path).fetch(ROW) == fetched
 
@@ -76,18 +76,21 @@ def test_a_file_over_the_limit_is_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("bucket")
 def test_a_slow_store_is_given_up(tmp_path: Path) -> None:
-    pace = HostRateLimiter(FileHostStates(tmp_path / "pace"), HostPolicy(burst=99))
+    rate_limiter = HostRateLimiter(FileHostStates(tmp_path / "pace"), HostPolicy(burst=99))
     minutes = (60.0 * number for number in itertools.count())
-    slow = RemoteFetcher(MediaStore(tmp_path), pace, 10_000, clock=lambda: next(minutes))
+    slow = RemoteFetcher(MediaStore(tmp_path), rate_limiter, 10_000, clock=lambda: next(minutes))
 
     with pytest.raises(FetchError, match=r"too_slow: 4,000 bytes in 60 s"):
         slow.fetch(ROW)
 
 
 @pytest.mark.usefixtures("bucket")
-def test_a_long_suffix_is_cut(tmp_path: Path) -> None:
-    fsspec.filesystem("memory").pipe(f"/bucket/a.{'x' * 300}", b"film")
+@pytest.mark.parametrize("suffix", [f".{'x' * 300}", ".json", ".refused.json", ".lock", ".tmp-a"])
+def test_a_suffix_from_outside_never_names_a_file_of_ours(tmp_path: Path, suffix: str) -> None:
+    fsspec.filesystem("memory").pipe(f"/bucket/a{suffix}", b"clip" * 1000)
+    row = replace(ROW, source_uri=f"memory://bucket/a{suffix}")
+    first, again = fetcher(tmp_path).fetch(row), fetcher(tmp_path).fetch(row)
 
-    assert (
-        fetcher(tmp_path).fetch(replace(ROW, source_uri=f"memory://bucket/a.{'x' * 300}")).path.suffix == f".{'x' * 15}"
-    )
+    assert first == again
+    assert first.path.suffix == ".bin"
+    assert first.path.read_bytes() == b"clip" * 1000

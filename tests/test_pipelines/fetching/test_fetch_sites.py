@@ -45,9 +45,9 @@ def server() -> Iterator[HostileServer]:
 
 
 def fetcher(folder: Path, allow: tuple[str, ...] = ("127.0.0.1",), **options: object) -> SiteFetcher:
-    pace = HostRateLimiter(FileHostStates(folder / "pace"), POLICY, sleep=lambda _: None)
+    rate_limiter = HostRateLimiter(FileHostStates(folder / "pace"), POLICY, sleep=lambda _: None)
     chosen = SiteOptions(**{"extractors": ("generic", "html5"), "timeout_s": 1.0, **options})  # type: ignore[arg-type]
-    return SiteFetcher(MediaStore(folder), pace, chosen, allow)
+    return SiteFetcher(MediaStore(folder), rate_limiter, chosen, allow)
 
 
 def error_of(one: SiteFetcher, url: str) -> FetchError:
@@ -57,17 +57,17 @@ def error_of(one: SiteFetcher, url: str) -> FetchError:
     return caught.value
 
 
-def test_a_page_with_a_video_gives_the_video_with_its_facts(server: HostileServer, tmp_path: Path) -> None:
+def test_a_page_with_a_video_gives_the_video_with_its_metadata(server: HostileServer, tmp_path: Path) -> None:
     fetched = fetcher(tmp_path).fetch(replace(ROW, source_uri=server.url("/watch/ok/a.mp4")))
 
     assert fetched.path.read_bytes() == body("/ok/a.mp4")
-    assert (fetched.title, fetched.format) == ("A film (1)", "0, unknown height, mp4")
+    assert (fetched.title, fetched.format) == ("A clip (1)", "0, unknown height, mp4")
     assert fetched.notes == ("format 0, unknown height, mp4",)
 
 
 def test_the_row_keeps_format_title_size_digest_and_time(server: HostileServer, tmp_path: Path) -> None:
     sites = SiteOptions(extractors=("generic", "html5"))
-    stage = Stage(allow_hosts=("127.0.0.1",), pace=POLICY, hosts={}, sites=sites)
+    stage = Stage(allow_hosts=("127.0.0.1",), rate_limit=POLICY, hosts={}, sites=sites)
     work = stage.open(Context(spec=TOY, folder=tmp_path))
     clip = Clip(replace(ROW, source_uri=server.url("/watch/ok/a.mp4")))
     (first,), (again,) = list(work(iter([clip]))), list(work(iter([clip])))
@@ -76,7 +76,7 @@ def test_the_row_keeps_format_title_size_digest_and_time(server: HostileServer, 
     assert first.fields == again.fields
     assert set(first.fields) == set(stage.gives)
     assert (first["source_bytes"], first["source_sha256"]) == (len(content), hashlib.sha256(content).hexdigest())
-    assert (first["source_format"], first["source_title"]) == ("0, unknown height, mp4", "A film (1)")
+    assert (first["source_format"], first["source_title"]) == ("0, unknown height, mp4", "A clip (1)")
     assert abs(datetime.fromisoformat(first["source_fetched"]).timestamp() - time.time()) < 600
 
 
@@ -150,9 +150,9 @@ def test_a_rest_that_the_first_answer_asks_for_is_kept(
     server: HostileServer, tmp_path: Path, path: str, rest_s: float
 ) -> None:
     waits: list[float] = []
-    pace = HostRateLimiter(FileHostStates(tmp_path / "pace"), POLICY, sleep=waits.append)
+    rate_limiter = HostRateLimiter(FileHostStates(tmp_path / "pace"), POLICY, sleep=waits.append)
     options = SiteOptions(extractors=("generic", "html5"), timeout_s=1.0)
-    one = SiteFetcher(MediaStore(tmp_path), pace, options, ("127.0.0.1",))
+    one = SiteFetcher(MediaStore(tmp_path), rate_limiter, options, ("127.0.0.1",))
 
     fetched = one.fetch(replace(ROW, source_uri=server.url(path)))
 
@@ -167,9 +167,9 @@ def test_an_address_is_never_taken_for_anything_else(tmp_path: Path, uri: str) -
 
 @pytest.mark.parametrize("host", ["www.youtube.com", "youtu.be", "m.youtube.com", "music.youtube.com"])
 def test_all_names_of_youtube_share_its_bucket(tmp_path: Path, host: str) -> None:
-    pace = HostRateLimiter(FileHostStates(tmp_path / "pace"), POLICY)
-    pace.report("youtube.com", "sign in", 7_200.0)
-    one = SiteFetcher(MediaStore(tmp_path), pace, SiteOptions())
+    rate_limiter = HostRateLimiter(FileHostStates(tmp_path / "pace"), POLICY)
+    rate_limiter.report("youtube.com", "sign in", 7_200.0)
+    one = SiteFetcher(MediaStore(tmp_path), rate_limiter, SiteOptions())
 
     assert error_of(one, f"https://{host}/watch?v=0").code == "host_paused"
 

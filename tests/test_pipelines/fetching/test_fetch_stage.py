@@ -46,7 +46,7 @@ unit_clips = 8
 [[stage]]
 use = "fetch_media"
 allow_hosts = ["127.0.0.1"]
-pace = {{ requests_per_hour = {3600 * RATE_HZ}, burst = {BURST}, backoff_s = 0.0, breaker_refusals = 1000 }}
+rate_limit = {{ requests_per_hour = {3600 * RATE_HZ}, burst = {BURST}, backoff_s = 0.0, breaker_refusals = 1000 }}
 http = {{ attempts = 3, retry_s = 0.01, timeout_s = 1.0 }}
 [[stage]]
 use = "clip_media"
@@ -112,7 +112,7 @@ def kill_a_worker(folder: Path) -> bool:
     return False
 
 
-def outcome(folder: Path) -> dict[str, set[str]]:
+def result_codes(folder: Path) -> dict[str, set[str]]:
     """Address -> codes of its clips, by their last attempt."""
     uris = {row["clip_id"]: row["source_uri"] for row in pq.read_table(folder / "run" / "manifest.parquet").to_pylist()}
     rows = ds.dataset(folder / "run" / "ledger", format="parquet").to_table().to_pylist()
@@ -140,7 +140,7 @@ def check_rate(server: HostileServer, workers: int) -> None:
 
 
 def check(folder: Path, server: HostileServer, expected: dict[str, str], kills: int, workers: int = 1) -> None:
-    assert outcome(folder) == {uri: {code} for uri, code in expected.items()}
+    assert result_codes(folder) == {uri: {code} for uri, code in expected.items()}
     check_sources(folder, server, {uri for uri, code in expected.items() if code == "ok"})
     check_rate(server, workers)
     first = Counter(path for path, span in server.ranges if span is None and path.startswith(("/ok", "/status")))
@@ -160,7 +160,7 @@ def test_a_killed_run_goes_on_and_asks_for_nothing_that_is_done(server: HostileS
 
     log = finish(tmp_path, "--inline")
 
-    assert "whole road" in log, log
+    assert "whole run" in log, log
     check(tmp_path, server, expected, kills=2)
     asked = sum(server.requests.values())
     finish(tmp_path, "--inline")
@@ -177,7 +177,7 @@ def test_a_network_that_is_off_for_a_while_costs_only_what_can_be_asked_again(
             time.sleep(0.01)
         with server.network_off():
             time.sleep(2.5)
-    found, asked = outcome(tmp_path), server.requests.copy()
+    found, asked = result_codes(tmp_path), server.requests.copy()
     lost = {uri for uri, codes in found.items() if expected[uri] not in codes}
     assert lost
     assert all(codes <= {expected[uri], *LOST} for uri, codes in found.items())
@@ -206,13 +206,16 @@ def test_a_host_that_refuses_is_left_alone_and_the_run_goes_on_and_says_so(
 
     log = finish(tmp_path, "--inline")
 
-    found = outcome(tmp_path)
+    found = result_codes(tmp_path)
     assert [found[uri] for uri in elsewhere] == [{"ok"}] * 10
     assert Counter(code for uri in busy for code in found[uri]) == {"http_429": 1, "host_paused": 29}
     assert sum(server.requests.values()) == 13
-    told = " ".join(log.split())
-    assert "29 clips were not asked for, because their host refuses us (host_paused): '127.0.0.1 rests until 2" in told
-    assert "--code host_paused" in told
+    log = " ".join(log.split())
+    assert (
+        "29 clips were not requested, because their host refuses requests (host_paused): '127.0.0.1 cools down until 2"
+        in log
+    )
+    assert "--code host_paused" in log
 
 
 @pytest.mark.slow
@@ -235,7 +238,7 @@ def test_two_thousand_clips_four_workers_kills_at_random_and_a_network_that_come
             died += kill_a_worker(tmp_path)
     assert died
     assert process.returncode == 0, (tmp_path / "log").read_text()
-    for code in LOST & set().union(*outcome(tmp_path).values()):
+    for code in LOST & set().union(*result_codes(tmp_path).values()):
         retry(tmp_path, code)
     finish(tmp_path, "--workers", "4")
     check(tmp_path, server, expected, kills=4 * (kills + 3) + died, workers=4)

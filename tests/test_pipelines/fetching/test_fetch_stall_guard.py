@@ -35,12 +35,12 @@ ROW = Row(
 def error_in_time(folder: Path, uri: str, proxies_file: str | None = None) -> FetchError:
     """What becomes of an address whose head has 0.6 s, where each byte may take 0.5 s.
 
-    Every drip here breaks off after some seconds, which gives another code: so the code tells that nobody waited.
+    Every drip here breaks off after some seconds, which gives another code: so the code shows that nobody waited.
     """
     options = HttpOptions(timeout_s=0.5, window_s=0.6, proxies_file=proxies_file)
-    pace = HostRateLimiter(FileHostStates(folder / "pace"), HostPolicy(burst=99))
+    rate_limiter = HostRateLimiter(FileHostStates(folder / "pace"), HostPolicy(burst=99))
     with pytest.raises(FetchError) as caught:
-        HttpFetcher(MediaStore(folder), pace, options, ("127.0.0.1",), sleep=lambda _: None).fetch(
+        HttpFetcher(MediaStore(folder), rate_limiter, options, ("127.0.0.1",), sleep=lambda _: None).fetch(
             replace(ROW, source_uri=uri)
         )
     return caught.value

@@ -1,4 +1,4 @@
-"""The data sets that come with the toolkit, read from their listings as they are published."""
+"""The datasets that come with the toolkit, read from their listings as they are published."""
 
 import json
 from collections import Counter
@@ -107,7 +107,7 @@ def test_the_events_of_a_segment_become_one_clip(tmp_path: Path, form: str, text
     assert (third.source_id, third.start_ms) == ("-_DElU__CgQ", 0)
 
 
-def test_a_full_vggsound_listing_drops_its_duplicates_and_leaks(tmp_path: Path) -> None:
+def test_a_full_vggsound_listing_drops_its_duplicates_and_split_overlaps(tmp_path: Path) -> None:
     lines = [
         '---g-f_I2yQ,1,"people marching",test',
         '---1_cCGK4M,0,"bird chirping, tweeting",train',

@@ -1,4 +1,4 @@
-"""Whatever stands in a listing: rows, or an error that a person can mend. Nothing else."""
+"""Whatever stands in a listing: rows, or an error that names the place. Nothing else."""
 
 import json
 import tempfile

@@ -34,7 +34,7 @@ ROW = Row(
 )
 
 
-def film(seed: int, seconds: float = 4.0, size: int = 64) -> NDArray[np.uint8]:
+def scene(seed: int, seconds: float = 4.0, size: int = 64) -> NDArray[np.uint8]:
     """A scene of smooth shapes that drift, different for each seed: (T, size, size, 3) at 17 fps."""
     random = np.random.default_rng(seed)
     waves = random.uniform(-1, 1, (6, 5)) * [0.25, 0.25, 2.0, np.pi, 1.0]
@@ -58,15 +58,15 @@ def rows_named(*names: str) -> list[Row]:
 
 @pytest.mark.parametrize("change", ["scaled", "darker", "noisy", "shifted", "cropped"])
 def test_a_changed_copy_is_found_among_strangers(change: str) -> None:
-    original = film(1)
+    original = scene(1)
     copy = {
-        "scaled": film(1, size=96),
+        "scaled": scene(1, size=96),
         "darker": (original * 0.7).astype(np.uint8),
         "noisy": np.clip(original + np.random.default_rng(0).normal(0, 4, original.shape), 0, 255).astype(np.uint8),
-        "shifted": film(1, seconds=5.0)[17:],
+        "shifted": scene(1, seconds=5.0)[17:],
         "cropped": original[:, 1:63, 1:63],
     }[change]
-    strangers = [film(seed) for seed in range(100, 140)]
+    strangers = [scene(seed) for seed in range(100, 140)]
     looks = np.stack([hashes(original), *(hashes(stranger) for stranger in strangers), hashes(copy)])
 
     found = find_near_duplicates(rows_named("a", *(f"s{n}" for n in range(40)), "b"), looks)
@@ -76,14 +76,14 @@ def test_a_changed_copy_is_found_among_strangers(change: str) -> None:
 
 def test_clips_of_one_source_and_clips_without_structure_are_no_pair() -> None:
     grey = np.full((34, 64, 64, 3), 90, dtype=np.uint8)
-    looks = np.stack([hashes(film(1)), hashes(film(1)), hashes(grey), hashes(grey)])
+    looks = np.stack([hashes(scene(1)), hashes(scene(1)), hashes(grey), hashes(grey)])
 
     assert find_near_duplicates(rows_named("a", "a", "x", "y"), looks) == []
     assert perceptual_hash(grey) == "0" * 256
 
 
 def test_a_crowd_of_equal_clips_does_not_take_for_ever() -> None:
-    looks = np.repeat(hashes(film(1))[None], 2_000, axis=0)
+    looks = np.repeat(hashes(scene(1))[None], 2_000, axis=0)
 
     assert find_near_duplicates(rows_named(*(f"s{n}" for n in range(2_000))), looks) == []
 
@@ -91,22 +91,22 @@ def test_a_crowd_of_equal_clips_does_not_take_for_ever() -> None:
 def test_the_clip_of_train_is_left_out() -> None:
     test, train, other = rows_named("a", "b", "c")
     test = replace(test, split="test")
-    looks = np.stack([hashes(film(1)), hashes(film(1)), hashes(film(2))])
+    looks = np.stack([hashes(scene(1)), hashes(scene(1)), hashes(scene(2))])
 
     pairs = find_near_duplicates([test, train, other], looks)
 
-    assert [pair.leaks for pair in pairs] == [True]
+    assert [pair.across_splits for pair in pairs] == [True]
     assert to_leave_out(pairs) == [train]
 
 
 def test_the_stage_gives_looks_and_codes_damage(tmp_path: Path) -> None:
     sound = np.zeros(TOY.samples, dtype=np.float32)
-    write_clip(tmp_path / "a.mp4", film(1, seconds=2.0), sound, TOY.fps, TOY.rate_hz)
+    write_clip(tmp_path / "a.mp4", scene(1, seconds=2.0), sound, TOY.fps, TOY.rate_hz)
     clips = [Clip(ROW, {"mp4": (tmp_path / "a.mp4").read_bytes()}), Clip(ROW, {"mp4": b"\0" * 99})]
 
     good, bad = Stage().open(Context(spec=TOY))(iter(clips))
 
-    differing = hashes(film(1, seconds=2.0)) ^ hashes_of(good["look"])
+    differing = hashes(scene(1, seconds=2.0)) ^ hashes_of(good["look"])
     assert max(int(bits).bit_count() for bits in differing) <= 6
     assert bad.dropped is not None
     assert bad.dropped.code == "decode_corrupt"
@@ -121,23 +121,23 @@ def test_the_command_names_pairs_and_writes_what_to_leave_out(tmp_path: Path) ->
     write_parquet(rows, tmp_path / "run" / "manifest.parquet")
     (tmp_path / "run" / "looks").mkdir()
     table = pa.table(
-        {"clip_id": [row.clip_id for row in rows], "look": [perceptual_hash(film(1)), perceptual_hash(film(1))]}
+        {"clip_id": [row.clip_id for row in rows], "look": [perceptual_hash(scene(1)), perceptual_hash(scene(1))]}
     )
     pq.write_table(table, tmp_path / "run" / "looks" / "000000.parquet")
 
-    words = ["manifest", "lookalikes", str(tmp_path / "run"), "--out", str(tmp_path / "out.parquet")]
-    result = CliRunner().invoke(app, words)
+    arguments = ["manifest", "near-duplicates", str(tmp_path / "run"), "--out", str(tmp_path / "out.parquet")]
+    result = CliRunner().invoke(app, arguments)
 
     assert result.exit_code == 0, result.output
     assert "1 pair among 2 clips, 1 across splits" in result.output
     assert [row.source_id for row in read_rows(tmp_path / "out.parquet")] == ["b"]
-    assert CliRunner().invoke(app, ["manifest", "lookalikes", str(tmp_path)]).exit_code == 1
+    assert CliRunner().invoke(app, ["manifest", "near-duplicates", str(tmp_path)]).exit_code == 1
 
 
 def test_units_that_kept_nothing_are_read_too(tmp_path: Path) -> None:
     rows = rows_named("a", "b")
     write_parquet(rows, tmp_path / "manifest.parquet")
-    clips = [Clip(row, {"look": perceptual_hash(film(1))}) for row in rows]
+    clips = [Clip(row, {"look": perceptual_hash(scene(1))}) for row in rows]
     for unit, kept in enumerate(([], clips, [])):
         write_table(tmp_path / "looks" / f"{unit:06d}.parquet", ["look"], kept)
 

@@ -90,10 +90,10 @@ def test_a_shown_manifest_gives_clips(
     (tmp_path / "own.toml").write_text(re.sub(r'^root = ".*"$', 'root = "."', SHOWN[name], flags=re.MULTILINE))
 
     run = new_run([tmp_path / "own.toml"], "toy", tmp_path / "run")
-    outcome = run_pipeline(run, InlineBackend(), LogListener(), until="check")
+    result = run_pipeline(run, InlineBackend(), LogListener(), until="check")
 
     (row,) = read_rows(tmp_path / "run" / "manifest.parquet")
-    assert outcome.final.codes == {"ok": 1}
+    assert result.final.codes == {"ok": 1}
     assert (row.labels, row.caption) == (labels, caption)
 
 
@@ -124,11 +124,11 @@ def test_a_damaged_member_has_its_code_and_the_others_stay(
     make(tmp_path, video)
     (tmp_path / "own.toml").write_text(re.sub(r'^root = ".*"$', 'root = "."', SHOWN[name], flags=re.MULTILINE))
 
-    outcome = run_pipeline(
+    result = run_pipeline(
         new_run([tmp_path / "own.toml"], "toy", tmp_path / "run"), InlineBackend(), LogListener(), until="check"
     )
 
-    assert outcome.final.codes == {"archive_corrupt": 1, "ok": 2}
+    assert result.final.codes == {"archive_corrupt": 1, "ok": 2}
 
 
 def test_videos_in_parquet_are_found_row_by_row_over_row_groups(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_a_built_table_finds_its_files_beside_itself(manifest: Path) -> None:
     assert sample_tables(table, "test", with_media=True) == sample_tables(manifest, "test", with_media=True)
 
 
-def test_a_missing_file_and_an_unknown_split_are_told(manifest: Path) -> None:
+def test_a_missing_file_and_an_unknown_split_are_named(manifest: Path) -> None:
     with pytest.raises(ManifestError, match=r"there is no file 'gone\.mp4' below"):
         sample_tables(manifest, "lost", with_media=True)
     with pytest.raises(ManifestError, match="no clip is of split 'valid'; there are lost, test, train"):

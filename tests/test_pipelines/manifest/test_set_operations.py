@@ -34,7 +34,7 @@ def test_sets_are_compared_by_their_ids(tmp_path: Path) -> None:
 
 
 def test_the_obtained_sets_of_two_labs_are_runs(tmp_path: Path) -> None:
-    outcomes = [
+    results = [
         run_pipeline(fake_run(tmp_path / lab, 40, recipe(cut=Cut(reject_every=every))), InlineBackend(), LogListener())
         for lab, every in (("ours", 7), ("theirs", 5))
     ]
@@ -42,8 +42,8 @@ def test_the_obtained_sets_of_two_labs_are_runs(tmp_path: Path) -> None:
     found = compare(read_clip_ids(tmp_path / "ours"), read_clip_ids(tmp_path / "theirs" / "index.parquet"))
     shared = rows_of([tmp_path / "theirs" / "index.parquet"], found.both)
 
-    assert len(found.both) + len(found.only_first) == outcomes[0].indexed
-    assert len(found.both) + len(found.only_second) == outcomes[1].indexed
+    assert len(found.both) + len(found.only_first) == results[0].indexed
+    assert len(found.both) + len(found.only_second) == results[1].indexed
     assert found.only_first
     assert found.digest_first == read_card(tmp_path / "ours").ids_digest
     assert {row.clip_id for row in shared} == set(found.both)
@@ -68,7 +68,7 @@ def test_what_two_data_sets_share_is_counted_by_split() -> None:
     found = shared_between([*ours, *theirs])
 
     # Source n begins at second n and lasts 2 s; b's copy begins 0, 0.5, 1 and 1.5 s later.
-    assert [(one.first, one.second, one.first_clips, one.second_clips, one.leaks) for one in found] == [
+    assert [(one.first, one.second, one.first_clips, one.second_clips, one.splits_overlap) for one in found] == [
         (("a", "test"), ("b", "test"), 3, 3, False),
         (("a", "train"), ("b", "test"), 1, 1, True),
     ]

@@ -156,7 +156,7 @@ def test_frames_can_come_from_the_source(captioner: str, manifest: Path, tmp_pat
 
     (found,) = captioned(source, [clip])
 
-    assert source.needs == ("source",)
+    assert source.needs == ("source", "source_bytes", "source_sha256")
     assert found.dropped is None
     assert found["caption"]
     assert source.provenance(TOY) != stage(captioner).provenance(TOY)

@@ -124,7 +124,7 @@ def test_the_stage_fits_the_contract() -> None:
 
     assert isinstance(stage, Stage)
     assert (tuple(stage.needs), tuple(stage.gives), stage.store.kind, stage.store.name) == (
-        ("source",), ("mp4",), "tar", "clips",
+        ("source", "source_bytes", "source_sha256"), ("mp4",), "tar", "clips",
     )  # fmt: skip
     with pytest.raises(ConfigError, match="needs 'source'"):
         check_order([("clip_media", stage)])

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor
+from uniform.evaluation.metrics import frechet, mmd_poly
 
 from tests.support import degradations as damage
 from tests.support.paths import ROOT
 from uniform.errors import MediaError
 from uniform.evaluation.extractors.catalogue import open_extractor
-from uniform.evaluation.metrics import frechet, mmd_poly
 from uniform.media.decode import Request, decode
 from uniform.spec import PAPER, TOY
 from uniform.synthetic.worlds import make_clip

@@ -281,7 +281,9 @@ def test_a_missing_vocabulary_says_how_to_get_it(tmp_path: Path) -> None:
         _opened("imagebind_avb", tmp_path).features(texts=["a dog"])
 
 
-@pytest.mark.parametrize("content", [b"", b"no gzip", gzip.compress(b"two\nlines here"), gzip.compress(b"\xff\xfe")])
+@pytest.mark.parametrize(
+    "content", [b"", b"no gzip", gzip.compress(b"two\nlines here", mtime=0), gzip.compress(b"\xff\xfe", mtime=0)]
+)
 def test_a_damaged_vocabulary_is_refused(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "bpe_simple_vocab_16e6.txt.gz"
     path.write_bytes(content)

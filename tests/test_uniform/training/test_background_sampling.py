@@ -26,7 +26,7 @@ class Child:
         Child.made.append(self)
 
     def poll(self) -> int | None:
-        return None if Child.busy and not self.ended else 0
+        return None if Child.busy and not self.ended else Child.code
 
     def wait(self) -> int:
         self.ended = self.ended or "waited for"
@@ -124,3 +124,53 @@ def test_an_interval_without_prompts_is_refused(tmp_path: Path) -> None:
 
     assert result.exit_code == 1
     assert "--samples-every goes with --samples" in result.output
+
+
+class Metrics:
+    """Stands for `SampleMetrics`."""
+
+    def __init__(self) -> None:
+        self.measured: list[str] = []
+        self.ended = ""
+        self.listeners: object = ()
+
+    def measure(self, name: str) -> None:
+        self.measured.append(name)
+
+    def poll(self) -> None:
+        pass
+
+    def finish(self) -> None:
+        self.ended = "finished"
+
+    def stop(self) -> None:
+        self.ended = "stopped"
+
+
+@pytest.mark.parametrize(
+    ("code", "why", "measured", "ended"),
+    [
+        (0, "finished", ["step-00000001", "step-00000002"], "finished"),
+        (3, "finished", [], "finished"),
+        (0, "stopped by signal", ["step-00000001"], "stopped"),
+    ],
+)
+def test_finished_samples_are_measured_once(
+    tmp_path: Path, prompts: Path, children: list[Child], code: int, why: str, measured: list[str], ended: str
+) -> None:
+    Child.code = code
+    metrics = Metrics()
+    watcher = BackgroundSampling(prompts, tmp_path / "run", 1, metrics)  # type: ignore[arg-type]
+    watcher.report_to([])
+    watcher.started({})
+    watcher.saved(tmp_path / "run" / "checkpoints" / "step-00000001")
+    for _ in range(2):
+        watcher.progressed(None)  # type: ignore[arg-type]
+    if code == 0 and why != "finished":
+        watcher.ended(1, why)
+    else:
+        watcher.saved(tmp_path / "run" / "checkpoints" / "step-00000002")
+        watcher.ended(2, why)
+
+    assert metrics.measured == measured
+    assert metrics.ended == ended

@@ -1,5 +1,6 @@
 """Draws the curves of a run as one image from its metrics.jsonl, without a display."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from uniform.tasks import MODALITIES, Task
 from uniform.training.saving.run_folder import read_metrics_log
 
 CURVE_NAME = "curve.png"
+SAMPLE_METRICS_NAME = "sample_metrics.jsonl"
 SMOOTH_STEPS = 50
 
 
@@ -24,9 +26,13 @@ def draw_curve(folder: Path) -> Path | None:
     if not steps:
         return None
     windows = read_metrics_log(folder, "window")
-    figure = Figure(figsize=(12, 7), layout="constrained")
+    measured = read_sample_metrics(folder)
+    figure = Figure(figsize=(12, 10 if measured else 7), layout="constrained")
     FigureCanvasAgg(figure)
-    (total, tasks), (norms, times) = figure.subplots(2, 2)
+    total, tasks, norms, times, *more = figure.subplots(3 if measured else 2, 2).flat
+    if measured:
+        _draw_metrics(more[0], measured)
+        more[1].remove()
     _draw_total(total, steps, read_metrics_log(folder, "validation"))
     for task in Task:
         for modality in MODALITIES:
@@ -50,6 +56,33 @@ def draw_curve(folder: Path) -> Path | None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
     return path
+
+
+def read_sample_metrics(folder: Path) -> list[dict[str, Any]]:
+    """Metrics of background samples by step, ascending; empty where there are none."""
+    path = folder / SAMPLE_METRICS_NAME
+    lines = path.read_text().splitlines() if path.is_file() else []
+    return [json.loads(line) for line in lines if line.strip()]
+
+
+def _draw_metrics(axes: Any, measured: list[dict[str, Any]]) -> None:
+    """Each metric over the steps with its 95% interval, as a share of its largest value."""
+    names = dict.fromkeys(name for line in measured for name in line["metrics"])
+    for name in names:
+        points = [(line["step"], line["metrics"].get(name, {})) for line in measured]
+        points = [(step, cell) for step, cell in points if cell.get("value") is not None]
+        if points:
+            scale = max(abs(cell["value"]) for _, cell in points) or 1.0
+            ends = [[_gap(cell, end) / scale for _, cell in points] for end in ("low", "high")]
+            label = f"{name}, N {points[-1][1]['clips']}, 1 = {scale:.3g}"
+            values = [cell["value"] / scale for _, cell in points]
+            axes.errorbar([step for step, _ in points], values, yerr=ends, marker=".", capsize=2, label=label)
+    axes.set(title="metrics of samples, share of the largest", xlabel="step")
+    axes.legend(fontsize=8)
+
+
+def _gap(cell: dict[str, Any], end: str) -> float:
+    return 0.0 if cell.get(end) is None else abs(float(cell["value"]) - float(cell[end]))
 
 
 def _draw_total(axes: Any, steps: list[dict[str, Any]], validations: list[dict[str, Any]]) -> None:

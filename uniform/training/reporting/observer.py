@@ -1,9 +1,9 @@
 """The events of a training run, and their observers: the console, TensorBoard, trackers, tests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,6 +56,15 @@ class Observer(Protocol):
 
     def ended(self, step: int, why: str) -> None:
         """The run is over: "finished" or "stopped by signal"."""
+        ...
+
+
+@runtime_checkable
+class Reporter(Protocol):
+    """An observer that has numbers of its own for the others, for instance metrics of samples."""
+
+    def report_to(self, others: Sequence[Observer]) -> None:
+        """Given once, before the run starts: the other observers."""
         ...
 
 

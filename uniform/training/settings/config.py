@@ -149,11 +149,20 @@ class ValidationConfig:
     """Folders, usually with `split = "valid"`; must be given where `every` is."""
     batches: int = 4
     """Global batches per validation."""
+    metrics: tuple[str, ...] = ()
+    """Metrics of background samples (`uniform train --samples`), for instance "kad_yamnet"; empty measures none."""
+    real: Path | None = None
+    """Real clips that metrics compare with: a folder, or a list; must be given where `metrics` are."""
+    protocol: str = "training"
+    """Protocol of the metrics: a name, or a .toml file."""
 
     def __post_init__(self) -> None:
         _require(self.every is None or self.every >= 1, "validation.every", self.every, "1 or more")
         _require(self.batches >= 1, "validation.batches", self.batches, "1 or more")
         _require(self.every is None or bool(self.sources), "validation.sources", "empty", "a folder at least")
+        _require(
+            not self.metrics or self.real is not None, "validation.real", "not set", "the real clips of the metrics"
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
