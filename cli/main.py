@@ -34,7 +34,10 @@ COMMANDS = {
 
 
 class Root(Group):
-    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with code 1."""
+    """The top group. It prints errors that the user can fix as text, without a traceback, and exits with code 1.
+
+    An error may name another code: `exit_code`.
+    """
 
     def list_commands(self, ctx: Any) -> list[str]:
         """The order of the help: that of the work."""
@@ -47,7 +50,7 @@ class Root(Group):
             return super().invoke(ctx)
         except UniformError as error:
             console.show_error(error)
-            raise typer.Exit(2 if isinstance(error, PlaceError) else 1) from error
+            raise typer.Exit(2 if isinstance(error, PlaceError) else getattr(error, "exit_code", 1)) from error
         except OSError as error:
             if error.filename is None or ctx.params.get("verbose"):
                 raise

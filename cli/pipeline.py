@@ -1,4 +1,4 @@
-"""`uniform pipeline`: plan, estimate, run, status, retry, history, report."""
+"""`uniform pipeline`: plan, estimate, run, status, nodes, retry, history, report."""
 
 import contextlib
 import os
@@ -152,6 +152,24 @@ def status(
 ) -> None:
     """Show the progress of each stage, the drop codes, the last hours of work, and the expected end."""
     tables.show_run_status(folder, hours)
+
+
+@app.command()
+def nodes(
+    address: Annotated[str, typer.Option("--address", help="Address of a Ray cluster.")],
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Run directory that every node must see; it must exist.", exists=True)
+    ] = None,
+) -> None:
+    """Check each node of a Ray cluster: package and Python version, run directory, free disk, clock."""
+    from pipelines.cluster.nodes import check_nodes
+    from pipelines.cluster.session import cluster_connection
+
+    with cluster_connection(address, fix="Check --address"):
+        reports = check_nodes(None if out is None else out.absolute())
+    tables.show_nodes(reports)
+    if any(report.problem for report in reports):
+        raise typer.Exit(1)
 
 
 @app.command()

@@ -11,6 +11,7 @@ from cli import console
 from uniform.formatting import format_bytes, format_count, format_duration
 
 if TYPE_CHECKING:
+    from pipelines.cluster.nodes import NodeReport
     from pipelines.estimate.comparison import Comparison
     from pipelines.estimate.eta import Forecast
     from pipelines.estimate.prediction import Prediction
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from pipelines.run.ledger import Tally
     from pipelines.run.status import StageStatus
 
-LEFT = ("stage", "why", "code", "reason", "kept in", "hour", "codes", "planned as", "began (UTC)")
+LEFT = ("stage", "node", "problem", "why", "code", "reason", "kept in", "hour", "codes", "planned as", "began (UTC)")
 """Columns of text; the others are numbers and are aligned to the right."""
 
 
@@ -47,12 +48,14 @@ def show_plan(run: "Run", until: str | None) -> None:
     from pipelines.run.plan import make_plan
     from pipelines.run.provenance import RunInputs
     from pipelines.run.state import read_run_state
+    from pipelines.stage import scope_of
 
     units = run.units()
     steps = run.recipe.until(until)
     state = read_run_state(run.folder, [step.name for step in steps], len(units))
     plan = make_plan(state, RunInputs(run.recipe, units), steps)
     made = table("stage", "done", "stale", "pending", "clips done", "s/clip", "time left")
+    barriers = [step.name for step in steps if scope_of(step.stage) == "all"]
     for stage in plan.stages:
         tally = plan.tally(stage)
         done, stale, pending = (plan.of(stage, condition) for condition in ("done", "stale", "pending"))
@@ -66,6 +69,8 @@ def show_plan(run: "Run", until: str | None) -> None:
     console.show_table(made)
     total = len(units.last_unit)
     console.out.print(f"{total} clips in {len(units)} units of {run.recipe.unit_clips}; spec '{run.recipe.spec.name}'")
+    for stage in barriers:
+        console.out.print(f"barrier: '{stage}' begins when every unit has passed the stage before it", markup=False)
     for one in plan.stale[:10]:
         console.out.print(f"stale: {one.stage}, unit {one.unit}: {'; '.join(one.reasons)}", markup=False)
     if len(plan.stale) > 10:
@@ -186,6 +191,16 @@ def _show_attempts(history: "ClipHistory") -> None:
             escape(reason),
             escape(output),
         )
+    console.show_table(made)
+
+
+def show_nodes(reports: "Sequence[NodeReport]") -> None:
+    """The nodes of a cluster, and what is wrong with those that cannot be used."""
+    made = table("node", "cores", "accelerators", "memory", "free disk", "python", "version", "problem")
+    for one in reports:
+        free = "?" if one.free_bytes is None else format_bytes(one.free_bytes)
+        sizes = (f"{one.cpus:g}", f"{one.gpus:g}", format_bytes(int(one.memory_bytes)), free)
+        made.add_row(escape(one.name), *sizes, one.python, one.version, escape(one.problem or "none"))
     console.show_table(made)
 
 

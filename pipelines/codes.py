@@ -103,7 +103,7 @@ CODES: dict[str, Code] = {
     "decode_timeout": Code("over_limit", "decoding took longer than the limit"),
     "decode_memory": Code("over_limit", "decoding needed more memory than the limit"),
     "decode_crash": Code("over_limit", "the decoder's process died"),
-    "worker_crash": Code("rejected", "three workers died on the clip's unit, and one on the clip alone"),
+    "worker_crash": Code("rejected", "three workers died on the clip's unit, and two fresh ones on the clip alone"),
     # the content is not wanted
     "still": Code("rejected", "the video does not move"),
     "black": Code("rejected", "the video is black"),

@@ -17,13 +17,14 @@ A stage takes each field it needs from the nearest stage before it that gives th
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
 from pipelines.builtin import shipped_recipes
 from pipelines.recipe_head import HEAD_TABLES, Head, inherited, read_head, require_agreement
+from pipelines.schedule import Schedule, check_stage_names
 from pipelines.stage import Stage, check_order, stage_class
 from uniform.config import Document, build, convert, nearest, read_toml
 from uniform.errors import ConfigError
@@ -52,6 +53,7 @@ class Recipe:
     spec: Spec
     unit_clips: int
     steps: tuple[StageStep, ...]
+    schedule: Schedule = field(default_factory=Schedule)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -97,11 +99,17 @@ class Recipe:
         return self.steps[: self.names.index(self.step(name).name) + 1]
 
 
-def make_recipe(name: str, spec: Spec, unit_clips: int, stages: Sequence[tuple[str, Stage]]) -> Recipe:
+def make_recipe(
+    name: str,
+    spec: Spec,
+    unit_clips: int,
+    stages: Sequence[tuple[str, Stage]],
+    schedule: Schedule | None = None,
+) -> Recipe:
     """A checked recipe from stages.
 
     Raises: ConfigError where two stages share a name or a store, a name cannot be a folder, or a stage needs a field
-        that no stage before it gives.
+        that no stage before it gives; where the schedule names a stage that is not there.
     """
     if unit_clips < 1:
         raise ConfigError(f"recipe '{name}': unit_clips is {unit_clips}; it must be 1 or more")
@@ -117,7 +125,9 @@ def make_recipe(name: str, spec: Spec, unit_clips: int, stages: Sequence[tuple[s
             raise ConfigError(f"recipe '{name}': two stages are called '{instance}'; give one another name with 'as'")
         _claim_store(name, instance, stage, stores)
     check_order(stages)
-    return Recipe(name, spec, unit_clips, tuple(StageStep(*pair) for pair in stages))
+    limits = schedule or Schedule()
+    check_stage_names(limits, [instance for instance, _ in stages])
+    return Recipe(name, spec, unit_clips, tuple(StageStep(*pair) for pair in stages), limits)
 
 
 def _claim_store(recipe: str, instance: str, stage: Stage, taken: dict[str, str]) -> None:
@@ -157,7 +167,9 @@ def read_recipe(source: str | Path) -> Recipe:
     unit_clips = convert(int, document.values["unit_clips"], document, "unit_clips")
     try:
         require_agreement((use, stage) for use, _, stage in stages)
-        return make_recipe(name, _read_spec(document), unit_clips, [(name, stage) for _, name, stage in stages])
+        return make_recipe(
+            name, _read_spec(document), unit_clips, [(name, stage) for _, name, stage in stages], head.schedule
+        )
     except ConfigError as error:
         raise ConfigError(f"{document.path}: {error}") from error
 

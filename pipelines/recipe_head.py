@@ -7,6 +7,9 @@
     name = "opensora-v1.2"
     options = { weights = "..." }   # also: [codecs.audio], [codecs.text]
 
+    [schedule]                   # limits of what is under way at once: see pipelines/schedule.py
+    max_units_in_flight = 64
+
 Each stage takes the options it has a field for. A recipe of version 0.3.0, with these options in its stages, is still
 read, as long as all stages of it agree.
 """
@@ -15,10 +18,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from pipelines.schedule import Schedule
 from uniform.config import Document, build
 from uniform.errors import ConfigError
 
-HEAD_TABLES = ("media", "codecs")
+HEAD_TABLES = ("media", "codecs", "schedule")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +54,11 @@ class Media:
 
 @dataclass(frozen=True, kw_only=True)
 class Head:
-    """Options that several stages must agree on."""
+    """Options that several stages must agree on, and the limits of a run."""
 
     media: Media = field(default_factory=Media)
     codecs: Codecs = field(default_factory=Codecs)
+    schedule: Schedule = field(default_factory=Schedule)
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,11 @@ import pkgutil
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, cast, runtime_checkable
 
 from pipelines.clip import Clip
 from pipelines.hosts import HostStates
+from pipelines.schedule import Scope
 from uniform.config import nearest
 from uniform.errors import ConfigError
 from uniform.spec import Spec
@@ -28,6 +29,9 @@ class Resources:
     cpus: float = 1.0
     gpus: float = 0.0
     memory_gb: float = 1.0
+    waits: bool = False
+    """The stage mostly waits for other machines: on a cluster its workers take `cpus` exactly, a fraction of a core,
+    and do no work of other stages. Other stages that take up to a core share workers of one core."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,8 @@ class Stage(Protocol):
 
     It may also have `reads`: the manifest columns that change its results, besides those that a clip's id is a hash
     of. When one of them changes, its units are stale. Without `reads`, every column counts.
+    It may have `scope`: "unit" (the default), or "all" for a stage whose first unit must wait until the stage before it
+    has committed every unit.
     """
 
     @property
@@ -109,6 +115,14 @@ def stage_class(name: str) -> type:
         raise ConfigError(f"there is no stage '{name}'{nearest(name, known)}")
     found: type = importlib.import_module(f"pipelines.stages.{name}").Stage
     return found
+
+
+def scope_of(stage: Stage) -> Scope:
+    """What the stage waits for. Raises ConfigError for a word that is no scope."""
+    found = getattr(stage, "scope", "unit")
+    if found not in ("unit", "all"):
+        raise ConfigError(f"{type(stage).__module__}: scope is {found!r}; it must be 'unit' or 'all'")
+    return cast(Scope, found)
 
 
 def check_order(stages: Iterable[tuple[str, Stage]]) -> None:

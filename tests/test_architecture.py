@@ -65,6 +65,7 @@ LEVELS = {
     "pipelines.hosts": 20,
     "pipelines.disk": 20,
     "pipelines.builtin": 20,
+    "pipelines.schedule": 20,
     "pipelines.sources": 20,
     "pipelines.stage": 21,
     "pipelines.manifest": 21,

@@ -1,16 +1,20 @@
 """Connect this process to Ray: join a cluster, or start Ray on this machine."""
 
+import contextlib
 import os
 import socket
+from collections.abc import Iterator
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
+from ray.exceptions import AuthenticationError, RayError
 
 from uniform.errors import PipelineError
 
 OBJECT_STORE_BYTES = 100 * 2**20
 """Almost nothing goes through the object store; by default Ray would reserve 30 % of the memory for it."""
+TOKEN_FILE = "~/.ray/auth_token"  # noqa: S105 - a path, no token
+"""Where Ray keeps the token of a cluster by default."""
 
 
 def join_ray(address: str | None, *, cores: int, fix: str) -> bool:
@@ -41,8 +45,35 @@ def join_ray(address: str | None, *, cores: int, fix: str) -> bool:
                 **quiet,
             )
     except (RayError, ConnectionError, RuntimeError, ValueError, OSError) as error:
-        raise PipelineError(f"Ray did not start ({error}). {fix}") from error
+        if _is_token_error(error):
+            raise PipelineError(
+                f"the Ray cluster at {address} wants a token that this process does not have or that is another one. "
+                f"Copy the token of the head node ({TOKEN_FILE} there) and name it here: RAY_AUTH_MODE=token with "
+                f"RAY_AUTH_TOKEN_PATH=FILE, or RAY_AUTH_TOKEN=TOKEN"
+            ) from error
+        raise PipelineError(f"Ray did not start ({_first_line(error)}). {fix}") from error
     return True
+
+
+@contextlib.contextmanager
+def cluster_connection(address: str, *, fix: str) -> Iterator[None]:
+    """Inside the block, this process is connected to a cluster. Raises PipelineError where that fails."""
+    started = join_ray(address, cores=1, fix=fix)
+    try:
+        yield
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _is_token_error(error: BaseException) -> bool:
+    """Whether the cluster refused the token; some versions of Ray only say so in the text."""
+    text = str(error).lower()
+    return isinstance(error, AuthenticationError) or "unauthenticated" in text or "auth token" in text
+
+
+def _first_line(error: BaseException) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
 
 
 def cluster_totals() -> dict[str, float]:

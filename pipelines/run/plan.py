@@ -68,15 +68,16 @@ def make_plan(state: RunState, inputs: RunInputs, steps: Sequence[StageStep]) ->
     """
     fresh, planned = state, dict[str, tuple[UnitPlan, ...]]()
     for step in steps:
-        units = tuple(_unit_plan(step, unit, fresh, planned, inputs) for unit in range(len(inputs.units)))
+        units = tuple(unit_plan(step, unit, fresh, planned, inputs) for unit in range(len(inputs.units)))
         planned[step.name] = units
         fresh = fresh.without(step.name, [one.unit for one in units if one.condition == "stale"])
     return Plan(planned)
 
 
-def _unit_plan(
+def unit_plan(
     step: StageStep, unit: int, fresh: RunState, planned: Mapping[str, Sequence[UnitPlan]], inputs: RunInputs
 ) -> UnitPlan:
+    """Compare one unit of one stage. `planned` holds the plans of the stages before it."""
     commit = fresh.commits[step.name][unit]
     if commit is None:
         return UnitPlan(stage=step.name, unit=unit, condition="pending")

@@ -14,7 +14,7 @@ from uniform.fingerprint import canonical_json
 class RunState:
     """Units x stages -> commit, or None where a unit is not committed."""
 
-    commits: Mapping[str, tuple[Commit | None, ...]]
+    commits: Mapping[str, Sequence[Commit | None]]
     """Stage -> the commit of each unit, in the order of the units."""
 
     @property

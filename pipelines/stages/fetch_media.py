@@ -40,7 +40,7 @@ class Stage:
     gives = ("source", "source_bytes", "source_sha256", "source_format", "source_title", "source_fetched")
     reads = ("source_kind", "source_uri", "expected_digest")
     store = Store("table", "media")
-    resources = Resources(cpus=0.25, memory_gb=1.5)  # memory for a row group of a Parquet file of videos
+    resources = Resources(cpus=0.25, memory_gb=1.5, waits=True)  # memory for a row group of a Parquet file of videos
 
     sources: str | None = None
     """Folder for fetched sources; None is `sources` in the run directory."""

@@ -52,7 +52,8 @@ def test_a_clip_that_kills_workers_is_found_and_rejected_and_the_rest_of_its_uni
     ledger = pq.read_table(tmp_path / "out" / "ledger" / "cut").to_pylist()
     (found,) = [row for row in ledger if row["code"] == "worker_crash"]
     assert (found["clip_id"], found["status"], found["permanent"]) == (victim, "rejected", True)
-    assert sum("its worker died" in line for line in caplog.messages) == 3
+    assert sum("its worker died (" in line for line in caplog.messages) == 3
+    assert sum(f"at clip {victim} alone; the clip is tried again in a fresh worker" in m for m in caplog.messages) == 2
     others = pq.read_table(tmp_path / "out" / "index.parquet")["clip_id"].to_pylist()
     assert sorted([*others, victim]) == sorted(row.clip_id for row in rows(20))
 

@@ -29,7 +29,7 @@ def server() -> Iterator[HostileServer]:
 @pytest.fixture(autouse=True)
 def no_actor(ray_address: str) -> Iterator[None]:
     """A cluster without the actor that holds the states of hosts, before and after."""
-    from pipelines.cluster.backend import release_host_states_actor
+    from pipelines.cluster.host_states import release_host_states_actor
 
     release_host_states_actor()
     yield
@@ -39,7 +39,7 @@ def no_actor(ray_address: str) -> Iterator[None]:
 def actor_lives() -> bool:
     import ray
 
-    from pipelines.cluster.backend import HOST_STATES_ACTOR
+    from pipelines.cluster.host_states import HOST_STATES_ACTOR
 
     return any(actor["name"] == HOST_STATES_ACTOR for actor in ray.util.list_named_actors(all_namespaces=True))
 
@@ -48,14 +48,14 @@ def kill_actor() -> None:
     """End its process, as a crash would."""
     import ray
 
-    from pipelines.cluster.backend import HOST_STATES_ACTOR
+    from pipelines.cluster.host_states import HOST_STATES_ACTOR
 
     actor = ray.get_actor(HOST_STATES_ACTOR, namespace=HOST_STATES_ACTOR)
     os.kill(ray.get(actor.__ray_call__.remote(lambda _: os.getpid())), signal.SIGKILL)
 
 
 def test_runs_with_folders_of_their_own_share_one_bucket(tmp_path: Path) -> None:
-    from pipelines.cluster.backend import ClusterHostStates
+    from pipelines.cluster.host_states import ClusterHostStates
 
     waits = [ClusterHostStates(tmp_path / run).reserve("h.example", SLOW, 0.0) for run in ("a", "b", "a")]
 
@@ -64,7 +64,7 @@ def test_runs_with_folders_of_their_own_share_one_bucket(tmp_path: Path) -> None
 
 @pytest.mark.parametrize("forever", [False, True], ids=["restarted", "ended"])
 def test_budget_and_cool_down_outlive_the_actor(tmp_path: Path, forever: bool) -> None:
-    from pipelines.cluster.backend import ClusterHostStates, release_host_states_actor
+    from pipelines.cluster.host_states import ClusterHostStates, release_host_states_actor
 
     states = ClusterHostStates(tmp_path)
     for _ in range(4):
@@ -82,7 +82,7 @@ def test_budget_and_cool_down_outlive_the_actor(tmp_path: Path, forever: bool) -
 
 
 def test_an_actor_that_dies_again_and_again_costs_no_answer(tmp_path: Path) -> None:
-    from pipelines.cluster.backend import ClusterHostStates
+    from pipelines.cluster.host_states import ClusterHostStates
 
     states = ClusterHostStates(tmp_path)
     states.is_cooling_down("h.example")

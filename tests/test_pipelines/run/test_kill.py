@@ -113,7 +113,7 @@ def commits(out: Path) -> int:
 def test_ray_run_whose_driver_and_workers_are_killed_ends_with_the_same_bytes(
     workers: int, moment: int, undisturbed: dict[str, bytes], tmp_path: Path, ray_address: str
 ) -> None:
-    """The driver dies at some moment after a number of commits; then three workers die on the last stage."""
+    """The driver dies at some moment after a number of commits; later three workers die on the last stage."""
     from pipelines.cluster.backend import RayBackend
 
     out, killed, chance = tmp_path / "run", tmp_path / "killed", random.Random(workers)
@@ -128,8 +128,9 @@ def test_ray_run_whose_driver_and_workers_are_killed_ends_with_the_same_bytes(
     assert not (out / "card.json").exists()
 
     killed.mkdir()
-    index = pq.read_table(io.BytesIO(undisturbed["index.parquet"]), columns=["clip_id"])
-    victims = tuple(chance.sample(index["clip_id"].to_pylist(), 3))
+    index = pq.read_table(io.BytesIO(undisturbed["index.parquet"]), columns=["clip_id", "unit"]).to_pylist()
+    left = [row["clip_id"] for row in index if not (out / "commits" / "cut" / f"{row['unit']:06d}.json").exists()]
+    victims = tuple(chance.sample(left, 3))  # of units that no worker had begun
     with RayBackend(workers=workers) as engine:
         run_pipeline(fake_run(out, CLIPS, made(kills=victims, killed=str(killed))), engine, LogListener())
 
