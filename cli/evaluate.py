@@ -9,6 +9,8 @@ from cli import console
 from cli.evaluate_options import (
     AllowUnequal,
     Cache,
+    CaptionedSet,
+    Checkpoint,
     CodecRow,
     Decoders,
     DeviceName,
@@ -120,15 +122,8 @@ def run(
 
 @app.command()
 def tables(
-    checkpoint: Annotated[
-        Path,
-        typer.Option(
-            "--checkpoint", "-c", help="Run directory, checkpoint, or exported .safetensors.", parser=local_path
-        ),
-    ],
-    real: Annotated[
-        Path, typer.Option("--real", help="Real clips: a folder or list, with text or label a clip.", parser=local_path)
-    ],
+    checkpoint: Checkpoint,
+    real: CaptionedSet,
     protocol: ProtocolName = "table1_v2a_vggsound",
     out: OutFolder = Path("tables"),
     task: Annotated[str | None, typer.Option("--task", help="Only this task of the protocol.")] = None,

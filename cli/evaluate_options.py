@@ -21,6 +21,14 @@ RealSet = Annotated[
         parser=local_path,
     ),
 ]
+CaptionedSet = Annotated[
+    Path,
+    typer.Option("--real", help="Real clips: a folder or list, with a text or label per clip.", parser=local_path),
+]
+Checkpoint = Annotated[
+    Path,
+    typer.Option("--checkpoint", "-c", help="Run directory, checkpoint, or exported .safetensors.", parser=local_path),
+]
 ProtocolName = Annotated[
     str, typer.Option("--protocol", help="A shipped protocol by name, or a .toml file.", rich_help_panel=INPUT)
 ]

@@ -61,19 +61,19 @@ def test_the_child_sees_no_secret_of_the_environment(
 ) -> None:
     for name in ("HF_TOKEN", "AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY"):
         monkeypatch.setenv(name, "secret-of-the-test")
-    told = attacked("print(json.dumps({'code': 'told', 'reason': json.dumps(dict(os.environ))}), flush=True)")
-    assert told.code == "told"
-    assert "PYTHONPATH" in told.reason
-    assert "secret-of-the-test" not in told.reason
+    answer = attacked("print(json.dumps({'code': 'answer', 'reason': json.dumps(dict(os.environ))}), flush=True)")
+    assert answer.code == "answer"
+    assert "PYTHONPATH" in answer.reason
+    assert "secret-of-the-test" not in answer.reason
 
 
 @pytest.mark.skipif(os.name != "posix", reason="limits of processes are POSIX")
-def test_the_limits_of_the_child_cannot_be_lifted(attacked: Callable[[str], MediaError]) -> None:
-    told = attacked(
+def test_the_limits_of_the_child_cannot_be_raised(attacked: Callable[[str], MediaError]) -> None:
+    answer = attacked(
         "import resource\n"
         "from uniform.media.child import _limit\n"
         "_limit(512)\n"
         "kinds = (resource.RLIMIT_DATA, resource.RLIMIT_NOFILE, resource.RLIMIT_FSIZE)\n"
-        "print(json.dumps({'code': 'told', 'reason': str([resource.getrlimit(kind) for kind in kinds])}), flush=True)"
+        "print(json.dumps({'code': 'answer', 'reason': str([resource.getrlimit(kind) for kind in kinds])}), flush=True)"
     )
-    assert told.reason == str([(512 << 20, 512 << 20), (64, 64), (1 << 30, 1 << 30)])
+    assert answer.reason == str([(512 << 20, 512 << 20), (64, 64), (1 << 30, 1 << 30)])
