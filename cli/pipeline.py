@@ -158,7 +158,8 @@ def status(
 def nodes(
     address: Annotated[str, typer.Option("--address", help="Address of a Ray cluster.")],
     out: Annotated[
-        Path | None, typer.Option("--out", help="Run directory that every node must see; it must exist.", exists=True)
+        Path | None,
+        typer.Option("--out", help="Run directory that every node must see; it must exist.", parser=local_path),
     ] = None,
 ) -> None:
     """Check each node of a Ray cluster: package and Python version, run directory, free disk, clock."""

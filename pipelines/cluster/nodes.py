@@ -206,7 +206,14 @@ class NodeChecks:
 
 
 def check_nodes(folder: Path | None = None) -> list[NodeReport]:
-    """Check every node of the cluster that this process is connected to. Raises PipelineError where there is none."""
+    """Check every node of the cluster that this process is connected to.
+
+    Raises: PipelineError where there is no node, or `folder` is not there on this machine.
+    """
+    if folder is not None and not folder.is_dir():
+        raise PipelineError(
+            f"{folder}: there is no such folder on this machine. Start the run first, or leave --out out."
+        )
     with NodeChecks(folder) as checks:
         checks.look()
         if not checks.pending:
