@@ -162,14 +162,14 @@ def test_an_odd_count_of_tokens_does_not_cost_the_caption(tokens: str) -> None:
 
 
 def test_half_an_emoji_and_controls_do_not_reach_a_caption() -> None:
-    text = "A dog \\ud83d barks\\u001b]0;owned\\u0007 at\\u202e the\\u200b door\\u0000."
+    text = "A dog \\ud83d barks\\u001b]0;owned\\u0007 at\\u202e the\\u200b gate\\u0000."
     body = f'{{"choices": [{{"message": {{"content": "{text}"}}}}]}}'
     with caption_server(lambda question, number: (200, body.encode(), {})) as state:
         (found,) = ask(state, retries=0)
 
     assert isinstance(found, Answer)
     caption = clean(found.text)
-    assert caption == "A dog \ufffd barks at the door."
+    assert caption == "A dog \ufffd barks at the gate."
     caption.encode()
 
 
