@@ -4,6 +4,7 @@ import http.client
 import re
 import ssl
 from pathlib import PurePosixPath
+from typing import Any, BinaryIO
 from urllib.parse import quote, urljoin, urlsplit
 
 from pipelines.fetching.base import FetchError
@@ -19,8 +20,41 @@ _NUMBER = re.compile(r"[0-9]{1,18}")
 _RANGE = re.compile(r"bytes ([0-9]{1,18})-([0-9]{1,18})/([0-9]{1,18})")
 
 
+class _Head:
+    """The lines of a response's head. Python takes the end of the connection for the end of the head."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self.file = file
+        self._has_begun = False
+
+    def readline(self, limit: int = -1) -> bytes:
+        """The next line. Raises ConnectionResetError where the connection ended within the head."""
+        line = self.file.readline(limit)
+        is_cut = not line.endswith(b"\n") and (limit < 0 or len(line) < limit)
+        if is_cut and (line or self._has_begun):
+            raise ConnectionResetError("the connection broke within the head of the answer")
+        self._has_begun = True
+        return line
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
 class Response(http.client.HTTPResponse):
-    """A response whose interim answers (100, 103 Early Hints) are skipped; Python's own skips 100 alone."""
+    """A response whose head is complete, and whose interim answers (100, 103 Early Hints) are skipped.
+
+    Python's own skips 100 alone, and takes a head that a broken connection cut for an answer: an empty file, or a 404.
+    """
+
+    def begin(self) -> None:
+        """Read the head. Raises ConnectionResetError where the connection broke within it."""
+        head: Any = _Head(self.fp)
+        self.fp = head
+        try:
+            super().begin()
+        finally:
+            if self.fp is head:  # a response without content has closed it
+                self.fp = head.file
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MAX_INTERIM):

@@ -140,6 +140,22 @@ def test_interim_answers_are_skipped(tmp_path: Path, interim: str) -> None:
     assert code_or_ok(tmp_path, lambda *_: before + OK) == "ok"
 
 
+@pytest.mark.parametrize(
+    "head",
+    [
+        "HT",
+        "HTTP/1.1 200",
+        "HTTP/1.1 200 OK\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Type: video/mp4\r\nConte",
+        "HTTP/1.1 404 Not",
+        "HTTP/1.1 404 Not Found\r\nServer: x\r\n",
+        "HTTP/1.1 103 Early Hints\r\nLink: x\r\n",
+    ],
+)
+def test_a_head_that_a_broken_connection_cut_is_no_answer(tmp_path: Path, head: str) -> None:
+    assert code_or_ok(tmp_path, lambda *_: head.encode(), attempts=1) == "connection"
+
+
 def test_interim_answers_without_end_are_given_up(tmp_path: Path) -> None:
     endless = 500 * answer("HTTP/1.1 102 Processing", b"")
 
