@@ -48,13 +48,14 @@ class Response(http.client.HTTPResponse):
 
     def begin(self) -> None:
         """Read the head. Raises ConnectionResetError where the connection broke within it."""
-        head: Any = _Head(self.fp)
+        file = self.fp
+        head: Any = _Head(file)
         self.fp = head
         try:
             super().begin()
         finally:
             if self.fp is head:  # a response without content has closed it
-                self.fp = head.file
+                self.fp = file
 
     def _read_status(self) -> tuple[str, int, str]:
         for _ in range(MAX_INTERIM):
