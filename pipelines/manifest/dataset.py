@@ -37,6 +37,12 @@ class ManifestTable:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9_]{0,63}", self.name):
             raise ConfigError(f"name is {self.name!r}; it must be lower case letters, digits and _, a letter first")
+        try:
+            Path(self.root).expanduser()
+        except RuntimeError as error:
+            raise ConfigError(f"root is {self.root!r}; there is no such home folder") from error
+        if "\0" in self.root:
+            raise ConfigError(f"root is {self.root!r}; it must be the path of a folder")
         needed = "source_id" if self.kind == "youtube" else "source_uri"
         for form in (self.listing, *self.variant):
             if not form.glob and getattr(form.columns, needed) is None:

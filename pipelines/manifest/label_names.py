@@ -2,7 +2,7 @@
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pipelines.manifest.listing_schema import LabelNames
@@ -24,7 +24,7 @@ def read_label_names(folder: Path, names: LabelNames) -> Mapping[str, str]:
     delimiter = "\t" if path.suffix == ".tsv" else ","
     reader = csv.reader(io.StringIO(text, newline=None), delimiter=delimiter, skipinitialspace=True)
     found: dict[str, str] = {}
-    for cells in reader:
+    for cells in _lines(path, reader):
         if not cells or (names.header and reader.line_num == 1):
             continue
         if len(cells) <= max(names.code, names.name):
@@ -38,3 +38,11 @@ def read_label_names(folder: Path, names: LabelNames) -> Mapping[str, str]:
                 f"{path}:{reader.line_num}: code {code!r} is named {found[code]!r} and {name!r}; keep one."
             )
     return found
+
+
+def _lines(path: Path, reader: Iterator[list[str]]) -> Iterator[list[str]]:
+    """The lines of a table. Raises ManifestError for one that cannot be parsed."""
+    try:
+        yield from reader
+    except csv.Error as error:
+        raise ManifestError(f"{path}: the table of label names cannot be read ({error}). Correct the line.") from error

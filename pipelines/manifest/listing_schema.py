@@ -70,6 +70,12 @@ class LabelNames:
     """Number of the column that holds the words, from 0."""
     header: bool = True
 
+    def __post_init__(self) -> None:
+        if self.code < 0 or self.name < 0:
+            raise ConfigError("listing.label_names.code and .name are numbers of columns, from 0")
+        if not self.file or "\0" in self.file:
+            raise ConfigError(f"listing.label_names.file is {self.file!r}; it must be the path of a table")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Events:
@@ -137,10 +143,14 @@ class Listing:
     def __post_init__(self) -> None:
         if self.file is not None and self.glob:
             raise ConfigError("listing has both 'file' and 'glob'; keep one")
+        if self.file is not None and (not self.file or "\0" in self.file):
+            raise ConfigError(f"listing.file is {self.file!r}; it must be the path of a listing")
         for key in ("delimiter", "quote"):
             value = getattr(self, key)
             if value is not None and len(value) != 1 and not (key == "quote" and value == ""):
                 raise ConfigError(f"listing.{key} is {value!r}; it must be one character")
+            if value is not None and value in ("\0", "\n", "\r"):
+                raise ConfigError(f"listing.{key} is {value!r}; it must be a character inside a line")
         if not self.header and not self.fields and not self.glob:
             raise ConfigError("listing.header is false; listing.fields must then name the columns")
         if not (0 <= self.start_s <= LONGEST_S and 0.0005 < self.duration_s <= LONGEST_S):
@@ -160,7 +170,12 @@ class Listing:
 
     def _check_patterns(self) -> None:
         for pattern in self.glob:
-            if PurePosixPath(pattern).is_absolute() or ".." in PurePosixPath(pattern).parts or not pattern:
+            parts = PurePosixPath(pattern).parts
+            if not parts or any("**" in part and part != "**" for part in parts) or "\0" in pattern:
+                raise ConfigError(
+                    f"listing.glob {pattern!r} is no pattern of files; ** stands for whole folders: **/*.mp4"
+                )
+            if PurePosixPath(pattern).is_absolute() or ".." in parts:
                 raise ConfigError(f"listing.glob {pattern!r} leaves the dataset's root; give a pattern below it")
         for column, expression in (*self.derive.items(), ("starts_with", self.starts_with or "")):
             try:

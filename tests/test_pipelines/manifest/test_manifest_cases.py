@@ -263,6 +263,21 @@ def test_a_duration_that_is_no_number_names_the_file(tmp_path: Path) -> None:
             f'name = "own"\n[listing]\nfile = "a.csv"\nderive.a = "{pattern}"\ncolumns.source_uri = "a"'
             for pattern in ("((a{1000}){1000}){1000}(?P<x>b)", "(" * 900, "(" * 2_000, "(?P<x>a{99999999})")
         ),
+        *(
+            f'name = "own"\n[listing]\n{line}\ncolumns.source_uri = "path"\n'
+            for line in (
+                'glob = ["**x.mp4"]',
+                'glob = ["./"]',
+                'glob = ["a\\u0000.mp4"]',
+                'file = "a\\u0000.csv"',
+                'file = ""',
+                'file = "a.csv"\ndelimiter = "\\n"',
+                'file = "a.csv"\nquote = "\\u0000"',
+                'file = "a.csv"\nlabel_names = { file = "b.csv", code = -5 }',
+            )
+        ),
+        'name = "own"\nroot = "~nobody_of_this_name/v"\n[listing]\nglob = ["*.mp4"]\n',
+        'name = "own"\nroot = "a\\u0000"\n[listing]\nglob = ["*.mp4"]\n',
     ],
     ids=lambda text: text[:70],
 )
@@ -271,6 +286,15 @@ def test_a_hostile_manifest_is_an_error_with_its_file(tmp_path: Path, text: str)
 
     with pytest.raises(ConfigError, match=r"own\.toml"):
         read_manifest(tmp_path / "own.toml")
+
+
+def test_a_table_of_label_names_with_an_endless_cell_is_named(tmp_path: Path) -> None:
+    (tmp_path / "names.csv").write_text(f"code,name\n{'9' * 140_000},x\n")
+    (tmp_path / "a.csv").write_text("a,b\nhttps://h.example/a.mp4,1\n")
+    text = LISTED.format(file="a.csv", uri="a", more='label_names = { file = "names.csv" }') + 'labels = "b"\n'
+
+    with pytest.raises(ManifestError, match=r"names\.csv: the table of label names cannot be read"):
+        built(tmp_path, text)
 
 
 @pytest.mark.parametrize("pattern", ["(?P<x>(a+)+)b", "(?P<x>(a|a)*)b", "(?P<x>(.*a){20})b"])
